@@ -1,0 +1,27 @@
+//! The wire: messages, clients and servers generated from the `.proto` files of this folder.
+//!
+//! [`teleport`] is the public joining interface, [`v1`] is everything else. [`DESCRIPTORS`] holds both with their
+//! options, so that JSON, YAML, reflection and OpenAPI follow from the same text.
+#![allow(missing_docs, reason = "generated code carries the comments of the .proto files where there are any")]
+#![allow(clippy::all, clippy::doc_markdown, reason = "generated code")]
+
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
+/// The encoded descriptor set of all files, imports included.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The decoded descriptors, with the `joinauthority.v1.call` option of every method.
+pub static DESCRIPTORS: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTOR_SET).expect("the descriptor set was written by the build"));
+
+/// `teleport.join.v1`, the public joining interface.
+pub mod teleport {
+    include!(concat!(env!("OUT_DIR"), "/teleport.join.v1.rs"));
+}
+
+/// `joinauthority.v1`, resources, ledger, cluster and joining over JSON.
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/joinauthority.v1.rs"));
+}
