@@ -1,0 +1,257 @@
+//! What administrators may do to a token, and what it means (protocol, sections 2 and 7).
+
+use chrono::TimeDelta;
+
+use crate::{
+    Timestamp,
+    event::{
+        Event, ExemptionGranted, ExemptionRef, LockDeleted, Nothing, SecretHash, TokenCreated, TokenReinstated,
+        TokenReopened, TokenUpdated,
+    },
+    id::{BotId, GrantId, LockId, Name},
+    refusal::{Code, Refusal},
+    resource::{ExemptionKind, LockTarget, RecoveryMode, TokenSpec},
+    state::{LockState, TokenState},
+};
+
+/// How long an exemption lasts when nobody says, in hours.
+pub const GRANT_HOURS: i64 = 24;
+/// The most uses, and the most recoveries, of one grant.
+pub const MAX_USES: u32 = 1000;
+/// The longest reason or lock message, in characters.
+pub const MAX_TEXT: usize = 1000;
+
+/// Where the registration secret of a written token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretSource {
+    /// There is none: a key is preregistered, or bound already.
+    None,
+    /// The one that is stored.
+    Kept,
+    /// The one that the administrator wrote.
+    Written,
+    /// A new one.
+    Generated,
+}
+
+/// A token as written by an administrator, with hashes of the secrets that it may get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenWritten {
+    /// Its name.
+    pub name: Name,
+    /// The bot, by id.
+    pub bot: BotId,
+    /// Its specification.
+    pub spec: TokenSpec,
+    /// Hash of the secret that the administrator wrote.
+    pub written_secret: Option<SecretHash>,
+    /// Hash of a new secret, should one be needed.
+    pub generated_secret: SecretHash,
+}
+
+/// Creates a token.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub fn create_token(written: TokenWritten) -> Result<(Event, SecretSource), Refusal> {
+    check_spec(&written)?;
+    let (source, secret) = secret_of(&written, None);
+    let TokenWritten { name, bot, spec, .. } = written;
+    Ok((Event::TokenCreated(TokenCreated { name, bot, spec, secret }), source))
+}
+
+/// Replaces a token's specification. The status stays, unless bot or roles change: then it is a new binding.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub fn update_token(token: &TokenState, mut written: TokenWritten) -> Result<(Event, SecretSource), Refusal> {
+    let rebind = token.bot != written.bot || token.spec.roles != written.spec.roles;
+    if token.binding.is_some() && !rebind {
+        // After the first join, onboarding is no longer looked at.
+        written.spec.initial_public_key.clone_from(&token.spec.initial_public_key);
+        written.spec.must_register_before = token.spec.must_register_before;
+        let TokenWritten { bot, spec, .. } = written;
+        let event = TokenUpdated { bot, spec, secret: token.secret.clone(), rebind };
+        return Ok((Event::TokenUpdated(event), SecretSource::None));
+    }
+    check_spec(&written)?;
+    let bound = token.binding.as_ref().map(|binding| &binding.key);
+    if let Some(key) = &written.spec.initial_public_key
+        && (bound == Some(key) || token.retired.iter().any(|retired| retired.key == *key))
+    {
+        return Err(Refusal::new(
+            Code::KeyReused,
+            "spec.bound_keypair.onboarding.initial_public_key is a key that this token had before: make a new keypair",
+        ));
+    }
+    let (source, secret) = secret_of(&written, token.secret.clone().filter(|_| !rebind));
+    let TokenWritten { bot, spec, .. } = written;
+    Ok((Event::TokenUpdated(TokenUpdated { bot, spec, secret, rebind }), source))
+}
+
+fn check_spec(written: &TokenWritten) -> Result<(), Refusal> {
+    let invalid = |message: &str| Err(Refusal::new(Code::InvalidRequest, message));
+    if written.spec.roles != ["Bot"] {
+        return invalid("spec.roles must be [Bot]: a bound keypair admits bots only");
+    }
+    if written.written_secret.is_some() && written.spec.initial_public_key.is_some() {
+        return invalid(
+            "spec.bound_keypair.onboarding has both registration_secret and initial_public_key: give one of them",
+        );
+    }
+    Ok(())
+}
+
+fn secret_of(written: &TokenWritten, kept: Option<SecretHash>) -> (SecretSource, Option<SecretHash>) {
+    match (&written.spec.initial_public_key, &written.written_secret, kept) {
+        (Some(_), ..) => (SecretSource::None, None),
+        (None, Some(secret), _) => (SecretSource::Written, Some(secret.clone())),
+        (None, None, Some(secret)) => (SecretSource::Kept, Some(secret)),
+        (None, None, None) => (SecretSource::Generated, Some(written.generated_secret.clone())),
+    }
+}
+
+/// Asks for a new key at the next join.
+///
+/// # Errors
+/// INVALID_REQUEST for a static key, which can't be rotated.
+pub fn rotate(token: &TokenState, now: Timestamp) -> Result<Event, Refusal> {
+    if token.spec.recovery.mode == RecoveryMode::Insecure {
+        return Err(Refusal::new(
+            Code::InvalidRequest,
+            "the token's mode is insecure: its static key can't be rotated, and a join would only fail",
+        ));
+    }
+    let spec = TokenSpec { rotate_after: Some(now), ..token.spec.clone() };
+    Ok(Event::TokenUpdated(TokenUpdated { bot: token.bot, spec, secret: token.secret.clone(), rebind: false }))
+}
+
+/// Deletes a token; its history stays.
+pub fn delete_token() -> Event {
+    Event::TokenDeleted(Nothing {})
+}
+
+/// A grant as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantAsked {
+    /// What it lets pass.
+    pub kind: ExemptionKind,
+    /// Recoveries for each use; only for [`ExemptionKind::Recoveries`].
+    pub count: u32,
+    /// How many joins may spend it.
+    pub uses: u32,
+    /// When it ends; none for [`GRANT_HOURS`].
+    pub expires: Option<Timestamp>,
+    /// Why; required.
+    pub reason: String,
+}
+
+/// Grants an exemption.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub fn grant(asked: &GrantAsked, id: GrantId, now: Timestamp) -> Result<Event, Refusal> {
+    check_reason(&asked.reason)?;
+    let invalid = |message: &str| Err(Refusal::new(Code::InvalidRequest, message.to_owned()));
+    if asked.kind == ExemptionKind::Reinstatement {
+        return invalid(
+            "spec.kind must be recoveries, join_state or generation: a bundle comes of `joinctl reinstate`",
+        );
+    }
+    if asked.kind != ExemptionKind::Recoveries && asked.count > 1 {
+        return invalid("spec.count is for the kind recoveries only: use spec.uses for the others");
+    }
+    let uses = asked.count.max(1).saturating_mul(asked.uses.max(1));
+    if uses > MAX_USES {
+        return invalid("spec.count and spec.uses allow more than 1000 joins together: grant less");
+    }
+    let expires = asked.expires.unwrap_or(now + TimeDelta::hours(GRANT_HOURS));
+    if expires <= now {
+        return invalid("metadata.expires is past: an exemption must end in the future");
+    }
+    let reason = asked.reason.trim().to_owned();
+    Ok(Event::ExemptionGranted(ExemptionGranted { grant: id, exemption: asked.kind, uses, expires, reason }))
+}
+
+/// Revokes a grant that is not spent.
+///
+/// # Errors
+/// NOT_FOUND when the token has no such open grant.
+pub fn revoke(token: &TokenState, id: GrantId, now: Timestamp) -> Result<Event, Refusal> {
+    if token.grants.iter().any(|grant| grant.id == id && grant.is_open(now)) {
+        Ok(Event::ExemptionRevoked(ExemptionRef { grant: id }))
+    } else {
+        Err(Refusal::new(Code::NotFound, format!("exemption {id} is not open: it is spent, revoked or expired")))
+    }
+}
+
+/// What a reinstatement does: events of the token, and the locks to release with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reinstatement {
+    /// Of the token's stream.
+    pub events: Vec<Event>,
+    /// Of the streams of the token's own locks.
+    pub released: Vec<(LockId, Event)>,
+}
+
+/// Admits a locked bot again: releases the token's own locks, forgets the latest attempt and the retired keys, and lets
+/// the next join pass.
+///
+/// # Errors
+/// INVALID_REQUEST without a reason.
+pub fn reinstate(
+    token: &TokenState,
+    locks: &[LockState],
+    reason: &str,
+    id: GrantId,
+    now: Timestamp,
+) -> Result<Reinstatement, Refusal> {
+    check_reason(reason)?;
+    let own = LockTarget::JoinToken(token.name.clone());
+    let released: Vec<LockId> =
+        locks.iter().filter(|lock| lock.live && lock.target == own).map(|lock| lock.id).collect();
+    let replaced = token.grants.iter().filter(|grant| grant.kind == ExemptionKind::Reinstatement && grant.is_open(now));
+    let mut events: Vec<Event> =
+        replaced.map(|grant| Event::ExemptionRevoked(ExemptionRef { grant: grant.id })).collect();
+    let reason = reason.trim().to_owned();
+    events.push(Event::TokenReinstated(TokenReinstated { reason: reason.clone(), released: released.clone() }));
+    events.push(Event::ExemptionGranted(ExemptionGranted {
+        grant: id,
+        exemption: ExemptionKind::Reinstatement,
+        uses: 1,
+        expires: now + TimeDelta::hours(GRANT_HOURS),
+        reason: reason.clone(),
+    }));
+    let release = |id| (id, Event::LockDeleted(LockDeleted { reason: Some(format!("reinstated: {reason}")) }));
+    Ok(Reinstatement { events, released: released.into_iter().map(release).collect() })
+}
+
+/// Unbinds key and instance, and opens registration again with a new secret.
+///
+/// # Errors
+/// INVALID_REQUEST without a reason.
+pub fn reopen(
+    token: &TokenState,
+    locks: &[LockState],
+    reason: &str,
+    secret: SecretHash,
+) -> Result<Reinstatement, Refusal> {
+    check_reason(reason)?;
+    let own = LockTarget::JoinToken(token.name.clone());
+    let reason = reason.trim().to_owned();
+    let release =
+        |lock: &LockState| (lock.id, Event::LockDeleted(LockDeleted { reason: Some(format!("reopened: {reason}")) }));
+    let released = locks.iter().filter(|lock| lock.live && lock.target == own).map(release).collect();
+    Ok(Reinstatement { events: vec![Event::TokenReopened(TokenReopened { reason, secret })], released })
+}
+
+fn check_reason(reason: &str) -> Result<(), Refusal> {
+    let length = reason.trim().chars().count();
+    if length == 0 {
+        return Err(Refusal::new(Code::InvalidRequest, "a reason is required: it stands in the ledger (`--reason …`)"));
+    }
+    if length > MAX_TEXT {
+        return Err(Refusal::new(Code::InvalidRequest, "the reason is longer than 1000 characters: shorten it"));
+    }
+    Ok(())
+}

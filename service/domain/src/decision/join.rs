@@ -1,0 +1,261 @@
+//! The decision of a join, once possession of the challenged key is proven (protocol, sections 3, 5, 6 and 7).
+//!
+//! The order is the protocol's: resume, locks, age of the evidence, join state, certificate, recovery limit, rotation,
+//! acceptance. Each step either refuses by name or hands on what it found.
+
+mod check;
+mod record;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
+use self::check::key_reused;
+pub use self::record::refuse_unfinished;
+use super::Known;
+use crate::{
+    Timestamp,
+    event::{ChallengePurpose, ClientCertificate, Event, JoinAccepted, JoinResumed, JoinStateSeen, LockCreated},
+    id::{AttemptHash, AttemptId, ChallengeId, GrantId, InstanceId, LockId},
+    key::PublicKey,
+    refusal::{Code, Refusal},
+    resource::{ExemptionKind, LockTarget, RecoveryMode},
+    state::{BotState, TokenState, token::Accepted},
+};
+
+/// How far back certificates are valid, in seconds, for relying parties whose clocks are behind.
+pub const BACKDATED_SECONDS: i64 = 120;
+
+/// A challenge that was solved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Solved {
+    /// The challenge.
+    pub challenge: ChallengeId,
+    /// The key that signed.
+    pub key: PublicKey,
+    /// Why that key was challenged.
+    pub purpose: ChallengePurpose,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When its solution can't be replayed any more.
+    pub replayable_until: Timestamp,
+}
+
+/// Everything that a client showed and proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// Its name for the attempt.
+    pub attempt: Option<AttemptId>,
+    /// Hash of the subject keys.
+    pub subject_keys: String,
+    /// Its live certificate.
+    pub certificate: Option<ClientCertificate>,
+    /// Its join state.
+    pub join_state: JoinStateSeen,
+    /// [`TokenState::evidence`] when the first challenge was issued.
+    pub evidence: u64,
+    /// The challenge that was solved first.
+    pub solved: Solved,
+    /// The challenge of the new key, when a rotation was asked for.
+    pub rotated: Option<Solved>,
+    /// Wished life of the certificates.
+    pub life: Option<TimeDelta>,
+}
+
+/// Values that the decision may use, chosen by the caller's entropy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fresh {
+    /// For a new lineage.
+    pub instance: InstanceId,
+    /// For a lock.
+    pub lock: LockId,
+    /// X.509 serial number: 16 bytes in hex, the first below 0x80 and not zero.
+    pub serial: String,
+}
+
+/// Lives of certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// When the client does not say.
+    pub default_life: TimeDelta,
+    /// The least a client may ask for.
+    pub min_life: TimeDelta,
+    /// The most a client gets.
+    pub max_life: TimeDelta,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { default_life: TimeDelta::hours(1), min_life: TimeDelta::seconds(10), max_life: TimeDelta::hours(24) }
+    }
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Record the events, then sign the credentials of `join`.
+    Accept {
+        /// All events of the join.
+        events: Vec<Event>,
+        /// The record that the credentials are signed from.
+        join: Box<JoinAccepted>,
+        /// The attempt that this uses up, for the ledger's uniqueness; none when it was accepted before.
+        uses_up: Option<AttemptHash>,
+    },
+    /// Record the events, then give the recorded answer again.
+    Resume {
+        /// All events of the resume.
+        events: Vec<Event>,
+        /// The record of the accepted join.
+        accepted: Box<Accepted>,
+    },
+    /// Ask for a new key first, challenge it, and decide again.
+    RotateFirst,
+    /// Record the events, and the lock if there is one, then refuse.
+    Refuse {
+        /// The answer.
+        refusal: Refusal,
+        /// What to record; empty when the client only lost a race.
+        events: Vec<Event>,
+        /// The lock to create in the same append.
+        lock: Option<Box<(LockId, LockCreated)>>,
+    },
+}
+
+/// The targets whose locks concern an attempt, those of the token itself first.
+pub fn lock_targets(token: &TokenState, proven: &Proven) -> Vec<LockTarget> {
+    let key = |solved: &Solved| LockTarget::PublicKey(solved.key.fingerprint());
+    let mut targets = vec![LockTarget::JoinToken(token.name.clone()), LockTarget::User(token.spec.bot_name.clone())];
+    targets.extend(token.instance().map(LockTarget::BotInstanceId));
+    targets.extend(proven.certificate.iter().map(|certificate| LockTarget::BotInstanceId(certificate.instance)));
+    targets.push(key(&proven.solved));
+    targets.extend(proven.rotated.as_ref().map(key));
+    targets.dedup();
+    targets
+}
+
+/// Decides a join.
+pub fn decide(known: Known<'_>, proven: &Proven, fresh: Fresh, policy: Policy, now: Timestamp) -> Verdict {
+    Attempt { known, proven, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
+}
+
+/// One decision in the making.
+struct Attempt<'a> {
+    known: Known<'a>,
+    proven: &'a Proven,
+    fresh: Fresh,
+    policy: Policy,
+    now: Timestamp,
+}
+
+/// A step that ends the decision returns the verdict as its error, so that `?` reads as the protocol's "refused".
+type Step<T> = Result<T, Box<Verdict>>;
+
+/// Exemptions that the join needs, to be consumed with it.
+#[derive(Default)]
+struct Spent(Vec<GrantId>);
+
+impl Spent {
+    fn add(&mut self, grant: GrantId) {
+        if !self.0.contains(&grant) {
+            self.0.push(grant);
+        }
+    }
+}
+
+impl Attempt<'_> {
+    fn decide(&self) -> Step<Verdict> {
+        let token = self.known.token;
+        let solved = &self.proven.solved;
+        if token.refused_challenges.iter().any(|old| old.challenge == solved.challenge) {
+            return Err(self.conflict("this challenge was decided already"));
+        }
+        let Some(bot) = self.known.admitting_bot(self.now) else {
+            return Err(Box::new(self.refuse(Refusal::access_denied())));
+        };
+        let matches = self.is_latest_attempt();
+        if let (true, Some(accepted)) = (matches, token.latest())
+            && solved.issued_at <= accepted.join.not_after
+        {
+            return self.resume(accepted);
+        }
+        self.check_locks()?;
+        self.check_key()?;
+        if self.proven.evidence != token.evidence {
+            return Err(self.conflict("the token was joined, reinstated or reopened since the challenge was issued"));
+        }
+        if token.binding.is_none() {
+            return self.first_join(bot);
+        }
+        let mut spent = Spent::default();
+        // A late match is the owner who comes back after the window: its documents are one join behind by no fault of
+        // its own, so they are not judged. It pays with a recovery.
+        let certificate = if matches {
+            None
+        } else {
+            self.check_earlier_attempt(&mut spent)?;
+            let waived = self.check_join_state(&mut spent)?;
+            self.check_certificate(waived, &mut spent)?
+        };
+        if certificate.is_none() {
+            self.check_limit(&mut spent)?;
+        }
+        self.check_rotation(token.rotation_due(self.now))?;
+        Ok(self.accept(bot, certificate, spent))
+    }
+
+    /// The recorded answer again: only locks apply to it.
+    fn resume(&self, accepted: &Accepted) -> Step<Verdict> {
+        self.check_locks()?;
+        self.check_key()?;
+        let mut events = self.proof_events();
+        if let Some(attempt) = self.attempt_hash() {
+            events.push(Event::JoinResumed(JoinResumed { attempt, serial: accepted.join.serial.clone() }));
+        }
+        Ok(Verdict::Resume { events, accepted: Box::new(accepted.clone()) })
+    }
+
+    fn first_join(&self, bot: &BotState) -> Step<Verdict> {
+        if self.proven.certificate.is_some() {
+            return Err(Box::new(self.refuse(Refusal::new(
+                Code::BindingNotAllowed,
+                "existing credentials cannot start a binding: join without the client certificate",
+            ))));
+        }
+        if self.known.token.retired.iter().any(|retired| retired.key == self.proven.solved.key) {
+            return Err(Box::new(self.refuse(key_reused())));
+        }
+        let mut spent = Spent::default();
+        self.check_limit(&mut spent)?;
+        // A key that was just made for the registration secret is new enough.
+        let preregistered = self.proven.solved.purpose == ChallengePurpose::Preregistered;
+        self.check_rotation(preregistered && self.known.token.rotation_due(self.now))?;
+        Ok(self.accept(bot, None, spent))
+    }
+
+    fn life(&self) -> TimeDelta {
+        let asked = self.proven.life.unwrap_or(self.policy.default_life);
+        asked.clamp(self.policy.min_life, self.policy.max_life)
+    }
+
+    fn mode(&self) -> RecoveryMode {
+        self.known.token.spec.recovery.mode
+    }
+
+    fn attempt_hash(&self) -> Option<AttemptHash> {
+        let token = self.known.token;
+        self.proven.attempt.as_ref().map(|id| id.hash(token.id, token.era))
+    }
+
+    fn is_latest_attempt(&self) -> bool {
+        self.known.token.is_latest_attempt(self.attempt_hash().as_ref(), &self.proven.subject_keys)
+    }
+
+    /// The reinstatement bundle, which stands for all three kinds.
+    fn bundle(&self) -> Option<GrantId> {
+        self.known.token.open_grant(ExemptionKind::Reinstatement, self.now).map(|grant| grant.id)
+    }
+
+    fn grant(&self, kind: ExemptionKind) -> Option<GrantId> {
+        self.bundle().or_else(|| self.known.token.open_grant(kind, self.now).map(|grant| grant.id))
+    }
+}

@@ -1,0 +1,258 @@
+//! The checks of a join, each of which lets it go on or refuses by name. Their order is the caller's.
+
+use super::{Attempt, Spent, Step, Verdict, lock_targets};
+use crate::{
+    event::{ChallengePurpose, JoinStateSeen},
+    key::PublicKey,
+    refusal::{Code, Refusal},
+    resource::{ExemptionKind, RecoveryMode},
+    state::LockState,
+};
+
+impl Attempt<'_> {
+    /// The challenged key must still be the one that counts; a retired one is evidence of a second holder.
+    pub(super) fn check_key(&self) -> Step<()> {
+        let token = self.known.token;
+        let solved = &self.proven.solved;
+        if solved.purpose == ChallengePurpose::Retired {
+            return Err(self.retired_key());
+        }
+        let stands = match &token.binding {
+            Some(binding) => binding.key == solved.key,
+            None => match solved.purpose {
+                ChallengePurpose::Preregistered => token.spec.initial_public_key.as_ref() == Some(&solved.key),
+                ChallengePurpose::Registration => {
+                    let in_time = token.spec.must_register_before.is_none_or(|end| self.now < end);
+                    token.secret.is_some() && token.spec.initial_public_key.is_none() && in_time
+                }
+                _ => false,
+            },
+        };
+        if stands { Ok(()) } else { Err(self.conflict("another key is bound, or asked for, by now")) }
+    }
+
+    pub(super) fn retired_key(&self) -> Box<Verdict> {
+        let token = self.known.token;
+        let fingerprint = self.proven.solved.key.fingerprint();
+        let evidence = token.retired.iter().any(|retired| retired.evidence && retired.key.fingerprint() == fingerprint);
+        if !evidence || self.proven.evidence != token.evidence {
+            return self.conflict("the key no longer tells anything");
+        }
+        let sequence = match &self.proven.join_state {
+            JoinStateSeen::Authentic { token: id, bot, sequence, .. }
+                if *id == Some(token.id) && *bot == token.spec.bot_name.as_str() =>
+            {
+                *sequence
+            }
+            _ => {
+                return Box::new(self.refuse(Refusal::new(
+                    Code::ChallengeFailed,
+                    "the key was replaced by a rotation, and no join state of this token was shown",
+                )));
+            }
+        };
+        if sequence > token.recovery_count || self.certificate_is_ahead() {
+            // Nobody can renew or recover with a retired key, so the store forgot the join that this is from. No grant
+            // can give the client a key back that it deleted.
+            return self.behind(
+                format!("the evidence that was shown is newer than the store, which has key {fingerprint} as retired"),
+                &format!("joinctl reopen {}", token.name),
+            );
+        }
+        self.lock(
+            Code::RetiredKey,
+            "a key that a rotation of this token retired is still in use by a second holder",
+            Some(fingerprint),
+        )
+    }
+
+    pub(super) fn check_locks(&self) -> Step<()> {
+        let targets = lock_targets(self.known.token, self.proven);
+        let concerns = |lock: &&LockState| lock.in_force(self.now) && targets.contains(&lock.target);
+        match self.known.locks.iter().find(concerns) {
+            None => Ok(()),
+            Some(lock) => Err(Box::new(self.refuse(Refusal {
+                code: Code::Locked,
+                message: format!("lock {} on {} is in force: {}", lock.id, lock.target, lock.message),
+                lock: Some(lock.id),
+            }))),
+        }
+    }
+
+    /// An attempt that was accepted earlier, and is no longer the latest, means two holders.
+    pub(super) fn check_earlier_attempt(&self, spent: &mut Spent) -> Step<()> {
+        let latest = self.known.token.latest().and_then(|latest| latest.join.attempt.as_ref());
+        let superseded = self.known.attempt_accepted_before && self.attempt_hash().as_ref() != latest;
+        // In insecure mode many hosts share one key on purpose; each retries attempts of its own.
+        if !superseded || self.mode() == RecoveryMode::Insecure {
+            return Ok(());
+        }
+        match self.grant(ExemptionKind::JoinState) {
+            Some(grant) => spent.add(grant),
+            None => {
+                return Err(self.lock(
+                    Code::JoinStateInvalid,
+                    "an attempt came back that was accepted earlier and is no longer the latest: two holders",
+                    None,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the join state; true when an exemption let it pass.
+    pub(super) fn check_join_state(&self, spent: &mut Spent) -> Step<bool> {
+        let token = self.known.token;
+        let (Some(bound), false) = (token.instance(), self.mode() == RecoveryMode::Insecure) else {
+            return Ok(false);
+        };
+        if token.recovery_count == 0 {
+            return Ok(false);
+        }
+        let grant = self.grant(ExemptionKind::JoinState);
+        let mut waive = |otherwise: Box<Verdict>| match grant {
+            Some(grant) => {
+                spent.add(grant);
+                Ok(true)
+            }
+            None => Err(otherwise),
+        };
+        let (bot, id, instance, sequence) = match &self.proven.join_state {
+            JoinStateSeen::Missing => {
+                return waive(Box::new(self.refuse(Refusal::new(
+                    Code::JoinStateRequired,
+                    "the join state of the last accepted join is needed and was not sent",
+                ))));
+            }
+            JoinStateSeen::NotAuthentic(error) => {
+                return Err(self.lock(
+                    Code::JoinStateInvalid,
+                    format!("the join state that was sent is not authentic: {error}"),
+                    None,
+                ));
+            }
+            JoinStateSeen::Authentic { bot, token, instance, sequence } => (bot, token, *instance, *sequence),
+        };
+        if *bot != token.spec.bot_name.as_str() || *id != Some(token.id) {
+            return Err(self.lock(
+                Code::JoinStateInvalid,
+                "the join state that was sent is of another bot or token",
+                None,
+            ));
+        }
+        if sequence > token.recovery_count {
+            return waive(self.behind(
+                format!("the join state is of recovery {sequence}, but the store knows only {}", token.recovery_count),
+                &format!("joinctl exempt {} --kind join_state", token.name),
+            ));
+        }
+        if sequence < token.recovery_count || instance != bound {
+            return waive(self.lock(
+                Code::JoinStateInvalid,
+                format!(
+                    "the join state is of recovery {sequence} and instance {instance}; the token is at recovery {} \
+                     and instance {bound}: two holders",
+                    token.recovery_count
+                ),
+                None,
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Judges the certificate; returns the generation to renew from, or none for a recovery.
+    pub(super) fn check_certificate(&self, join_state_waived: bool, spent: &mut Spent) -> Step<Option<u64>> {
+        let token = self.known.token;
+        let (Some(shown), Some(latest)) = (&self.proven.certificate, token.latest()) else { return Ok(None) };
+        if shown.token != token.id || shown.instance != latest.join.instance {
+            let bundled = self.bundle().is_some();
+            let own = shown.token == token.id;
+            if join_state_waived || bundled || (self.mode() == RecoveryMode::Insecure && own) {
+                return Ok(None);
+            }
+            return Err(Box::new(self.refuse(Refusal::new(
+                Code::InstanceMismatch,
+                format!("the client certificate is of instance {}, which is not the bound one", shown.instance),
+            ))));
+        }
+        let stored = latest.join.generation;
+        if shown.generation == stored {
+            return Ok(Some(stored));
+        }
+        match self.grant(ExemptionKind::Generation) {
+            Some(grant) => {
+                spent.add(grant);
+                Ok(Some(stored.max(shown.generation)))
+            }
+            None if shown.generation > stored => Err(self.behind(
+                format!("the certificate is of generation {}, but the store knows only {stored}", shown.generation),
+                &format!("joinctl exempt {} --kind generation", token.name),
+            )),
+            None => Err(self.lock(
+                Code::GenerationMismatch,
+                format!(
+                    "the certificate is of generation {}, and generation {stored} was issued: two holders",
+                    shown.generation
+                ),
+                None,
+            )),
+        }
+    }
+
+    pub(super) fn certificate_is_ahead(&self) -> bool {
+        let (Some(shown), Some(latest)) = (&self.proven.certificate, self.known.token.latest()) else { return false };
+        shown.instance == latest.join.instance && shown.generation > latest.join.generation
+    }
+
+    pub(super) fn check_limit(&self, spent: &mut Spent) -> Step<()> {
+        let token = self.known.token;
+        if !token.limit_used_up() {
+            return Ok(());
+        }
+        match self.grant(ExemptionKind::Recoveries) {
+            Some(grant) => {
+                spent.add(grant);
+                Ok(())
+            }
+            None => Err(Box::new(self.refuse(Refusal::new(
+                Code::RecoveryLimitExhausted,
+                format!(
+                    "no recovery is left: {} of {} are used; an administrator can raise \
+                     spec.bound_keypair.recovery.limit with `joinctl edit token/{}`",
+                    token.recovery_count, token.spec.recovery.limit, token.name
+                ),
+            )))),
+        }
+    }
+
+    /// A due rotation asks for a new key, and refuses every key that the token had.
+    pub(super) fn check_rotation(&self, due: bool) -> Step<()> {
+        if !due {
+            return match &self.proven.rotated {
+                None => Ok(()),
+                Some(_) => Err(self.conflict("the rotation is no longer asked for")),
+            };
+        }
+        if self.mode() == RecoveryMode::Insecure {
+            return Err(Box::new(self.refuse(Refusal::new(
+                Code::RotationFailed,
+                "a rotation is asked for, but the token's mode is insecure and its static key cannot be rotated: \
+                 clear spec.bound_keypair.rotate_after",
+            ))));
+        }
+        match &self.proven.rotated {
+            None => Err(Box::new(Verdict::RotateFirst)),
+            Some(new) if self.had_key(&new.key) => Err(Box::new(self.refuse(key_reused()))),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn had_key(&self, key: &PublicKey) -> bool {
+        let token = self.known.token;
+        *key == self.proven.solved.key || token.retired.iter().any(|retired| retired.key == *key)
+    }
+}
+
+pub(super) fn key_reused() -> Refusal {
+    Refusal::new(Code::KeyReused, "the new key is one that this token had before: make a new keypair")
+}

@@ -1,0 +1,191 @@
+//! What a decided join records: everything that credentials are signed from, or why there are none.
+
+use chrono::{DurationRound as _, TimeDelta};
+
+use super::{Attempt, BACKDATED_SECONDS, Solved, Spent, Verdict};
+use crate::{
+    Timestamp,
+    event::{
+        ChallengeIssued, ChallengePurpose, ChallengeSolved, Event, ExemptionRef, GenerationBumped, JoinAccepted,
+        JoinCase, JoinRefused, KeypairBound, KeypairRotated, LockCreated, Nothing, OtherHolder, RecoveryConsumed,
+        Sighting,
+    },
+    id::AttemptId,
+    refusal::{Code, Refusal},
+    resource::LockTarget,
+    state::{BotState, TokenState},
+};
+
+/// Records the failure of a client that had proven something before it failed: the bound key, when `solved` says so, or
+/// else the registration secret, used up or not (protocol, section 3: it never passes unseen).
+pub fn refuse_unfinished(
+    token: &TokenState,
+    solved: Option<&Solved>,
+    attempt: Option<&AttemptId>,
+    seen: Sighting,
+    refusal: &Refusal,
+) -> Vec<Event> {
+    let mut events: Vec<Event> = solved.into_iter().flat_map(proof_of).collect();
+    let proven = if solved.is_some() { "the bound key was proven" } else { "the token's own secret was shown" };
+    events.push(Event::JoinRefused(Box::new(JoinRefused {
+        code: refusal.code,
+        why: format!("{}; {proven}", refusal.message),
+        challenge: solved.map(|solved| solved.challenge),
+        replayable_until: solved.map(|solved| solved.replayable_until),
+        seen,
+        attempt: attempt.map(|id| id.hash(token.id, token.era)),
+        lock: None,
+        retired_key: None,
+        other_holder: None,
+    })));
+    events
+}
+
+fn proof_of(solved: &Solved) -> [Event; 2] {
+    [
+        Event::ChallengeIssued(ChallengeIssued {
+            challenge: solved.challenge,
+            key: solved.key.fingerprint(),
+            purpose: solved.purpose,
+            at: solved.issued_at,
+        }),
+        Event::ChallengeSolved(ChallengeSolved { challenge: solved.challenge }),
+    ]
+}
+
+impl Attempt<'_> {
+    pub(super) fn accept(&self, bot: &BotState, renew_from: Option<u64>, mut spent: Spent) -> Verdict {
+        let token = self.known.token;
+        if let Some(bundle) = self.bundle() {
+            spent.add(bundle);
+        }
+        let (case, instance, previous_instance, generation) = match (renew_from, token.latest()) {
+            (Some(from), Some(latest)) => {
+                let previous = latest.join.previous_instance;
+                (JoinCase::Renewal, latest.join.instance, previous, from.saturating_add(1))
+            }
+            (None, Some(latest)) => (JoinCase::Recovery, self.fresh.instance, Some(latest.join.instance), 1),
+            (_, None) => (JoinCase::FirstJoin, self.fresh.instance, None, 1),
+        };
+        let mut events = self.proof_events();
+        if case == JoinCase::FirstJoin {
+            if self.proven.solved.purpose == ChallengePurpose::Registration {
+                events.push(Event::RegistrationSecretSpent(Nothing {}));
+            }
+            events.push(Event::KeypairBound(KeypairBound { key: self.proven.solved.key.clone() }));
+        }
+        if let Some(new) = &self.proven.rotated {
+            let old = self.proven.solved.key.clone();
+            events.push(Event::KeypairRotated(KeypairRotated { old, new: new.key.clone() }));
+        }
+        let mut recovery_count = token.recovery_count;
+        if case.costs_recovery() {
+            recovery_count = recovery_count.saturating_add(1);
+            events.push(Event::RecoveryConsumed(RecoveryConsumed { count: recovery_count }));
+        } else {
+            events.push(Event::GenerationBumped(GenerationBumped { instance, generation }));
+        }
+        events.extend(spent.0.into_iter().map(|grant| Event::ExemptionConsumed(ExemptionRef { grant })));
+        // Certificates know whole seconds: they begin no later and end no later than the exact times.
+        let second = |time: Timestamp| time.duration_trunc(TimeDelta::seconds(1)).unwrap_or(time);
+        let join = Box::new(JoinAccepted {
+            case,
+            instance,
+            previous_instance,
+            generation,
+            recovery_count,
+            recovery_limit: token.spec.recovery.limit,
+            recovery_mode: token.spec.recovery.mode,
+            key: self.proven.rotated.as_ref().unwrap_or(&self.proven.solved).key.fingerprint(),
+            serial: self.fresh.serial.clone(),
+            not_before: second(self.now) - TimeDelta::seconds(BACKDATED_SECONDS),
+            not_after: second(self.now + self.life()),
+            roles: bot.spec.roles.clone(),
+            principals: bot.spec.logins().to_vec(),
+            subject_keys: self.proven.subject_keys.clone(),
+            attempt: self.attempt_hash(),
+            seen: self.sighting(),
+        });
+        events.push(Event::JoinAccepted(join.clone()));
+        let accepted_before = self.known.attempt_accepted_before || self.is_latest_attempt();
+        Verdict::Accept { events, uses_up: join.attempt.clone().filter(|_| !accepted_before), join }
+    }
+
+    pub(super) fn sighting(&self) -> Sighting {
+        Sighting { certificate: self.proven.certificate.clone(), join_state: self.proven.join_state.clone() }
+    }
+
+    pub(super) fn proof_events(&self) -> Vec<Event> {
+        std::iter::once(&self.proven.solved).chain(&self.proven.rotated).flat_map(proof_of).collect()
+    }
+
+    /// Lost a race: nothing to record, and the same attempt may be tried again.
+    pub(super) fn conflict(&self, why: &str) -> Box<Verdict> {
+        Box::new(Verdict::Refuse {
+            refusal: Refusal::new(Code::Conflict, format!("{why}: retry the same attempt")),
+            events: Vec::new(),
+            lock: None,
+        })
+    }
+
+    pub(super) fn behind(&self, why: String, remedy: &str) -> Box<Verdict> {
+        Box::new(self.refuse(Refusal::new(
+            Code::AuthorityBehind,
+            format!(
+                "{why}: the authority lost history; an administrator can admit the bot with `{remedy} --reason …` \
+                 once that is understood"
+            ),
+        )))
+    }
+
+    pub(super) fn refuse(&self, refusal: Refusal) -> Verdict {
+        let events = self.refusal_events(&refusal, None, None);
+        Verdict::Refuse { refusal, events, lock: None }
+    }
+
+    /// Refuses and locks the token, in one append.
+    pub(super) fn lock(&self, code: Code, why: impl Into<String>, retired_key: Option<String>) -> Box<Verdict> {
+        let why = why.into();
+        let token = self.known.token;
+        let id = self.fresh.lock;
+        let refusal = Refusal {
+            code,
+            message: format!(
+                "{why}; token {} is locked by lock {id}: check the bot's host, then \
+                 `joinctl reinstate {} --reason …`",
+                token.name, token.name
+            ),
+            lock: Some(id),
+        };
+        let events = self.refusal_events(&refusal, retired_key, token.other_holder());
+        let created = LockCreated {
+            target: LockTarget::JoinToken(token.name.clone()),
+            message: why,
+            expires: None,
+            cause: Some(code),
+            by: "system".to_owned(),
+        };
+        Box::new(Verdict::Refuse { refusal, events, lock: Some(Box::new((id, created))) })
+    }
+
+    pub(super) fn refusal_events(
+        &self,
+        refusal: &Refusal,
+        retired_key: Option<String>,
+        other_holder: Option<OtherHolder>,
+    ) -> Vec<Event> {
+        let mut events = self.proof_events();
+        events.push(Event::JoinRefused(Box::new(JoinRefused {
+            code: refusal.code,
+            why: refusal.message.clone(),
+            challenge: Some(self.proven.solved.challenge),
+            replayable_until: Some(self.proven.solved.replayable_until),
+            seen: self.sighting(),
+            attempt: self.attempt_hash(),
+            lock: refusal.lock,
+            retired_key,
+            other_holder,
+        })));
+        events
+    }
+}

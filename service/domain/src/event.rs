@@ -1,0 +1,492 @@
+//! What can have happened. Kinds and versions are written by hand: renaming a type never makes yesterday unreadable.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp,
+    id::{AttemptHash, BotId, ChallengeId, GrantId, InstanceId, LockId, Name, TokenId},
+    key::PublicKey,
+    proof::JoinStateError,
+    refusal::Code,
+    resource::{BotSpec, ExemptionKind, LockTarget, RecoveryMode, TokenSpec},
+};
+
+// Kind, version and data of an event stand in one line, so that they cannot differ.
+macro_rules! catalogue {
+    ($($(#[doc = $about:literal])+ $name:ident($data:ty) = $kind:literal v $schema:literal;)+) => {
+        /// Something that happened.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind", content = "data")]
+        pub enum Event {
+            $($(#[doc = $about])+ #[serde(rename = $kind)] $name($data),)+
+        }
+
+        impl Event {
+            /// Every kind that is written today.
+            pub const KINDS: &'static [Kind] =
+                &[$(Kind { name: $kind, schema: $schema, about: concat!($($about),+) },)+];
+
+            /// Name and version of this event's kind.
+            pub const fn kind(&self) -> (&'static str, u32) {
+                match self { $(Self::$name(_) => ($kind, $schema),)+ }
+            }
+
+            /// Writes the data alone.
+            pub(crate) fn serialize_data<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self { $(Self::$name(data) => data.serialize(serializer),)+ }
+            }
+        }
+    };
+}
+
+/// A kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The stable name.
+    pub name: &'static str,
+    /// The version of its shape.
+    pub schema: u32,
+    /// What it says, in a sentence.
+    pub about: &'static str,
+}
+
+catalogue! {
+    /// A token was created.
+    TokenCreated(TokenCreated) = "token.created" v 1;
+    /// A token's specification was replaced.
+    TokenUpdated(TokenUpdated) = "token.updated" v 1;
+    /// A token was deleted; its binding ended with it.
+    TokenDeleted(Nothing) = "token.deleted" v 1;
+    /// A challenge was issued for one key.
+    ChallengeIssued(ChallengeIssued) = "challenge.issued" v 1;
+    /// The challenge was solved: possession of the key is proven.
+    ChallengeSolved(ChallengeSolved) = "challenge.solved" v 1;
+    /// The registration secret was used, and is good for nothing from now on.
+    RegistrationSecretSpent(Nothing) = "registration_secret.spent" v 1;
+    /// A key was bound to the token.
+    KeypairBound(KeypairBound) = "keypair.bound" v 1;
+    /// The bound key was replaced; the old one is retired for this token.
+    KeypairRotated(KeypairRotated) = "keypair.rotated" v 1;
+    /// A join without a live certificate used one of the token's recoveries.
+    RecoveryConsumed(RecoveryConsumed) = "recovery.consumed" v 1;
+    /// A renewal moved the generation counter.
+    GenerationBumped(GenerationBumped) = "generation.bumped" v 1;
+    /// A join was accepted; the credentials are signed from this record.
+    JoinAccepted(Box<JoinAccepted>) = "join.accepted" v 1;
+    /// The recorded answer of the latest accepted join was given again to its own attempt.
+    JoinResumed(JoinResumed) = "join.resumed" v 1;
+    /// A join was refused after possession of the key or the secret was proven.
+    JoinRefused(Box<JoinRefused>) = "join.refused" v 1;
+    /// An exemption was granted.
+    ExemptionGranted(ExemptionGranted) = "exemption.granted" v 1;
+    /// An accepted join spent one use of an exemption.
+    ExemptionConsumed(ExemptionRef) = "exemption.consumed" v 1;
+    /// An exemption was revoked before it was spent.
+    ExemptionRevoked(ExemptionRef) = "exemption.revoked" v 1;
+    /// A locked token was reinstated: its own locks are released, and the next join is let pass.
+    TokenReinstated(TokenReinstated) = "token.reinstated" v 1;
+    /// A token was reopened: key and instance are unbound, and registration is open again.
+    TokenReopened(TokenReopened) = "token.reopened" v 1;
+    /// A bot was created.
+    BotCreated(BotCreated) = "bot.created" v 1;
+    /// A bot's specification was replaced.
+    BotUpdated(BotUpdated) = "bot.updated" v 1;
+    /// A bot was deleted.
+    BotDeleted(Nothing) = "bot.deleted" v 1;
+    /// A lock was created, by an administrator or by a rule.
+    LockCreated(LockCreated) = "lock.created" v 1;
+    /// A lock's message or expiry was replaced.
+    LockUpdated(LockUpdated) = "lock.updated" v 1;
+    /// A lock was removed.
+    LockDeleted(LockDeleted) = "lock.deleted" v 1;
+    /// The cluster was created.
+    ClusterCreated(ClusterCreated) = "cluster.created" v 1;
+    /// Refusals without proof of possession, summed over an interval.
+    RefusalsSummarised(RefusalsSummarised) = "refusals.summarised" v 1;
+    /// An administrator's identity was issued.
+    AdministratorIssued(AdministratorIssued) = "administrator.issued" v 1;
+}
+
+/// An event that says all by its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
+
+/// The keyed hash (HMAC-SHA-256, hex) of a registration secret; the secret itself is never in an event.
+pub type SecretHash = String;
+
+/// `token.created`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// Its name.
+    pub name: Name,
+    /// The bot, by id.
+    pub bot: BotId,
+    /// Its specification.
+    pub spec: TokenSpec,
+    /// Of the registration secret, when there is one.
+    pub secret: Option<SecretHash>,
+}
+
+/// `token.updated`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUpdated {
+    /// The bot, by id.
+    pub bot: BotId,
+    /// The new specification.
+    pub spec: TokenSpec,
+    /// Of the registration secret, when there is one.
+    pub secret: Option<SecretHash>,
+    /// True when bot or roles changed: the old binding ended.
+    pub rebind: bool,
+}
+
+/// Why a key is challenged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChallengePurpose {
+    /// It is the bound key.
+    Bound,
+    /// It was preregistered.
+    Preregistered,
+    /// It was sent after a registration secret.
+    Registration,
+    /// It is to replace the bound key.
+    Rotation,
+    /// A rotation retired it, and the client holds it still.
+    Retired,
+}
+
+/// `challenge.issued`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeIssued {
+    /// The challenge, by an id that does not show its nonce.
+    pub challenge: ChallengeId,
+    /// Fingerprint of the challenged key.
+    pub key: String,
+    /// Why this key.
+    pub purpose: ChallengePurpose,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// `challenge.solved`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeSolved {
+    /// The challenge.
+    pub challenge: ChallengeId,
+}
+
+/// `keypair.bound`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeypairBound {
+    /// The key.
+    pub key: PublicKey,
+}
+
+/// `keypair.rotated`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeypairRotated {
+    /// The retired key.
+    pub old: PublicKey,
+    /// The bound key.
+    pub new: PublicKey,
+}
+
+/// `recovery.consumed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryConsumed {
+    /// The recovery count after it.
+    pub count: u32,
+}
+
+/// `generation.bumped`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationBumped {
+    /// The lineage.
+    pub instance: InstanceId,
+    /// The generation after it.
+    pub generation: u64,
+}
+
+/// Which of the cases a join was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinCase {
+    /// The token had no key.
+    FirstJoin,
+    /// With a live certificate.
+    Renewal,
+    /// Without one.
+    Recovery,
+}
+
+impl JoinCase {
+    /// The case as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstJoin => "first_join",
+            Self::Renewal => "renewal",
+            Self::Recovery => "recovery",
+        }
+    }
+
+    /// True for the cases that use a recovery and begin a new lineage.
+    pub const fn costs_recovery(self) -> bool {
+        !matches!(self, Self::Renewal)
+    }
+}
+
+/// A client certificate that was live when it was presented.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// The token it was issued for.
+    pub token: TokenId,
+    /// The bot it names.
+    pub bot: Name,
+    /// Its lineage.
+    pub instance: InstanceId,
+    /// Its place in the lineage.
+    pub generation: u64,
+    /// X.509 serial number, hex.
+    pub serial: String,
+}
+
+/// What a client showed as its join state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinStateSeen {
+    /// None.
+    Missing,
+    /// Something that is not this cluster's document.
+    NotAuthentic(JoinStateError),
+    /// A document of this cluster.
+    Authentic {
+        /// The bot it names.
+        bot: String,
+        /// The token it names.
+        token: Option<TokenId>,
+        /// The instance it names.
+        instance: InstanceId,
+        /// The recovery count it names.
+        sequence: u32,
+    },
+}
+
+/// What one client showed: kept with acceptances and refusals, so that two holders can be told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// Its live certificate, if any.
+    pub certificate: Option<ClientCertificate>,
+    /// Its join state.
+    pub join_state: JoinStateSeen,
+}
+
+/// `join.accepted`: everything the credentials are signed from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinAccepted {
+    /// Which case it was.
+    pub case: JoinCase,
+    /// The lineage.
+    pub instance: InstanceId,
+    /// The lineage before it, when this one is new.
+    pub previous_instance: Option<InstanceId>,
+    /// The generation in the certificate.
+    pub generation: u64,
+    /// The recovery count after the join.
+    pub recovery_count: u32,
+    /// The token's limit, for the join state.
+    pub recovery_limit: u32,
+    /// The token's mode, for the join state.
+    pub recovery_mode: RecoveryMode,
+    /// The bound key after the join, by fingerprint.
+    pub key: String,
+    /// X.509 serial number, hex.
+    pub serial: String,
+    /// Beginning of the certificates.
+    pub not_before: Timestamp,
+    /// End of the certificates.
+    pub not_after: Timestamp,
+    /// The bot's roles at that moment.
+    pub roles: Vec<String>,
+    /// The SSH principals at that moment.
+    pub principals: Vec<String>,
+    /// Hash of the subject keys.
+    pub subject_keys: String,
+    /// Hash of the attempt id, when the client named one.
+    pub attempt: Option<AttemptHash>,
+    /// What the client showed.
+    pub seen: Sighting,
+}
+
+/// `join.resumed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinResumed {
+    /// The attempt.
+    pub attempt: AttemptHash,
+    /// Serial number of the certificate that was issued again.
+    pub serial: String,
+}
+
+/// `join.refused`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRefused {
+    /// The rule that refused.
+    pub code: Code,
+    /// The facts, in words.
+    pub why: String,
+    /// The challenge that was solved, unless the proof was a secret.
+    pub challenge: Option<ChallengeId>,
+    /// When that challenge can no longer be replayed.
+    pub replayable_until: Option<Timestamp>,
+    /// What the client showed.
+    pub seen: Sighting,
+    /// Hash of the attempt id, when the client named one.
+    pub attempt: Option<AttemptHash>,
+    /// The lock that this refusal created, or that refused.
+    pub lock: Option<LockId>,
+    /// A retired key whose possession was proven, by fingerprint: it locks once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_key: Option<String>,
+    /// The other holder: the latest accepted join of this token, when the refusal locks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_holder: Option<OtherHolder>,
+}
+
+/// The latest accepted join, as evidence beside a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherHolder {
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// From where.
+    pub address: Option<String>,
+    /// Its certificate's serial number, hex.
+    pub serial: String,
+    /// Its lineage.
+    pub instance: InstanceId,
+    /// Its generation.
+    pub generation: u64,
+}
+
+/// `exemption.granted`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExemptionGranted {
+    /// The grant.
+    pub grant: GrantId,
+    /// What it lets pass.
+    pub exemption: ExemptionKind,
+    /// How many joins may spend it.
+    pub uses: u32,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// `exemption.consumed`, `exemption.revoked`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExemptionRef {
+    /// The grant.
+    pub grant: GrantId,
+}
+
+/// `token.reinstated`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReinstated {
+    /// Why.
+    pub reason: String,
+    /// The locks that were released with it.
+    pub released: Vec<LockId>,
+}
+
+/// `token.reopened`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReopened {
+    /// Why.
+    pub reason: String,
+    /// Of the new registration secret.
+    pub secret: SecretHash,
+}
+
+/// `bot.created`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotCreated {
+    /// Its name.
+    pub name: Name,
+    /// Its specification.
+    pub spec: BotSpec,
+}
+
+/// `bot.updated`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotUpdated {
+    /// The new specification.
+    pub spec: BotSpec,
+}
+
+/// `lock.created`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockCreated {
+    /// What is locked.
+    pub target: LockTarget,
+    /// Why, for people.
+    pub message: String,
+    /// When the lock ends by itself.
+    pub expires: Option<Timestamp>,
+    /// The rule that locked; none when an administrator did.
+    pub cause: Option<Code>,
+    /// Who locked.
+    pub by: String,
+}
+
+/// `lock.updated`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockUpdated {
+    /// Why, for people.
+    pub message: String,
+    /// When the lock ends by itself.
+    pub expires: Option<Timestamp>,
+}
+
+/// `lock.deleted`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockDeleted {
+    /// Why, when it was more than a plain removal.
+    pub reason: Option<String>,
+}
+
+/// `cluster.created`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterCreated {
+    /// The cluster's name: issuer and audience of every document.
+    pub name: Name,
+    /// Key ids of the first keys, by purpose.
+    pub keys: std::collections::BTreeMap<String, String>,
+}
+
+/// `refusals.summarised`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalsSummarised {
+    /// The token's name, when it exists; strangers' inventions are summed without one.
+    pub token: Option<Name>,
+    /// The refusal.
+    pub code: Code,
+    /// How many.
+    pub count: u64,
+    /// Beginning of the interval.
+    pub since: Timestamp,
+    /// End of the interval.
+    pub until: Timestamp,
+}
+
+/// `administrator.issued`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdministratorIssued {
+    /// The administrator.
+    pub name: String,
+    /// `admin`, `operator` or `auditor`.
+    pub role: String,
+    /// X.509 serial number, hex.
+    pub serial: String,
+    /// End of the identity.
+    pub not_after: Timestamp,
+}

@@ -1,0 +1,197 @@
+//! What administrators write: specifications of bots, tokens, locks and exemptions (protocol, section 2).
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp,
+    id::{InstanceId, Name},
+    key::{KeyError, PublicKey},
+};
+
+/// Labels, by which many resources are selected at once.
+pub type Labels = BTreeMap<String, String>;
+
+/// What a bot may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotSpec {
+    /// Roles of the cluster, recorded in certificates.
+    pub roles: Vec<String>,
+    /// Named lists, such as `logins`.
+    pub traits: BTreeMap<String, Vec<String>>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// When the bot ends.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+}
+
+impl BotSpec {
+    /// The SSH principals: the `logins` trait. Empty means that no host grants anything.
+    pub fn logins(&self) -> &[String] {
+        self.traits.get("logins").map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Who may join with a token, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenSpec {
+    /// System roles; `Bot` for everything served here.
+    pub roles: Vec<String>,
+    /// The bot that joins.
+    pub bot_name: Name,
+    /// A key that is bound at the first join, instead of a registration secret.
+    pub initial_public_key: Option<PublicKey>,
+    /// A registration secret is refused after it.
+    pub must_register_before: Option<Timestamp>,
+    /// Limits on joins without a live certificate.
+    pub recovery: Recovery,
+    /// A new key is asked for at the first join past it.
+    pub rotate_after: Option<Timestamp>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// A token past it admits nobody.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+}
+
+/// How far a token may be recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Which rules hold.
+    pub mode: RecoveryMode,
+    /// Recoveries in all, the first join included.
+    pub limit: u32,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { mode: RecoveryMode::Standard, limit: 1 }
+    }
+}
+
+/// Which of the recovery rules hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryMode {
+    /// Limit and join state.
+    Standard,
+    /// Join state only.
+    Relaxed,
+    /// Neither: static keys, CI.
+    Insecure,
+}
+
+impl RecoveryMode {
+    /// The mode as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Relaxed => "relaxed",
+            Self::Insecure => "insecure",
+        }
+    }
+}
+
+impl FromStr for RecoveryMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Standard, Self::Relaxed, Self::Insecure]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not a recovery mode: use standard, relaxed or insecure"))
+    }
+}
+
+/// What a lock stops.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockTarget {
+    /// A bot's user, `bot-<name>`, by the bot's name.
+    User(Name),
+    /// One lineage.
+    BotInstanceId(InstanceId),
+    /// A token, by name.
+    JoinToken(Name),
+    /// A key, by its `SHA256:` fingerprint.
+    PublicKey(String),
+}
+
+impl LockTarget {
+    /// The target of a user name, which must be a bot's.
+    ///
+    /// # Errors
+    /// A sentence that says what a user name looks like.
+    pub fn user(user: &str) -> Result<Self, String> {
+        user.strip_prefix("bot-")
+            .and_then(|name| name.parse().ok())
+            .map(Self::User)
+            .ok_or_else(|| format!("`{user}` is not a bot's user name: use `bot-<name>`"))
+    }
+
+    /// The target of a key, given as an authorized_keys line or as a `SHA256:` fingerprint.
+    ///
+    /// # Errors
+    /// [`KeyError`] when it is neither.
+    pub fn public_key(text: &str) -> Result<Self, KeyError> {
+        let fingerprint = match text.strip_prefix("SHA256:") {
+            Some(hash) if hash.len() == 43 => text.to_owned(),
+            Some(_) => return Err(KeyError::Malformed),
+            None => PublicKey::from_authorized_key(text.as_bytes())?.fingerprint(),
+        };
+        Ok(Self::PublicKey(fingerprint))
+    }
+}
+
+impl fmt::Display for LockTarget {
+    /// One text for each target, by which locks are found: `join_token:example`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "user:bot-{name}"),
+            Self::BotInstanceId(id) => write!(f, "bot_instance_id:{id}"),
+            Self::JoinToken(name) => write!(f, "join_token:{name}"),
+            Self::PublicKey(fingerprint) => write!(f, "public_key:{fingerprint}"),
+        }
+    }
+}
+
+/// What an exemption lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExemptionKind {
+    /// Further recoveries after the limit is used up.
+    Recoveries,
+    /// A join state that is missing, older or newer.
+    JoinState,
+    /// A generation that is not the stored one.
+    Generation,
+    /// All three as one bundle, which the next accepted join spends whole.
+    Reinstatement,
+}
+
+impl ExemptionKind {
+    /// The kind as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recoveries => "recoveries",
+            Self::JoinState => "join_state",
+            Self::Generation => "generation",
+            Self::Reinstatement => "reinstatement",
+        }
+    }
+}
+
+impl FromStr for ExemptionKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Recoveries, Self::JoinState, Self::Generation]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not an exemption: use recoveries, join_state or generation"))
+    }
+}
