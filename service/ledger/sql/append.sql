@@ -1,0 +1,61 @@
+-- Moves the guard rows that are at the expected version and fence, begins new streams, and stores everything that
+-- belongs to those that succeeded, and to no other.
+--
+-- All parts share one snapshot. A conflicting writer is waited for at the guard row, whose version and fence are then
+-- checked as it left them; a claim that is taken fails the whole statement. `held` are appends that would bind a key
+-- while a lock on it is in force.
+--
+-- Guard rows are taken in the order of the arrays, which is the order of stream ids: two statements never wait for
+-- each other in a circle.
+WITH j AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::bool[],
+                         $8::uuid[], $9::uuid[], $10::text[], $11::timestamptz[], $12::text[],
+                         $13::timestamptz[], $14::text[], $15::text[])
+        WITH ORDINALITY AS j(stream_id, kind, first_version, last_version, fence, name, live,
+                             bot_id, instance_id, lock_target, expires_at, state,
+                             recorded_at, envelope, attempt, ord)
+), claimed AS MATERIALIZED (
+    SELECT * FROM unnest($16::int8[], $17::text[], $18::text[], $19::bool[]) AS c(ord, namespace, value, unlocked)
+), held AS (
+    SELECT c.ord FROM claimed c JOIN j USING (ord)
+        JOIN stream l ON l.live AND l.lock_target = 'public_key:' || c.value
+            AND (l.expires_at IS NULL OR l.expires_at > j.recorded_at)
+    WHERE c.unlocked
+), moved AS (
+    UPDATE stream s SET version = j.last_version, name = j.name, live = j.live, bot_id = j.bot_id,
+        instance_id = j.instance_id, lock_target = j.lock_target, expires_at = j.expires_at, state = j.state
+    FROM j
+    WHERE j.first_version > 1 AND s.stream_id = j.stream_id AND s.version = j.first_version - 1 AND s.fence = j.fence
+        AND j.ord NOT IN (SELECT ord FROM held)
+    RETURNING j.ord
+), begun AS (
+    INSERT INTO stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target, expires_at, state)
+    SELECT stream_id, kind, last_version, fence, name, live, bot_id, instance_id, lock_target, expires_at, state FROM j
+    WHERE first_version = 1 AND ord NOT IN (SELECT ord FROM held)
+    ON CONFLICT (stream_id) DO NOTHING
+    RETURNING stream_id
+), done AS MATERIALIZED (
+    SELECT ord FROM moved UNION ALL SELECT j.ord FROM begun JOIN j USING (stream_id)
+), entries AS (
+    INSERT INTO entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope, attempt)
+    SELECT stream_id, first_version, last_version, kind, recorded_at, envelope, attempt FROM j JOIN done USING (ord)
+), notes AS (
+    INSERT INTO outbox (stream_id, first_version) SELECT stream_id, first_version FROM j JOIN done USING (ord)
+), claims AS (
+    INSERT INTO claim (namespace, value, stream_id)
+    SELECT c.namespace, c.value, j.stream_id FROM claimed c JOIN done USING (ord) JOIN j USING (ord)
+), released AS (
+    DELETE FROM claim c
+    USING unnest($20::int8[], $21::text[], $22::text[]) AS r(ord, namespace, value) JOIN done USING (ord) JOIN j USING (ord)
+    WHERE c.namespace = r.namespace AND c.value = r.value AND c.stream_id = j.stream_id
+), kept AS (
+    INSERT INTO secret (stream_id, purpose, sealed)
+    SELECT j.stream_id, k.purpose, k.sealed
+    FROM unnest($23::int8[], $24::text[], $25::bytea[]) AS k(ord, purpose, sealed) JOIN done USING (ord) JOIN j USING (ord)
+    ON CONFLICT (stream_id, purpose) DO UPDATE SET sealed = excluded.sealed
+), forgotten AS (
+    DELETE FROM secret s
+    USING unnest($26::int8[], $27::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
+    WHERE s.stream_id = j.stream_id AND s.purpose = f.purpose
+)
+SELECT ord AS "ord!" FROM done

@@ -1,0 +1,20 @@
+-- All at one moment, since it is one statement: what it finds together was true together.
+WITH token AS (
+    SELECT s.* FROM claim c JOIN stream s USING (stream_id) WHERE c.namespace = 'token_name' AND c.value = $1
+), bot AS (
+    SELECT b.* FROM token JOIN stream b ON b.stream_id = token.bot_id
+), targets AS (
+    SELECT 'join_token:' || name AS target FROM token
+    UNION SELECT 'user:bot-' || name FROM bot
+    UNION SELECT 'bot_instance_id:' || instance_id FROM token WHERE instance_id IS NOT NULL
+    UNION SELECT 'public_key:' || k.value FROM token JOIN claim k USING (stream_id) WHERE k.namespace = 'key'
+    UNION SELECT unnest($2::text[])
+), locks AS (
+    SELECT l.* FROM targets JOIN stream l ON l.lock_target = targets.target AND l.live
+    WHERE l.expires_at IS NULL OR l.expires_at > $3
+), known AS (
+    SELECT * FROM token UNION ALL SELECT * FROM bot UNION ALL SELECT * FROM locks
+)
+SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!", state AS "state!",
+    EXISTS (SELECT FROM token JOIN entry e USING (stream_id) WHERE e.attempt = $4) AS "accepted!"
+FROM known

@@ -1,0 +1,242 @@
+//! What callers append: changes of one or more streams that are recorded together or not at all.
+
+use join_domain::{
+    Timestamp,
+    envelope::{Entry, Origin, StreamId},
+    event::Event,
+    id::{AttemptHash, BotId},
+    state::{Claim, Namespace, State},
+};
+
+use crate::{AppendError, AuthorityKey, Stored, row::Columns};
+
+/// What was decided, for one stream.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What happens; not empty.
+    pub events: Vec<Event>,
+    /// When it was decided, by [`Ledger::now`](crate::Ledger::now).
+    pub decided_at: Timestamp,
+    /// Who and from where.
+    pub origin: Origin,
+}
+
+/// A secret that comes or goes with an append. It is sealed before it gets here.
+#[derive(Debug, Clone)]
+pub enum SecretChange {
+    /// Keep it, in the place of an older one.
+    Put {
+        /// What it is for; a stream has one of each.
+        purpose: &'static str,
+        /// The sealed secret.
+        sealed: Vec<u8>,
+    },
+    /// Forget it, if it is there.
+    Delete {
+        /// What it was for.
+        purpose: &'static str,
+    },
+}
+
+/// One stream's part of an append.
+#[derive(Debug, Clone)]
+pub struct StreamAppend {
+    stream: StreamId,
+    version: u64,
+    fence: u64,
+    before: Option<State>,
+    change: Change,
+    uses_up: Option<AttemptHash>,
+    secrets: Vec<SecretChange>,
+}
+
+impl StreamAppend {
+    /// Begins a stream.
+    pub fn begin(stream: StreamId, change: Change) -> Self {
+        Self { stream, version: 0, fence: 0, before: None, change, uses_up: None, secrets: Vec::new() }
+    }
+
+    /// Follows what was read of a stream: it conflicts when that is no longer so.
+    pub fn following(read: &Stored, change: Change) -> Self {
+        Self::after(read.clone(), change)
+    }
+
+    /// The same, without another copy of what was read.
+    pub(crate) fn after(read: Stored, change: Change) -> Self {
+        let Stored { stream, version, fence, state } = read;
+        Self { stream, version, fence, before: Some(state), change, uses_up: None, secrets: Vec::new() }
+    }
+
+    /// Uses up an attempt: no other append of the stream can ever use it up again.
+    pub fn using_up(mut self, attempt: Option<AttemptHash>) -> Self {
+        self.uses_up = attempt;
+        self
+    }
+
+    /// Changes a secret with it.
+    pub fn with_secret(mut self, change: SecretChange) -> Self {
+        self.secrets.push(change);
+        self
+    }
+
+    /// Folds the change into the state and writes out all that will be stored.
+    pub(crate) fn prepare(self, recorded_at: Timestamp) -> Result<Prepared, AppendError> {
+        let Self { stream, version, fence, before, change, uses_up, secrets } = self;
+        let Change { events, decided_at, origin } = change;
+        if events.is_empty() {
+            return Err(AppendError::Malformed(format!("nothing happens to {stream}")));
+        }
+        let first_version = version.saturating_add(1);
+        let entry = Entry { stream, first_version, events, decided_at, recorded_at, origin };
+        let malformed = |error: &dyn std::fmt::Display| AppendError::Malformed(error.to_string());
+
+        let claims_before =
+            entry.events.iter().any(may_move_claims).then(|| before.as_ref().map(State::claims).unwrap_or_default());
+        let bot_before = before.as_ref().and_then(bot_of);
+        let after = State::after(before, &entry).map_err(|error| malformed(&error))?;
+        let (claimed, released) = claims_before.map(|before| changed_claims(&before, &after)).unwrap_or_default();
+        let new_bot = match &after {
+            State::Token(token) if token.live && Some(token.bot) != bot_before => Some(token.bot),
+            _ => None,
+        };
+        let row = Row {
+            columns: Columns::of(&after).map_err(|error| malformed(&error))?,
+            envelope: entry.to_envelope().map_err(|error| malformed(&error))?,
+            stream,
+            first_version,
+            last_version: entry.last_version(),
+            fence,
+            recorded_at,
+            attempt: uses_up.map(|attempt| attempt.0),
+            claimed,
+            released,
+            secrets,
+        };
+        let version = row.last_version;
+        Ok(Prepared { row, entry, new_bot, after: Stored { stream, version, fence, state: after } })
+    }
+}
+
+/// Changes that are recorded together or not at all.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub(crate) streams: Vec<StreamAppend>,
+    pub(crate) keys: Vec<AuthorityKey>,
+}
+
+impl Append {
+    /// Changes of several streams, at most one of each.
+    pub fn all(streams: Vec<StreamAppend>) -> Self {
+        Self { streams, keys: Vec::new() }
+    }
+
+    /// Stores new keys of the authority with it.
+    pub fn with_keys(mut self, keys: Vec<AuthorityKey>) -> Self {
+        self.keys.extend(keys);
+        self
+    }
+}
+
+impl From<StreamAppend> for Append {
+    fn from(stream: StreamAppend) -> Self {
+        Self::all(vec![stream])
+    }
+}
+
+/// What is durable now. In the order of the append's streams.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// What was recorded.
+    pub entries: Vec<Entry>,
+    /// The streams after it.
+    pub streams: Vec<Stored>,
+}
+
+/// An append, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct PreparedAppend {
+    pub(crate) parts: Vec<Prepared>,
+    pub(crate) keys: Vec<AuthorityKey>,
+}
+
+impl Append {
+    pub(crate) fn prepare(self, recorded_at: Timestamp) -> Result<PreparedAppend, AppendError> {
+        let parts = self.streams.into_iter().map(|part| part.prepare(recorded_at)).collect::<Result<_, _>>()?;
+        Ok(PreparedAppend { parts, keys: self.keys })
+    }
+}
+
+/// One stream's part, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) row: Row,
+    pub(crate) entry: Entry,
+    pub(crate) after: Stored,
+    /// The bot that a token gets with this change.
+    pub(crate) new_bot: Option<BotId>,
+}
+
+/// Everything that is stored for one stream.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) stream: StreamId,
+    pub(crate) first_version: u64,
+    pub(crate) last_version: u64,
+    pub(crate) fence: u64,
+    pub(crate) columns: Columns,
+    pub(crate) recorded_at: Timestamp,
+    pub(crate) envelope: String,
+    pub(crate) attempt: Option<String>,
+    pub(crate) claimed: Vec<Claimed>,
+    pub(crate) released: Vec<Claim>,
+    pub(crate) secrets: Vec<SecretChange>,
+}
+
+/// A name or key that a stream gets.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) claim: Claim,
+    /// True for a key that is bound by the append: no lock on it may be in force.
+    pub(crate) unlocked: bool,
+}
+
+/// False for the events of every join, which leave names and keys alone: claims hash every key of a token, and renewals
+/// are many.
+fn may_move_claims(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::ChallengeIssued(_)
+            | Event::ChallengeSolved(_)
+            | Event::RegistrationSecretSpent(_)
+            | Event::RecoveryConsumed(_)
+            | Event::GenerationBumped(_)
+            | Event::JoinAccepted(_)
+            | Event::JoinResumed(_)
+            | Event::JoinRefused(_)
+            | Event::ExemptionGranted(_)
+            | Event::ExemptionConsumed(_)
+            | Event::ExemptionRevoked(_)
+    )
+}
+
+/// Claims that come and go. None does both, so that one statement can make the change.
+fn changed_claims(before: &[Claim], after: &State) -> (Vec<Claimed>, Vec<Claim>) {
+    let now = after.claims();
+    let bound = match after {
+        State::Token(token) => token.binding.as_ref().map(|binding| binding.key.fingerprint()),
+        _ => None,
+    };
+    let released = before.iter().filter(|claim| !now.contains(claim)).cloned().collect();
+    let claimed = now.into_iter().filter(|claim| !before.contains(claim)).map(|claim| Claimed {
+        unlocked: claim.namespace == Namespace::Key && bound.as_ref() == Some(&claim.value),
+        claim,
+    });
+    (claimed.collect(), released)
+}
+
+fn bot_of(state: &State) -> Option<BotId> {
+    match state {
+        State::Token(token) => Some(token.bot),
+        _ => None,
+    }
+}

@@ -1,0 +1,218 @@
+//! Tokens on the join path: cached, and used by one join at a time.
+//!
+//! A cached token may be outdated, which costs a conflict and a reload, never a wrong answer: the append checks version
+//! and fence. A refusal is not checked by an append, so it is never given from the cache alone: see
+//! [`TokenSlot::is_fresh`].
+
+use std::sync::Arc;
+
+use join_domain::{
+    Timestamp,
+    envelope::StreamId,
+    id::{AttemptHash, Name},
+    resource::LockTarget,
+    state::{BotState, LockState, State, TokenState},
+};
+use sqlx::PgPool;
+
+use crate::{
+    Append, AppendError, Change, Ledger, LedgerError, Recorded, Stored, StreamAppend,
+    append::Prepared,
+    row::StreamRow,
+    turns::{Turn, Turns},
+};
+
+/// A token and all that a decision about it needs, as they were at one moment.
+#[derive(Debug, Clone)]
+pub struct KnownToken {
+    /// The token.
+    pub token: Box<TokenState>,
+    /// Version of its newest event.
+    pub version: u64,
+    /// Moved by what concerns it from outside.
+    pub fence: u64,
+    /// Its bot, while there is one.
+    pub bot: Option<BotState>,
+    /// Locks in force on the token, its bot's user, the bound instance, its keys, and on what was asked for beside.
+    pub locks: Vec<LockState>,
+    /// Memory that it takes, roughly.
+    weight: u32,
+}
+
+impl KnownToken {
+    /// A change of the token, which conflicts when anything here is outdated.
+    pub fn following(&self, change: Change) -> StreamAppend {
+        let stream = StreamId::from(self.token.id);
+        let state = State::Token(self.token.clone());
+        StreamAppend::after(Stored { stream, version: self.version, fence: self.fence, state }, change)
+    }
+}
+
+/// Tokens of this node.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    turns: Arc<Turns>,
+    known: moka::future::Cache<Name, Arc<KnownToken>>,
+}
+
+impl Tokens {
+    pub(crate) fn new(bytes: u64) -> Self {
+        let weigh = |_: &Name, known: &Arc<KnownToken>| known.weight;
+        let known = moka::future::Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        Self { turns: Arc::default(), known }
+    }
+
+    /// Forgets what another path changed.
+    pub(crate) async fn forget(&self, name: &Name) {
+        self.known.invalidate(name).await;
+    }
+
+    /// Tokens that are known, about.
+    pub(crate) fn len(&self) -> u64 {
+        self.known.entry_count()
+    }
+}
+
+/// One token, for as long as this is held nobody else on this node decides about it.
+pub struct TokenSlot {
+    ledger: Ledger,
+    name: Name,
+    known: Option<Arc<KnownToken>>,
+    fresh: bool,
+    attempt_accepted_before: bool,
+    _turn: Turn,
+}
+
+impl TokenSlot {
+    pub(crate) async fn take(ledger: &Ledger, name: &Name) -> Result<Self, LedgerError> {
+        let tokens = ledger.tokens();
+        let turn = tokens.turns.take(name).await;
+        let known = tokens.known.get(name).await;
+        let mut slot = Self {
+            ledger: ledger.clone(),
+            name: name.clone(),
+            fresh: false,
+            known,
+            attempt_accepted_before: false,
+            _turn: turn,
+        };
+        if slot.known.is_none() {
+            slot.reload(&[], None).await?;
+        }
+        Ok(slot)
+    }
+
+    /// The token; none when there is no live token of that name.
+    pub fn known(&self) -> Option<&KnownToken> {
+        self.known.as_deref()
+    }
+
+    /// True when it was read while this slot was held; false when it is what the node remembered.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// True when the attempt that the last reload asked about was accepted before.
+    pub fn attempt_accepted_before(&self) -> bool {
+        self.attempt_accepted_before
+    }
+
+    /// Reads the token again, with locks on `extra` targets and whether `attempt` was accepted before.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; what was known is forgotten then.
+    pub async fn reload(&mut self, extra: &[LockTarget], attempt: Option<&AttemptHash>) -> Result<(), LedgerError> {
+        self.forget().await;
+        let (known, accepted) = load(self.ledger.pool(), &self.name, extra, attempt, self.ledger.now()).await?;
+        self.attempt_accepted_before = accepted;
+        self.fresh = true;
+        if let Some(known) = known {
+            self.know(Arc::new(known)).await;
+        }
+        Ok(())
+    }
+
+    /// Appends what was decided about the token, and knows the outcome from then on. After an error, or a change that
+    /// concerns more than this token, nothing is known until the next [`reload`](Self::reload).
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append(&mut self, append: impl Into<Append>) -> Result<Recorded, AppendError> {
+        let prepared = self.ledger.prepare(append.into())?;
+        let known = self.known.take().filter(|known| stays_known(known, &prepared.parts));
+        // Before the append: it may succeed even if nobody waits for it any more.
+        self.forget().await;
+        let weight = prepared.parts.first().map_or(0, weight_of);
+        let recorded = self.ledger.append_prepared(prepared).await?;
+        if let (Some(known), Some(Stored { version, fence, state: State::Token(token), .. })) =
+            (known, recorded.streams.first())
+        {
+            // The cache may hold it for a moment longer; the token is another by now, so only the rest is copied.
+            let (bot, locks) = match Arc::try_unwrap(known) {
+                Ok(known) => (known.bot, known.locks),
+                Err(known) => (known.bot.clone(), known.locks.clone()),
+            };
+            let (token, version, fence) = (token.clone(), *version, *fence);
+            self.know(Arc::new(KnownToken { token, version, fence, bot, locks, weight })).await;
+        }
+        Ok(recorded)
+    }
+
+    async fn know(&mut self, known: Arc<KnownToken>) {
+        self.ledger.tokens().known.insert(self.name.clone(), Arc::clone(&known)).await;
+        self.known = Some(known);
+    }
+
+    async fn forget(&mut self) {
+        self.known = None;
+        self.ledger.tokens().forget(&self.name).await;
+    }
+}
+
+/// True when the append leaves bot and locks as they are known. A key that is bound by it may have been locked at the
+/// same moment, and neither append saw the other.
+fn stays_known(known: &KnownToken, prepared: &[Prepared]) -> bool {
+    match prepared {
+        [only] => only.after.stream == known.token.id.into() && only.row.claimed.is_empty() && only.new_bot.is_none(),
+        _ => false,
+    }
+}
+
+/// Structures take about as much again as their text.
+fn weight_of(prepared: &Prepared) -> u32 {
+    weight_of_text(prepared.row.columns.state.len())
+}
+
+fn weight_of_text(length: usize) -> u32 {
+    u32::try_from(length.saturating_mul(2)).unwrap_or(u32::MAX)
+}
+
+async fn load(
+    pool: &PgPool,
+    name: &Name,
+    extra: &[LockTarget],
+    attempt: Option<&AttemptHash>,
+    now: Timestamp,
+) -> Result<(Option<KnownToken>, bool), LedgerError> {
+    let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+    let attempt = attempt.map(|attempt| attempt.0.as_str());
+    // All at one moment, since it is one statement: what it finds together was true together.
+    let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, now, attempt);
+    let rows = load.fetch_all(pool).await?;
+
+    let (mut token, mut bot, mut locks, mut accepted, mut weight) = (None, None, Vec::new(), false, 0_u32);
+    for row in rows {
+        accepted = row.accepted;
+        weight = weight.saturating_add(weight_of_text(row.state.len()));
+        let (stream_id, kind, version, fence, state) = (row.stream_id, row.kind, row.version, row.fence, row.state);
+        let stored = StreamRow { stream_id, kind, version, fence, state }.stored()?;
+        match stored.state {
+            State::Token(found) => token = Some((found, stored.version, stored.fence)),
+            State::Bot(found) if found.live => bot = Some(found),
+            State::Bot(_) | State::Record => {}
+            State::Lock(found) => locks.push(found),
+        }
+    }
+    let known = token.map(|(token, version, fence)| KnownToken { token, version, fence, bot, locks, weight });
+    Ok((known, accepted))
+}

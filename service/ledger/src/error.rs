@@ -1,0 +1,153 @@
+//! How the ledger fails. What the database says stays inside: callers learn what it means for them.
+
+use std::time::Duration;
+
+use join_domain::{
+    envelope::EnvelopeError,
+    state::{FoldError, Namespace},
+};
+
+/// A read or a maintenance step that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database can't be reached, or did not answer in time. Nothing was changed.
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(sqlx::Error),
+    /// The database answered with an error that is a fault of ours or of its operator.
+    #[error("the database refused a statement: {0}")]
+    Database(sqlx::Error),
+    /// The database holds something that no version of this program wrote.
+    #[error("the ledger is damaged: {0}")]
+    Corrupt(String),
+    /// The database is not fit for this version.
+    #[error("{0}")]
+    Unfit(String),
+    /// The schema could not be migrated.
+    #[error("the schema could not be migrated: {0}")]
+    Migrate(sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+                Self::Corrupt(error.to_string())
+            }
+            sqlx::Error::Database(_) if !is_connection_lost(&error) && !is_overburdened(&error) => {
+                Self::Database(error)
+            }
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+impl From<FoldError> for LedgerError {
+    fn from(error: FoldError) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
+
+impl From<EnvelopeError> for LedgerError {
+    fn from(error: EnvelopeError) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
+
+/// An append that was not made, or may not have been.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Something that the decision was made from has changed: reload and decide again.
+    #[error("the state has changed since it was read")]
+    Conflict,
+    /// The attempt was accepted once already: reload, now with this knowledge.
+    #[error("this attempt was accepted before")]
+    AttemptSeen,
+    /// A name or key belongs to another stream.
+    #[error("the {} `{value}` is taken", namespace_in_words(*namespace))]
+    ClaimTaken {
+        /// What kind of thing.
+        namespace: Namespace,
+        /// The thing.
+        value: String,
+    },
+    /// Too many appends wait already.
+    #[error("too many appends are waiting")]
+    Overloaded,
+    /// The database can't be reached; nothing was appended.
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(String),
+    /// The connection was lost before the answer came: the append is there, or is not. Only a reload can tell.
+    #[error("the connection to the database was lost before it answered: {0}")]
+    OutcomeUnknown(String),
+    /// The append contradicts itself or the state that it was made from. A fault of ours.
+    #[error("the append is not well formed: {0}")]
+    Malformed(String),
+    /// The database refused the statement for a reason that no reload cures. A fault of ours or of its operator.
+    #[error("the database refused the append: {0}")]
+    Refused(String),
+}
+
+impl From<LedgerError> for AppendError {
+    /// For what is read on the way to an append: nothing has been written then.
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Unavailable(source) => Self::Unavailable(source.to_string()),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+fn namespace_in_words(namespace: Namespace) -> &'static str {
+    match namespace {
+        Namespace::TokenName => "token name",
+        Namespace::BotName => "bot name",
+        Namespace::Key => "key",
+    }
+}
+
+/// The SQLSTATE of an answer of the database, with the name of the constraint that it names.
+pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<(String, String)> {
+    let error = error.as_database_error()?;
+    Some((error.code()?.into_owned(), error.constraint().unwrap_or_default().to_owned()))
+}
+
+/// True when the session ended, or the server is about to end it: what was sent last may have been done.
+pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(_) => {
+            sqlstate(error).is_some_and(|(code, _)| code.starts_with("57P") || code.starts_with("08"))
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed => true,
+        _ => false,
+    }
+}
+
+/// True when the database has no room or time at the moment: too many connections, no memory or disk, a timeout.
+fn is_overburdened(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|(code, _)| code.starts_with("53") || matches!(code.as_str(), "57014" | "55P03"))
+}
+
+/// What an answer of the database to an append means. The append was not made.
+pub(crate) fn append_refused(error: &sqlx::Error) -> AppendError {
+    match sqlstate(error) {
+        _ if is_overburdened(error) => AppendError::Unavailable(error.to_string()),
+        Some((code, constraint)) if code == "23505" && constraint == "entry_attempt" => AppendError::AttemptSeen,
+        // Unique violations, serialization failures and deadlocks all say: somebody else was faster.
+        Some((code, _)) if matches!(code.as_str(), "23505" | "40001" | "40P01") => AppendError::Conflict,
+        _ => AppendError::Refused(error.to_string()),
+    }
+}
+
+/// A step in the background that takes longer than this has lost its server without noticing.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Gives up a step that takes too long.
+pub(crate) async fn in_time<T>(step: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+    let late = |_| Err(LedgerError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+    tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(late)
+}

@@ -1,0 +1,112 @@
+//! How far the verifiable log is, for its writer.
+
+use crate::{
+    Ledger, LedgerError,
+    row::{signed, unsigned},
+};
+
+/// How far the verifiable log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogHead {
+    /// Entries that some node integrated into the tree.
+    pub integrated: u64,
+    /// Size of the newest signed checkpoint; 0 for none.
+    pub signed: u64,
+    /// That checkpoint, as it was signed.
+    pub checkpoint: Option<String>,
+}
+
+impl Ledger {
+    /// How far the verifiable log is.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn log_head(&self) -> Result<LogHead, LedgerError> {
+        let row = sqlx::query!("SELECT integrated_size, signed_size, signed_checkpoint FROM log_head")
+            .fetch_one(self.pool())
+            .await?;
+        Ok(LogHead {
+            integrated: unsigned(row.integrated_size)?,
+            signed: unsigned(row.signed_size)?,
+            checkpoint: row.signed_checkpoint,
+        })
+    }
+
+    /// Remembers that `size` entries are integrated; a smaller size than the one known changes nothing, and neither
+    /// does one beyond the log's end, as a node has it that remembers more than a restored database.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn record_integrated(&self, size: u64) -> Result<(), LedgerError> {
+        let update = sqlx::query!(
+            "UPDATE log_head SET integrated_size = $1
+             WHERE integrated_size < $1 AND $1 <= (SELECT next_index FROM sequencer)",
+            signed(size)
+        );
+        update.execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Records a signed checkpoint, before it goes anywhere else, if the newest one is still the one that `before`
+    /// shows, all its entries exist, and its origin did not end. `false`: another node was faster, or the log is shorter
+    /// than the checkpoint, or was ended; the checkpoint must be forgotten.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the checkpoint may have been recorded when the connection was lost.
+    pub async fn record_signed(&self, before: &LogHead, size: u64, checkpoint: &str) -> Result<bool, LedgerError> {
+        let update = sqlx::query!(
+            "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
+             WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
+                 AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer)
+                 AND NOT EXISTS (SELECT FROM log_past WHERE origin = split_part($4, E'\\n', 1))",
+            signed(before.signed),
+            before.checkpoint.as_ref(),
+            signed(size),
+            checkpoint
+        );
+        let done = update.execute(self.pool()).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Origins that no checkpoint may carry any more.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn ended_origins(&self) -> Result<Vec<String>, LedgerError> {
+        Ok(sqlx::query_scalar!("SELECT origin FROM log_past ORDER BY ended_at, origin").fetch_all(self.pool()).await?)
+    }
+
+    /// Ends the log that was signed as `origin`: the head that `before` shows becomes its last, no checkpoint of it is
+    /// ever recorded again, and the next one may be of another origin. `false`: the head has moved since it was read, or
+    /// `origin` was ended before; nothing was changed.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn end_log(&self, before: &LogHead, origin: &str, reason: &str) -> Result<bool, LedgerError> {
+        let mut transaction = self.pool().begin().await?;
+        let forgotten = sqlx::query!(
+            "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL
+             WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2",
+            signed(before.signed),
+            before.checkpoint.as_ref()
+        );
+        let forgotten = forgotten.execute(&mut *transaction).await?;
+        let remembered = sqlx::query!(
+            "INSERT INTO log_past (origin, signed_size, signed_checkpoint, ended_at, reason) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING",
+            origin,
+            signed(before.signed),
+            before.checkpoint.as_ref(),
+            self.now(),
+            reason
+        );
+        let remembered = remembered.execute(&mut *transaction).await?;
+        let both = forgotten.rows_affected() == 1 && remembered.rows_affected() == 1;
+        if both {
+            transaction.commit().await?
+        } else {
+            transaction.rollback().await?
+        }
+        Ok(both)
+    }
+}

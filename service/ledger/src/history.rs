@@ -1,0 +1,164 @@
+//! Searching the log: which entries concern a token, a time, a kind of event.
+
+use join_domain::{
+    Timestamp,
+    envelope::{Entry, StreamId, StreamKind},
+    id::Name,
+};
+use uuid::Uuid;
+
+use crate::{
+    Indexed, Ledger, LedgerError,
+    log::IndexedRow,
+    row::{signed, unsigned},
+};
+
+/// How far apart the clocks of two nodes may be, in seconds, for a search by time.
+const CLOCK_SLACK: i64 = 60;
+/// Entries that one page looks at, at most, when few of them fit.
+const SCAN: u32 = 5000;
+
+/// What to look for; everything that is given must fit.
+#[derive(Debug, Clone, Default)]
+pub struct HistoryFilter {
+    /// Of all tokens that ever had this name.
+    pub token: Option<Name>,
+    /// Of all bots that ever had this name.
+    pub bot: Option<Name>,
+    /// Of this stream.
+    pub stream: Option<StreamId>,
+    /// Recorded at this time or later.
+    pub since: Option<Timestamp>,
+    /// Recorded before this time.
+    pub until: Option<Timestamp>,
+    /// With an event of one of these kinds; a kind may end with `.*`. Empty: of any.
+    pub kinds: Vec<String>,
+    /// By this actor.
+    pub actor: Option<String>,
+}
+
+/// A piece of a search, in the order of the log.
+#[derive(Debug, Clone)]
+pub struct HistoryPage {
+    /// What was found; may be empty although there is more to search.
+    pub entries: Vec<(Indexed, Entry)>,
+    /// Index to go on from. What is appended later comes later, so this never skips.
+    pub next: u64,
+    /// Where the log ended when this was read.
+    pub settled: u64,
+}
+
+impl HistoryPage {
+    /// True when the search has reached the log's end, as it was at that moment.
+    pub fn is_end(&self) -> bool {
+        self.next >= self.settled
+    }
+}
+
+impl HistoryFilter {
+    fn fits(&self, entry: &Entry) -> bool {
+        let kind_fits = |wanted: &String| {
+            entry.events.iter().any(|event| match wanted.strip_suffix('*') {
+                Some(prefix) => event.kind().0.starts_with(prefix),
+                None => event.kind().0 == wanted,
+            })
+        };
+        self.since.is_none_or(|since| entry.recorded_at >= since)
+            && self.until.is_none_or(|until| entry.recorded_at < until)
+            && (self.kinds.is_empty() || self.kinds.iter().any(kind_fits))
+            && self.actor.as_ref().is_none_or(|actor| entry.origin.actor == *actor)
+    }
+}
+
+impl Ledger {
+    /// Searches the log from index `from` on, for at most `limit` entries.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn history(&self, filter: &HistoryFilter, from: u64, limit: u32) -> Result<HistoryPage, LedgerError> {
+        let limit = usize::try_from(limit.clamp(1, 1000)).unwrap_or(usize::MAX);
+        let from = match filter.since {
+            Some(since) if from == 0 => self.first_index_near(since).await?,
+            _ => from,
+        };
+        let (candidates, end, settled) = match self.streams_of(filter).await? {
+            Some(streams) => self.log_of(&streams, from).await?,
+            None => {
+                let page = self.log(from, SCAN).await?;
+                (page.entries, page.next, page.settled)
+            }
+        };
+        let mut entries = Vec::new();
+        for indexed in candidates {
+            if entries.len() >= limit {
+                return Ok(HistoryPage { entries, next: indexed.index, settled });
+            }
+            let entry = indexed.entry()?;
+            if filter.fits(&entry) {
+                entries.push((indexed, entry));
+            }
+        }
+        Ok(HistoryPage { entries, next: end, settled })
+    }
+
+    /// The streams that a filter names; none when it names none.
+    async fn streams_of(&self, filter: &HistoryFilter) -> Result<Option<Vec<StreamId>>, LedgerError> {
+        let mut named: Option<Vec<StreamId>> = filter.stream.map(|stream| vec![stream]);
+        for (kind, name) in [(StreamKind::Token, &filter.token), (StreamKind::Bot, &filter.bot)] {
+            if let Some(name) = name {
+                let namesakes = self.namesakes(kind, name).await?;
+                named = Some(match named {
+                    Some(before) => before.into_iter().filter(|stream| namesakes.contains(stream)).collect(),
+                    None => namesakes,
+                });
+            }
+        }
+        Ok(named)
+    }
+
+    /// The log's entries of some streams, from an index on, with the index to go on from, and the log's end.
+    async fn log_of(&self, streams: &[StreamId], from: u64) -> Result<(Vec<Indexed>, u64, u64), LedgerError> {
+        let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
+        let mut transaction = self.pool().begin().await?;
+        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *transaction).await?;
+        let settled = sqlx::query_scalar!("SELECT next_index FROM sequencer").fetch_one(&mut *transaction).await?;
+        let rows = sqlx::query_as!(
+            IndexedRow,
+            "SELECT l.log_index, e.stream_id, e.first_version, e.last_version, e.stream_kind, e.recorded_at, e.envelope
+             FROM log_entry l JOIN entry e USING (stream_id, first_version)
+             WHERE l.stream_id = ANY($1) AND l.log_index >= $2 ORDER BY l.log_index LIMIT $3",
+            &ids,
+            signed(from),
+            i64::from(SCAN)
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.rollback().await?;
+        let settled = unsigned(settled)?;
+        let entries = rows.into_iter().map(IndexedRow::indexed).collect::<Result<Vec<_>, _>>()?;
+        let all = u32::try_from(entries.len()).is_ok_and(|count| count < SCAN);
+        let after_last = entries.last().map_or(from, |last| last.index.saturating_add(1));
+        Ok((entries, if all { settled.max(from) } else { after_last }, settled))
+    }
+
+    /// An index before which everything was recorded earlier than `time`. The log's order follows time but for the
+    /// differences of clocks and late commits, so halving finds it.
+    async fn first_index_near(&self, time: Timestamp) -> Result<u64, LedgerError> {
+        let time = time.checked_sub_signed(chrono::TimeDelta::seconds(CLOCK_SLACK)).unwrap_or(time);
+        let (mut low, mut high) = (0, self.settled().await?);
+        while low < high {
+            let middle = low.midpoint(high);
+            let recorded_at = sqlx::query_scalar!(
+                "SELECT e.recorded_at FROM log_entry l JOIN entry e USING (stream_id, first_version)
+                 WHERE l.log_index = $1",
+                signed(middle)
+            );
+            if recorded_at.fetch_one(self.pool()).await? < time {
+                low = middle.saturating_add(1);
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+}

@@ -1,0 +1,214 @@
+//! The ledger of one node.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use join_domain::{Timestamp, envelope::StreamId, id::Name, state::State};
+use sqlx::{
+    Connection as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    Append, AppendError, Clock, DatabaseClock, LedgerError, MIGRATOR, Recorded, Settings, TokenSlot,
+    append::{Prepared, PreparedAppend},
+    cache::Tokens,
+    fitness, transaction,
+    writer::Writer,
+};
+
+/// What PostgreSQL is told for each connection. When this node falls silent, locks that it holds must not stop the other
+/// nodes for long. And nothing is compiled: for a page of the log that took half a second, and reading it 50 ms.
+const SESSION: [(&str, &str); 5] = [
+    ("jit", "off"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// The ledger of one node. Clones share everything; when the last one is gone, all work in the background ends.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: PgPool,
+    writers: Vec<Writer>,
+    tokens: Tokens,
+    clock: Arc<dyn Clock>,
+    node: String,
+    appended: Arc<Notify>,
+    settled: watch::Sender<u64>,
+    stop: CancellationToken,
+    _stop_at_drop: DropGuard,
+}
+
+impl Ledger {
+    /// Connects as the service's role, and makes sure that database and privileges are fit.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`] when there is no connection, [`LedgerError::Unfit`] says what to do first.
+    pub async fn connect(options: PgConnectOptions, settings: Settings) -> Result<Self, LedgerError> {
+        let options = options.application_name(&settings.node).options(SESSION);
+        let mut connection = PgConnection::connect_with(&options).await?;
+        fitness::check(&mut connection).await?;
+        let measured = Arc::new(DatabaseClock::measure(&mut connection).await?);
+        connection.close().await?;
+
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.connections.max(1))
+            .acquire_timeout(settings.acquire_timeout)
+            .connect_lazy_with(options.clone());
+        let stop = CancellationToken::new();
+        tokio::spawn(Arc::clone(&measured).keep_fresh(pool.clone(), stop.clone()));
+
+        // A plan made for one batch's values may scan whole tables for the next: see the measurements in the decision.
+        let writing = options.options([("plan_cache_mode", "force_generic_plan")]);
+        let start = |_| Writer::start(writing.clone(), settings.queue, settings.batch);
+        let inner = Inner {
+            writers: (0..settings.writers.max(1)).map(start).collect(),
+            tokens: Tokens::new(settings.cache_bytes),
+            clock: settings.clock.unwrap_or(measured),
+            node: settings.node,
+            appended: Arc::default(),
+            settled: watch::Sender::new(0),
+            pool,
+            _stop_at_drop: stop.clone().drop_guard(),
+            stop,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Ends the work in the background and closes connections. Appends that wait are still made.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.pool.close().await;
+    }
+
+    /// The time: the database's, which all nodes share.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Records changes, durably, all or none. Tokens on the join path are appended through their [`TokenSlot`].
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append(&self, append: impl Into<Append>) -> Result<Recorded, AppendError> {
+        let prepared = self.prepare(append.into())?;
+        for part in &prepared.parts {
+            if let State::Token(token) = &part.after.state {
+                self.tokens().forget(&token.name).await;
+            }
+        }
+        self.append_prepared(prepared).await
+    }
+
+    /// A token by name, for one decision at a time.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when it must be read and can't be.
+    pub async fn token(&self, name: &Name) -> Result<TokenSlot, LedgerError> {
+        TokenSlot::take(self, name).await
+    }
+
+    /// Forgets what this node remembers of a token, so that it is read again when it is needed next.
+    pub async fn forget_token(&self, name: &Name) {
+        self.tokens().forget(name).await;
+    }
+
+    /// Appends that wait for a writer.
+    pub fn appends_waiting(&self) -> usize {
+        self.inner.writers.iter().map(Writer::waiting).sum()
+    }
+
+    /// Tokens that this node remembers, about.
+    pub fn tokens_cached(&self) -> u64 {
+        self.tokens().len()
+    }
+
+    pub(crate) fn prepare(&self, append: Append) -> Result<PreparedAppend, AppendError> {
+        append.prepare(self.now())
+    }
+
+    pub(crate) async fn append_prepared(&self, mut append: PreparedAppend) -> Result<Recorded, AppendError> {
+        let recorded = if transaction::is_needed(&append) {
+            let order: Vec<StreamId> = append.parts.iter().map(|part| part.after.stream).collect();
+            append.parts.sort_by_key(|part| part.after.stream.id);
+            if append.parts.windows(2).any(|pair| matches!(pair, [a, b] if a.after.stream.id == b.after.stream.id)) {
+                return Err(AppendError::Malformed("one stream stands in it twice".to_owned()));
+            }
+            transaction::append(&self.inner.pool, &mut append).await?;
+            append.parts.sort_by_key(|part| order.iter().position(|stream| *stream == part.after.stream));
+            let (entries, streams) = append.parts.into_iter().map(|part| (part.entry, part.after)).unzip();
+            Recorded { entries, streams }
+        } else {
+            let Some(Prepared { row, entry, after, .. }) = append.parts.pop() else {
+                return Err(AppendError::Malformed("it is empty".to_owned()));
+            };
+            self.writer(after.stream)?.append(row).await?;
+            Recorded { entries: vec![entry], streams: vec![after] }
+        };
+        self.inner.appended.notify_one();
+        Ok(recorded)
+    }
+
+    /// Told after each append of this node.
+    pub(crate) fn appended(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.appended)
+    }
+
+    /// Where the log ends, as far as this node knows, and told when it grows: a hint for those who follow the log.
+    /// Other nodes' work becomes known when this node looks.
+    pub fn settled_hint(&self) -> watch::Receiver<u64> {
+        self.inner.settled.subscribe()
+    }
+
+    pub(crate) fn announce(&self, settled: u64) {
+        self.inner.settled.send_if_modified(|known| std::mem::replace(known, settled.max(*known)) < settled);
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.inner.tokens
+    }
+
+    pub(crate) fn node(&self) -> &str {
+        &self.inner.node
+    }
+
+    /// A stream always has the same writer, so that its appends don't race on this node.
+    fn writer(&self, stream: StreamId) -> Result<&Writer, AppendError> {
+        let mut hasher = DefaultHasher::new();
+        stream.id.hash(&mut hasher);
+        let count = u64::try_from(self.inner.writers.len()).unwrap_or(u64::MAX);
+        let index = hasher.finish().checked_rem(count).and_then(|index| usize::try_from(index).ok());
+        let writer = index.and_then(|index| self.inner.writers.get(index));
+        writer.ok_or_else(|| AppendError::Malformed("there is no writer".to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("node", &self.inner.node).finish_non_exhaustive()
+    }
+}
+
+/// Brings the schema to this version's. `options` are those of the role that owns the database.
+///
+/// # Errors
+/// [`LedgerError::Migrate`], or no connection. A migration that fails is undone as a whole.
+pub async fn migrate(options: &PgConnectOptions) -> Result<(), LedgerError> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    MIGRATOR.run(&mut connection).await.map_err(LedgerError::Migrate)?;
+    Ok(connection.close().await?)
+}

@@ -1,0 +1,61 @@
+//! The ledger: what happened, in order, and the states that follow from it. The only crate that speaks SQL.
+//!
+//! ```text
+//!  decision ─▶ append ─▶ entry + guard rows + outbox      one statement, one commit
+//!                              │ after the commit
+//!                              ▼
+//!                          sequencer ─▶ log_entry ─▶ views, log writer, followers
+//! ```
+//!
+//! Start with [`Ledger::connect`]. The join path is [`Ledger::token`] and [`TokenSlot::append`]: while the token is
+//! cached it costs one statement, shared with the joins that wait beside it. Everything read in the log's order comes
+//! from [`Ledger::log`].
+
+mod append;
+mod cache;
+mod clock;
+mod copy;
+mod error;
+mod fitness;
+mod head;
+mod history;
+mod import;
+mod ledger;
+mod log;
+mod lookup;
+pub mod provision;
+mod read;
+mod rebuild;
+mod row;
+mod secret;
+mod sequencer;
+mod settings;
+mod statement;
+mod stream;
+mod transaction;
+mod turns;
+mod view;
+mod writer;
+
+pub use append::{Append, Change, Recorded, SecretChange, StreamAppend};
+pub use cache::{KnownToken, TokenSlot};
+pub use clock::{Clock, DatabaseClock, ManualClock};
+pub use error::{AppendError, LedgerError};
+pub use head::LogHead;
+pub use history::{HistoryFilter, HistoryPage};
+pub use import::Import;
+pub use ledger::{Ledger, migrate};
+pub use log::{Indexed, LogPage};
+pub use lookup::Positions;
+pub use read::{Cursor, ListFilter, Listed};
+pub use rebuild::{Comparison, Difference, Progress, Stage};
+pub use row::Stored;
+pub use secret::AuthorityKey;
+pub use sequencer::Assigned;
+pub use settings::Settings;
+pub use sqlx::postgres::PgConnectOptions;
+pub use stream::StreamPage;
+pub use view::{Authentication, Certificate, Instance, InstanceFilter};
+
+/// Every migration of the schema, oldest first.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");

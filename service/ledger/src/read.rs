@@ -1,0 +1,127 @@
+//! What is: guard rows by id, name, key, kind and label.
+
+use join_domain::{
+    Timestamp,
+    envelope::{StreamId, StreamKind},
+    resource::Labels,
+    state::{LockState, Namespace, State},
+};
+use uuid::Uuid;
+
+use crate::{Ledger, LedgerError, Stored, row::StreamRow};
+
+/// Where the next page of a list begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// Name of the last one seen; empty for kinds without names.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+}
+
+/// Which streams to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    /// Labels that they must have, all of them.
+    pub selector: Labels,
+    /// After which one to begin.
+    pub after: Option<Cursor>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// In the order of names, then ids.
+    pub streams: Vec<Stored>,
+    /// Where to go on; none at the end.
+    pub next: Option<Cursor>,
+}
+
+impl Ledger {
+    /// A stream, dead or alive.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn load(&self, stream: StreamId) -> Result<Option<Stored>, LedgerError> {
+        let row = sqlx::query_as!(
+            StreamRow,
+            "SELECT stream_id, kind, version, fence, state FROM stream WHERE stream_id = $1 AND kind = $2",
+            stream.id,
+            stream.kind.as_str()
+        );
+        row.fetch_optional(self.pool()).await?.map(StreamRow::stored).transpose()
+    }
+
+    /// The live stream that has a name or key.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn find(&self, namespace: Namespace, value: &str) -> Result<Option<Stored>, LedgerError> {
+        let row = sqlx::query_as!(
+            StreamRow,
+            "SELECT s.stream_id, s.kind, s.version, s.fence, s.state
+             FROM claim c JOIN stream s USING (stream_id) WHERE c.namespace = $1 AND c.value = $2",
+            namespace.as_str(),
+            value
+        );
+        row.fetch_optional(self.pool()).await?.map(StreamRow::stored).transpose()
+    }
+
+    /// Live streams of one kind, page by page.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn list(&self, kind: StreamKind, filter: &ListFilter) -> Result<Listed, LedgerError> {
+        let (name, id) = filter.after.as_ref().map_or(("", Uuid::nil()), |after| (after.name.as_str(), after.id));
+        let labels = serde_json::to_string(&filter.selector)
+            .map_err(|error| LedgerError::Corrupt(format!("the selector has no JSON form: {error}")))?;
+        let limit = filter.limit.clamp(1, 1000);
+        let rows = sqlx::query_as!(
+            StreamRow,
+            "SELECT stream_id, kind, version, fence, state FROM stream
+             WHERE kind = $1 AND live AND (name, stream_id) > ($2, $3)
+                 AND ($4::text = '{}' OR state::jsonb #> '{spec,labels}' @> ($4::text)::jsonb)
+             ORDER BY name, stream_id LIMIT $5",
+            kind.as_str(),
+            name,
+            id,
+            labels,
+            i64::from(limit) + 1
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let mut streams = rows.into_iter().map(StreamRow::stored).collect::<Result<Vec<_>, _>>()?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = streams.len() > limit;
+        streams.truncate(limit);
+        let last = streams.last().filter(|_| more);
+        let next = last.map(|last| Cursor {
+            name: last.state.name().map(ToString::to_string).unwrap_or_default(),
+            id: last.stream.id,
+        });
+        Ok(Listed { streams, next })
+    }
+
+    /// All locks in force at a moment, oldest id first. For relying parties, which must know them all.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn locks_in_force(&self, now: Timestamp) -> Result<Vec<LockState>, LedgerError> {
+        let rows = sqlx::query_as!(
+            StreamRow,
+            "SELECT stream_id, kind, version, fence, state FROM stream
+             WHERE lock_target IS NOT NULL AND live AND (expires_at IS NULL OR expires_at > $1) ORDER BY stream_id",
+            now
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let lock = |stored: Stored| match stored.state {
+            State::Lock(lock) => Some(lock),
+            _ => None,
+        };
+        let stored = rows.into_iter().map(StreamRow::stored).collect::<Result<Vec<_>, _>>()?;
+        Ok(stored.into_iter().filter_map(lock).collect())
+    }
+}

@@ -1,0 +1,176 @@
+//! Guard rows and claims, compared with the entries or made from them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use join_domain::{Timestamp, state::State};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    Comparison, Progress,
+    fold::{self, Folded, Sink},
+};
+use crate::{
+    Ledger, LedgerError,
+    copy::{Field, Rows},
+    row::{Columns, signed, state_from_text, unsigned},
+};
+
+/// Compares as of one moment.
+pub(super) async fn compare(
+    ledger: &Ledger,
+    progress: &mut (impl FnMut(Progress) + Send),
+) -> Result<Comparison, LedgerError> {
+    let mut connection = ledger.pool().begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut compared = Compared::default();
+    let sums = fold::all(&mut connection, progress, &mut compared).await?;
+    let counted =
+        sqlx::query("SELECT (SELECT count(*) FROM stream) AS streams, (SELECT count(*) FROM claim) AS claims");
+    let counted = counted.fetch_one(&mut *connection).await?;
+    let Compared { mut comparison, claims } = compared;
+    for (table, folded) in [("stream", sums.streams), ("claim", claims)] {
+        let stored = unsigned(counted.try_get(if table == "stream" { "streams" } else { "claims" })?)?;
+        if stored != folded {
+            comparison.differs(table, format!("{stored} rows"), format!("the entries give {folded}"));
+        }
+    }
+    (comparison.entries, comparison.streams) = (sums.entries, sums.streams);
+    Ok(comparison)
+}
+
+/// Streams that were compared with their rows.
+#[derive(Default)]
+struct Compared {
+    comparison: Comparison,
+    claims: u64,
+}
+
+impl Sink for Compared {
+    async fn take(&mut self, connection: &mut PgConnection, streams: Vec<Folded>) -> Result<(), LedgerError> {
+        let ids: Vec<Uuid> = streams.iter().map(|folded| folded.stream.id).collect();
+        let mut stored = stored_rows(connection, &ids).await?;
+        for folded in streams {
+            self.claims = self.claims.saturating_add(folded.state.claims().len() as u64);
+            match stored.remove(&folded.stream.id) {
+                Some(row) => compare_row(&mut self.comparison, &folded, &row)?,
+                None => self.comparison.differs("stream", folded.stream.to_string(), "there is no guard row"),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct StoredRow {
+    row: PgRow,
+    claims: BTreeSet<(String, String)>,
+}
+
+async fn stored_rows(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, StoredRow>, LedgerError> {
+    let rows =
+        sqlx::query("SELECT * FROM stream WHERE stream_id = ANY($1)").bind(ids).fetch_all(&mut *connection).await?;
+    let mut stored = HashMap::new();
+    for row in rows {
+        stored.insert(row.try_get("stream_id")?, StoredRow { row, claims: BTreeSet::new() });
+    }
+    let claims = sqlx::query("SELECT stream_id, namespace, value FROM claim WHERE stream_id = ANY($1)");
+    for claim in claims.bind(ids).fetch_all(connection).await? {
+        if let Some(stored) = stored.get_mut(&claim.try_get("stream_id")?) {
+            stored.claims.insert((claim.try_get("namespace")?, claim.try_get("value")?));
+        }
+    }
+    Ok(stored)
+}
+
+fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow) -> Result<(), LedgerError> {
+    let name = folded.stream.to_string();
+    let row = &stored.row;
+    // The text of a state may be an older version's; what it says must be the same.
+    match state_from_text(folded.stream, row.try_get("state")?) {
+        Ok(state) if state == folded.state => {}
+        Ok(_) => comparison.differs("stream", name.clone(), "its state is not the fold of its entries"),
+        Err(error) => comparison.differs("stream", name.clone(), error.to_string()),
+    }
+    let (expected, found) = (
+        Columns { state: String::new(), ..columns(&folded.state)? },
+        Columns {
+            name: row.try_get("name")?,
+            live: row.try_get("live")?,
+            bot_id: row.try_get("bot_id")?,
+            instance_id: row.try_get("instance_id")?,
+            lock_target: row.try_get("lock_target")?,
+            expires_at: row.try_get("expires_at")?,
+            state: String::new(),
+        },
+    );
+    let kind: String = row.try_get("kind")?;
+    let version = unsigned(row.try_get("version")?)?;
+    if expected != found || kind != folded.stream.kind.as_str() || version != folded.version {
+        let what = format!("a column differs: the entries give version {} and {expected:?}", folded.version);
+        comparison.differs("stream", name.clone(), what);
+    }
+    let claims: BTreeSet<(String, String)> =
+        folded.state.claims().into_iter().map(|claim| (claim.namespace.as_str().to_owned(), claim.value)).collect();
+    if claims != stored.claims {
+        comparison.differs("claim", name, format!("the entries give {claims:?}"));
+    }
+    Ok(())
+}
+
+fn columns(state: &State) -> Result<Columns, LedgerError> {
+    Columns::of(state).map_err(|error| LedgerError::Corrupt(format!("a state has no JSON form: {error}")))
+}
+
+/// Appends wait for the tables that it empties first, so that it reads all that they committed.
+pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress) + Send)) -> Result<(), LedgerError> {
+    let mut transaction = ledger.pool().begin().await?;
+    sqlx::query("TRUNCATE stream, claim").execute(&mut *transaction).await?;
+    fill(&mut transaction, ledger.now(), progress).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Makes guard rows and claims from the entries, in tables that are empty. `now` is later than any fence before it.
+pub(crate) async fn fill(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    progress: &mut (impl FnMut(Progress) + Send),
+) -> Result<(), LedgerError> {
+    fold::all(connection, progress, &mut Filling { fence: now.timestamp_micros() }).await?;
+    Ok(())
+}
+
+/// Streams that become rows.
+struct Filling {
+    fence: i64,
+}
+
+impl Sink for Filling {
+    async fn take(&mut self, connection: &mut PgConnection, streams: Vec<Folded>) -> Result<(), LedgerError> {
+        if streams.is_empty() {
+            return Ok(());
+        }
+        let (mut rows, mut claims) = (Rows::new(), Rows::new());
+        for Folded { stream, version, state } in &streams {
+            let columns = columns(state)?;
+            rows.push([
+                Field::Uuid(stream.id),
+                Field::Text(stream.kind.as_str()),
+                Field::Int(signed(*version)),
+                Field::Int(self.fence),
+                Field::Text(&columns.name),
+                Field::Bool(columns.live),
+                Field::or_null(columns.bot_id, Field::Uuid),
+                Field::or_null(columns.instance_id, Field::Uuid),
+                Field::or_null(columns.lock_target.as_deref(), Field::Text),
+                Field::or_null(columns.expires_at, Field::Time),
+                Field::Text(&columns.state),
+            ]);
+            for claim in state.claims() {
+                claims.push([Field::Text(claim.namespace.as_str()), Field::Text(&claim.value), Field::Uuid(stream.id)]);
+            }
+        }
+        let into = "COPY stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target,
+            expires_at, state) FROM STDIN (FORMAT binary)";
+        rows.send(connection, into).await?;
+        claims.send(connection, "COPY claim (namespace, value, stream_id) FROM STDIN (FORMAT binary)").await
+    }
+}

@@ -1,0 +1,126 @@
+//! Guard rows: a stream's state and the columns that follow from it.
+
+use join_domain::{
+    Timestamp,
+    envelope::{StreamId, StreamKind},
+    state::{BotState, LockState, State, TokenState},
+};
+use uuid::Uuid;
+
+use crate::LedgerError;
+
+/// A stream as its guard row holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The stream.
+    pub stream: StreamId,
+    /// Version of its newest event.
+    pub version: u64,
+    /// Moved by what concerns the stream from outside: a lock, its bot.
+    pub fence: u64,
+    /// The fold of its events.
+    pub state: State,
+}
+
+impl Stored {
+    /// The token, if it is one.
+    pub fn token(&self) -> Option<&TokenState> {
+        match &self.state {
+            State::Token(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// The bot, if it is one.
+    pub fn bot(&self) -> Option<&BotState> {
+        match &self.state {
+            State::Bot(bot) => Some(bot),
+            _ => None,
+        }
+    }
+
+    /// The lock, if it is one.
+    pub fn lock(&self) -> Option<&LockState> {
+        match &self.state {
+            State::Lock(lock) => Some(lock),
+            _ => None,
+        }
+    }
+}
+
+/// What is read of a guard row.
+pub(crate) struct StreamRow {
+    pub(crate) stream_id: Uuid,
+    pub(crate) kind: String,
+    pub(crate) version: i64,
+    pub(crate) fence: i64,
+    pub(crate) state: String,
+}
+
+impl StreamRow {
+    pub(crate) fn stored(self) -> Result<Stored, LedgerError> {
+        let stream = StreamId { kind: kind(&self.kind)?, id: self.stream_id };
+        Ok(Stored {
+            stream,
+            version: unsigned(self.version)?,
+            fence: unsigned(self.fence)?,
+            state: state_from_text(stream, &self.state)?,
+        })
+    }
+}
+
+/// The columns of a guard row, each a function of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub(crate) name: String,
+    pub(crate) live: bool,
+    pub(crate) bot_id: Option<Uuid>,
+    pub(crate) instance_id: Option<Uuid>,
+    pub(crate) lock_target: Option<String>,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) state: String,
+}
+
+impl Columns {
+    pub(crate) fn of(state: &State) -> Result<Self, serde_json::Error> {
+        let (bot_id, instance_id) = match state {
+            State::Token(token) => (Some(token.bot.0), token.instance().map(|instance| instance.0)),
+            _ => (None, None),
+        };
+        let expires_at = match state {
+            State::Lock(lock) => lock.expires,
+            _ => None,
+        };
+        Ok(Self {
+            name: state.name().map(ToString::to_string).unwrap_or_default(),
+            live: state.is_live(),
+            bot_id,
+            instance_id,
+            lock_target: state.lock_target().map(ToString::to_string),
+            expires_at,
+            state: serde_json::to_string(state)?,
+        })
+    }
+}
+
+pub(crate) fn state_from_text(stream: StreamId, text: &str) -> Result<State, LedgerError> {
+    serde_json::from_str(text)
+        .map_err(|error| LedgerError::Corrupt(format!("the state of {stream} does not read: {error}; rebuild it")))
+}
+
+pub(crate) fn kind(text: &str) -> Result<StreamKind, LedgerError> {
+    StreamKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| LedgerError::Corrupt(format!("`{text}` is not a kind of stream that this version knows")))
+}
+
+/// A count as PostgreSQL keeps it.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A count as PostgreSQL kept it.
+pub(crate) fn unsigned(number: i64) -> Result<u64, LedgerError> {
+    u64::try_from(number).map_err(|_| LedgerError::Corrupt(format!("{number} is no count")))
+}

@@ -1,0 +1,157 @@
+//! The append as one statement, for one stream or for many at once.
+
+use join_domain::Timestamp;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{SecretChange, append::Row, row::signed};
+
+/// Appends `rows`, sorted by stream and at most one of each, and returns which of them were appended: `false` is a
+/// conflict, and leaves nothing behind.
+pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Result<Vec<bool>, sqlx::Error> {
+    let arguments = Arguments::of(rows);
+    let Arguments { streams, claimed, released, kept, forgotten } = &arguments;
+    let append = sqlx::query_file_scalar!(
+        "sql/append.sql",
+        &streams.id as _,
+        &streams.kind as _,
+        &streams.first_version as _,
+        &streams.last_version as _,
+        &streams.fence as _,
+        &streams.name as _,
+        &streams.live as _,
+        &streams.bot_id as _,
+        &streams.instance_id as _,
+        &streams.lock_target as _,
+        &streams.expires_at as _,
+        &streams.state as _,
+        &streams.recorded_at as _,
+        &streams.envelope as _,
+        &streams.attempt as _,
+        &claimed.ord as _,
+        &claimed.namespace as _,
+        &claimed.value as _,
+        &claimed.unlocked as _,
+        &released.ord as _,
+        &released.namespace as _,
+        &released.value as _,
+        &kept.ord as _,
+        &kept.purpose as _,
+        &kept.sealed as _,
+        &forgotten.ord as _,
+        &forgotten.purpose as _,
+    );
+    // Not before the server is ready again, which is after the commit.
+    let answers = append.fetch_all(connection).await?;
+
+    let mut appended = vec![false; rows.len()];
+    for answer in answers {
+        let ord = usize::try_from(answer).ok().and_then(|ord| ord.checked_sub(1));
+        if let Some(done) = ord.and_then(|index| appended.get_mut(index)) {
+            *done = true;
+        }
+    }
+    Ok(appended)
+}
+
+/// The rows as columns.
+#[derive(Default)]
+struct Arguments<'r> {
+    streams: Streams<'r>,
+    claimed: Claims<'r>,
+    released: Claims<'r>,
+    kept: Secrets<'r>,
+    forgotten: Secrets<'r>,
+}
+
+#[derive(Default)]
+struct Streams<'r> {
+    id: Vec<Uuid>,
+    kind: Vec<&'r str>,
+    first_version: Vec<i64>,
+    last_version: Vec<i64>,
+    fence: Vec<i64>,
+    name: Vec<&'r str>,
+    live: Vec<bool>,
+    bot_id: Vec<Option<Uuid>>,
+    instance_id: Vec<Option<Uuid>>,
+    lock_target: Vec<Option<&'r str>>,
+    expires_at: Vec<Option<Timestamp>>,
+    state: Vec<&'r str>,
+    recorded_at: Vec<Timestamp>,
+    envelope: Vec<&'r str>,
+    attempt: Vec<Option<&'r str>>,
+}
+
+#[derive(Default)]
+struct Claims<'r> {
+    ord: Vec<i64>,
+    namespace: Vec<&'r str>,
+    value: Vec<&'r str>,
+    unlocked: Vec<bool>,
+}
+
+#[derive(Default)]
+struct Secrets<'r> {
+    ord: Vec<i64>,
+    purpose: Vec<&'r str>,
+    sealed: Vec<&'r [u8]>,
+}
+
+impl<'r> Arguments<'r> {
+    fn of(rows: &[&'r Row]) -> Self {
+        let mut arguments = Self::default();
+        for (ord, row) in (1..).zip(rows) {
+            arguments.streams.push(row);
+            for claimed in &row.claimed {
+                let claims = &mut arguments.claimed;
+                claims.push(ord, &claimed.claim);
+                claims.unlocked.push(claimed.unlocked);
+            }
+            row.released.iter().for_each(|claim| arguments.released.push(ord, claim));
+            for change in &row.secrets {
+                match change {
+                    SecretChange::Put { purpose, sealed } => arguments.kept.push(ord, purpose, sealed),
+                    SecretChange::Delete { purpose } => arguments.forgotten.push(ord, purpose, &[]),
+                }
+            }
+        }
+        arguments
+    }
+}
+
+impl<'r> Streams<'r> {
+    fn push(&mut self, row: &'r Row) {
+        self.id.push(row.stream.id);
+        self.kind.push(row.stream.kind.as_str());
+        self.first_version.push(signed(row.first_version));
+        self.last_version.push(signed(row.last_version));
+        self.fence.push(signed(row.fence));
+        self.name.push(&row.columns.name);
+        self.live.push(row.columns.live);
+        self.bot_id.push(row.columns.bot_id);
+        self.instance_id.push(row.columns.instance_id);
+        self.lock_target.push(row.columns.lock_target.as_deref());
+        self.expires_at.push(row.columns.expires_at);
+        self.state.push(&row.columns.state);
+        self.recorded_at.push(row.recorded_at);
+        self.envelope.push(&row.envelope);
+        self.attempt.push(row.attempt.as_deref());
+    }
+}
+
+impl<'r> Claims<'r> {
+    fn push(&mut self, ord: i64, claim: &'r join_domain::state::Claim) {
+        self.ord.push(ord);
+        self.namespace.push(claim.namespace.as_str());
+        self.value.push(&claim.value);
+    }
+}
+
+impl<'r> Secrets<'r> {
+    fn push(&mut self, ord: i64, purpose: &'r str, sealed: &'r [u8]) {
+        self.ord.push(ord);
+        self.purpose.push(purpose);
+        self.sealed.push(sealed);
+    }
+}

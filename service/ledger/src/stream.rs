@@ -1,0 +1,125 @@
+//! Reading one stream: its entries, and its state at any moment.
+
+use join_domain::{
+    Timestamp,
+    envelope::{Entry, StreamId, StreamKind},
+    id::Name,
+    state::State,
+};
+use sqlx::PgConnection;
+
+use crate::{
+    Ledger, LedgerError, Stored,
+    row::{signed, unsigned},
+};
+
+/// Entries that are read at once.
+const PAGE: u32 = 500;
+
+/// A piece of a stream.
+#[derive(Debug, Clone)]
+pub struct StreamPage {
+    /// In the order of versions, without a gap.
+    pub entries: Vec<Entry>,
+    /// First version of the next piece; none when this piece reaches the stream's end.
+    pub next: Option<u64>,
+}
+
+impl Ledger {
+    /// Entries of a stream from a version on, at most `limit` of them. A stream that does not exist is empty.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; `Corrupt` when a version is missing, also the last one.
+    pub async fn stream(&self, stream: StreamId, from: u64, limit: u32) -> Result<StreamPage, LedgerError> {
+        let mut connection = self.pool().acquire().await?;
+        entries(&mut connection, stream, from.max(1), limit.clamp(1, 10_000)).await
+    }
+
+    /// The whole history of a stream, entry by entry, up to its end.
+    ///
+    /// # Errors
+    /// [`LedgerError`], or what `each` returns; [`LedgerError::Corrupt`] when a version is missing, also the last one.
+    pub async fn replay<E: From<LedgerError>>(
+        &self,
+        stream: StreamId,
+        mut each: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut from = Some(1);
+        while let Some(version) = from {
+            let page = self.stream(stream, version, PAGE).await?;
+            page.entries.into_iter().try_for_each(&mut each)?;
+            from = page.next;
+        }
+        Ok(())
+    }
+
+    /// The state of a stream as of a moment, folded from its entries; none before it began.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn state_at(&self, stream: StreamId, at: Timestamp) -> Result<Option<Stored>, LedgerError> {
+        let mut state: Option<State> = None;
+        let mut version = 0;
+        let mut from = Some(1);
+        'pages: while let Some(first) = from {
+            let page = self.stream(stream, first, PAGE).await?;
+            for entry in page.entries {
+                // Clocks of two nodes differ by little: what follows a later entry is later, whatever it says.
+                if entry.recorded_at > at {
+                    break 'pages;
+                }
+                version = entry.last_version();
+                state = Some(State::after(state, &entry)?);
+            }
+            from = page.next;
+        }
+        Ok(state.map(|state| Stored { stream, version, fence: 0, state }))
+    }
+
+    /// Every stream of one kind that ever had a name, the deleted ones too, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn namesakes(&self, kind: StreamKind, name: &Name) -> Result<Vec<StreamId>, LedgerError> {
+        let ids = sqlx::query_scalar!(
+            "SELECT s.stream_id FROM stream s JOIN entry e ON e.stream_id = s.stream_id AND e.first_version = 1
+             WHERE s.kind = $1 AND s.name = $2 ORDER BY e.recorded_at, s.stream_id",
+            kind.as_str(),
+            name.as_str()
+        );
+        let ids = ids.fetch_all(self.pool()).await?;
+        Ok(ids.into_iter().map(|id| StreamId { kind, id }).collect())
+    }
+}
+
+async fn entries(
+    connection: &mut PgConnection,
+    stream: StreamId,
+    from: u64,
+    limit: u32,
+) -> Result<StreamPage, LedgerError> {
+    // The stream's end and its entries in one statement, thus of one moment.
+    let page = sqlx::query_file!("sql/stream_page.sql", stream.id, signed(from), i64::from(limit));
+    let rows = page.fetch_all(connection).await?;
+    let version = rows.first().map_or(Ok(0), |row| unsigned(row.version))?;
+    let mut expected = from;
+    let mut found = Vec::with_capacity(rows.len());
+    for envelope in rows.into_iter().filter_map(|row| row.envelope) {
+        let entry = Entry::from_envelope(&envelope)?;
+        if entry.first_version != expected || entry.stream != stream {
+            return Err(LedgerError::Corrupt(format!(
+                "{stream} lacks version {expected}: {} of {} was found in its place",
+                entry.first_version, entry.stream
+            )));
+        }
+        expected = entry.last_version().saturating_add(1);
+        found.push(entry);
+    }
+    let cut_off = u32::try_from(found.len()).is_ok_and(|count| count < limit) && expected <= version;
+    if cut_off {
+        return Err(LedgerError::Corrupt(format!(
+            "{stream} ends before version {expected}, although it was at version {version}"
+        )));
+    }
+    Ok(StreamPage { entries: found, next: (expected <= version).then_some(expected) })
+}

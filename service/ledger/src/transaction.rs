@@ -1,0 +1,190 @@
+//! Appends that reach beyond one stream: several streams at once, and what concerns tokens from outside, locks and bots.
+//!
+//! A lock or a changed bot must stop a join that another node decides from its cache. So its append moves the *fence* of
+//! every token that it concerns, in the same transaction. A token that only begins to be concerned at that moment (it is
+//! being created, or gets the key) is not visible yet; both sides then meet at the claim of the name or key: whoever
+//! comes second waits, and sees the other.
+
+use join_domain::{
+    envelope::StreamKind,
+    resource::LockTarget,
+    state::{Namespace, State},
+};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::{
+    AppendError,
+    append::{Prepared, PreparedAppend, Row},
+    error::{append_refused, is_connection_lost, sqlstate},
+    row::unsigned,
+    secret::add_keys,
+    statement,
+};
+
+/// Holds, for the length of a transaction, claims that no stream has. No stream with claims has this id.
+const NOBODY: Uuid = Uuid::nil();
+
+/// True for appends that one row's statement can't make alone.
+pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
+    let reaches_out =
+        |part: &Prepared| part.new_bot.is_some() || matches!(part.row.stream.kind, StreamKind::Lock | StreamKind::Bot);
+    append.parts.len() > 1 || !append.keys.is_empty() || append.parts.iter().any(reaches_out)
+}
+
+/// Appends all or nothing. Its parts are sorted by stream; fences that moved are set in them.
+pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<(), AppendError> {
+    // Before the commit is sent, a lost connection means that nothing happened.
+    let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());
+    let mut transaction = pool.begin().await.map_err(unavailable)?;
+    match within(&mut transaction, append).await {
+        Ok(()) => {}
+        Err(Failure::Append(error)) => {
+            transaction.rollback().await.map_err(unavailable)?;
+            return Err(error);
+        }
+        Err(Failure::Sql(error)) if is_connection_lost(&error) => return Err(unavailable(error)),
+        Err(Failure::Sql(error)) => {
+            transaction.rollback().await.map_err(unavailable)?;
+            let mut connection = pool.acquire().await.map_err(unavailable)?;
+            let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
+            return Err(taken_claim(&mut connection, &rows, &error).await.unwrap_or_else(|| append_refused(&error)));
+        }
+    }
+    transaction.commit().await.map_err(|error| match is_connection_lost(&error) {
+        true => AppendError::OutcomeUnknown(error.to_string()),
+        false => append_refused(&error),
+    })
+}
+
+enum Failure {
+    Sql(sqlx::Error),
+    Append(AppendError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<(), Failure> {
+    let concerns = Concerns::of(&append.parts);
+    concerns.meet(connection).await?;
+    let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
+    let appended = statement::append(connection, &rows).await?;
+    if appended.contains(&false) {
+        return Err(Failure::Append(AppendError::Conflict));
+    }
+    add_keys(connection, &append.keys).await?;
+    let moved = concerns.move_fences(connection).await?;
+    for (stream, fence) in moved {
+        append.parts.iter_mut().filter(|part| part.after.stream.id == stream).for_each(|part| part.after.fence = fence);
+    }
+    Ok(())
+}
+
+/// What an append concerns beyond its own streams.
+#[derive(Default)]
+struct Concerns {
+    /// Names and keys that locks and bots of the append are about.
+    namespaces: Vec<&'static str>,
+    values: Vec<String>,
+    bots: Vec<Uuid>,
+    instances: Vec<Uuid>,
+    /// True when there is a lock or a bot whose tokens must learn of it.
+    outside: bool,
+    /// Bots that tokens of the append get, by name and id.
+    new_bots: Vec<(String, Uuid)>,
+}
+
+impl Concerns {
+    fn of(prepared: &[Prepared]) -> Self {
+        let mut concerns = Self::default();
+        for Prepared { row, after, new_bot, .. } in prepared {
+            match &after.state {
+                State::Lock(lock) => {
+                    concerns.outside = true;
+                    match &lock.target {
+                        LockTarget::JoinToken(name) => concerns.claim(Namespace::TokenName, name.to_string()),
+                        LockTarget::User(name) => concerns.claim(Namespace::BotName, name.to_string()),
+                        LockTarget::PublicKey(fingerprint) => concerns.claim(Namespace::Key, fingerprint.clone()),
+                        // Ids of lineages are random: nobody can lock one that is not bound yet.
+                        LockTarget::BotInstanceId(id) => concerns.instances.push(id.0),
+                    }
+                }
+                // A bot that begins has no tokens yet.
+                State::Bot(bot) if row.first_version > 1 => {
+                    concerns.outside = true;
+                    concerns.claim(Namespace::BotName, bot.name.to_string());
+                    concerns.bots.push(bot.id.0);
+                }
+                State::Token(token) => {
+                    concerns.new_bots.extend(new_bot.map(|bot| (token.spec.bot_name.to_string(), bot.0)));
+                }
+                State::Bot(_) | State::Record => {}
+            }
+        }
+        concerns.new_bots.sort();
+        concerns
+    }
+
+    fn claim(&mut self, namespace: Namespace, value: String) {
+        self.namespaces.push(namespace.as_str());
+        self.values.push(value);
+    }
+
+    async fn meet(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        if self.outside {
+            let meet = sqlx::query_file!("sql/meet.sql", &self.namespaces as _, &self.values, NOBODY);
+            meet.execute(&mut *connection).await?;
+        }
+        for (name, id) in &self.new_bots {
+            let meet = sqlx::query_file_scalar!("sql/meet_bot.sql", name);
+            let found = meet.fetch_optional(&mut *connection).await?;
+            if found != Some(*id) {
+                return Err(Failure::Append(AppendError::Conflict));
+            }
+        }
+        Ok(())
+    }
+
+    async fn move_fences(&self, connection: &mut PgConnection) -> Result<Vec<(Uuid, u64)>, Failure> {
+        if !self.outside {
+            return Ok(Vec::new());
+        }
+        let moved =
+            sqlx::query_file!("sql/move_fences.sql", &self.namespaces as _, &self.values, &self.bots, &self.instances);
+        let moved = moved.fetch_all(&mut *connection).await?;
+        sqlx::query_file!("sql/part.sql", NOBODY).execute(&mut *connection).await?;
+        let fence = |fence: i64| unsigned(fence).map_err(|error| Failure::Append(error.into()));
+        moved.into_iter().map(|row| Ok((row.stream_id, fence(row.fence)?))).collect()
+    }
+}
+
+/// Which claim of `rows` another stream has, when `error` says that one is taken; none when it was given up meanwhile.
+pub(crate) async fn taken_claim(
+    connection: &mut PgConnection,
+    rows: &[&Row],
+    error: &sqlx::Error,
+) -> Option<AppendError> {
+    let (code, constraint) = sqlstate(error)?;
+    if code != "23505" || constraint != "claim_pkey" {
+        return None;
+    }
+    for row in rows {
+        for claimed in &row.claimed {
+            let claim = &claimed.claim;
+            let holder = sqlx::query_scalar!(
+                "SELECT stream_id FROM claim WHERE namespace = $1 AND value = $2",
+                claim.namespace.as_str(),
+                claim.value
+            );
+            let holder: Option<Uuid> = holder.fetch_optional(&mut *connection).await.ok()?;
+            if holder.is_some_and(|holder| holder != row.stream.id) {
+                return Some(AppendError::ClaimTaken { namespace: claim.namespace, value: claim.value.clone() });
+            }
+        }
+    }
+    None
+}

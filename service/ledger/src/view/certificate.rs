@@ -1,0 +1,192 @@
+//! Certificates that may still be in use, and which of them no relying party may accept.
+//!
+//! A certificate stays here until its token has joined again after it expired, so a token has few.
+
+use std::collections::HashMap;
+
+use join_domain::{
+    Timestamp,
+    envelope::Entry,
+    event::{Event, JoinAccepted},
+    id::{InstanceId, TokenId},
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::token::Token;
+use crate::{
+    Ledger, LedgerError,
+    row::{signed, unsigned},
+};
+
+/// A certificate that was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// X.509 serial number, hex.
+    pub serial: String,
+    /// The token that it was issued for.
+    pub token: TokenId,
+    /// That token's name.
+    pub token_name: String,
+    /// The bot.
+    pub bot_name: String,
+    /// The lineage.
+    pub instance: InstanceId,
+    /// Its place in the lineage.
+    pub generation: u64,
+    /// Fingerprint of the key that was bound.
+    pub key: String,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// When its binding ended, or was reinstated after a lock.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl Certificate {
+    fn issued(entry: &Entry, join: &JoinAccepted, token: &Token) -> Self {
+        Self {
+            serial: join.serial.clone(),
+            token: TokenId(entry.stream.id),
+            token_name: token.name.clone(),
+            bot_name: token.bot_name.clone(),
+            instance: join.instance,
+            generation: join.generation,
+            key: join.key.clone(),
+            issued_at: entry.decided_at,
+            not_after: join.not_after,
+            revoked_at: None,
+        }
+    }
+}
+
+/// What is read of a certificate.
+struct CertificateRow {
+    serial: String,
+    token_id: Uuid,
+    token_name: String,
+    bot_name: String,
+    instance_id: Uuid,
+    generation: i64,
+    key: String,
+    issued_at: Timestamp,
+    not_after: Timestamp,
+    revoked_at: Option<Timestamp>,
+}
+
+impl CertificateRow {
+    fn certificate(self) -> Result<Certificate, LedgerError> {
+        Ok(Certificate {
+            serial: self.serial,
+            token: TokenId(self.token_id),
+            token_name: self.token_name,
+            bot_name: self.bot_name,
+            instance: InstanceId(self.instance_id),
+            generation: unsigned(self.generation)?,
+            key: self.key,
+            issued_at: self.issued_at,
+            not_after: self.not_after,
+            revoked_at: self.revoked_at,
+        })
+    }
+}
+
+/// What a piece of the log does to certificates, token by token.
+#[derive(Default)]
+pub(super) struct Certificates(HashMap<Uuid, Changes>);
+
+#[derive(Default)]
+struct Changes {
+    /// Older certificates that ended before this are gone.
+    gone_before: Option<Timestamp>,
+    /// Older certificates are revoked from this moment on.
+    revoked_at: Option<Timestamp>,
+    issued: Vec<Certificate>,
+}
+
+impl Certificates {
+    pub(super) fn apply(&mut self, entry: &Entry, event: &Event, token: Option<&Token>) {
+        match event {
+            Event::JoinAccepted(join) => {
+                let Some(token) = token else { return };
+                let changes = self.0.entry(entry.stream.id).or_default();
+                changes.gone_before = changes.gone_before.max(Some(entry.decided_at));
+                changes.issued.retain(|earlier| earlier.not_after >= entry.decided_at);
+                changes.issued.push(Certificate::issued(entry, join, token));
+            }
+            Event::TokenReopened(_) | Event::TokenDeleted(_) | Event::TokenReinstated(_) => self.revoke(entry),
+            Event::TokenUpdated(updated) if updated.rebind => self.revoke(entry),
+            _ => {}
+        }
+    }
+
+    fn revoke(&mut self, entry: &Entry) {
+        let changes = self.0.entry(entry.stream.id).or_default();
+        changes.revoked_at.get_or_insert(entry.decided_at);
+        for certificate in &mut changes.issued {
+            certificate.revoked_at.get_or_insert(entry.decided_at);
+        }
+    }
+
+    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), LedgerError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = self.0.keys().copied().collect();
+        let gone: Vec<Option<Timestamp>> = self.0.values().map(|changes| changes.gone_before).collect();
+        let revoked: Vec<Option<Timestamp>> = self.0.values().map(|changes| changes.revoked_at).collect();
+        sqlx::query!(
+            "DELETE FROM certificate_view c USING unnest($1::uuid[], $2::timestamptz[]) AS t(token_id, gone)
+             WHERE c.token_id = t.token_id AND c.not_after < t.gone",
+            &ids as _,
+            &gone as _
+        )
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query!(
+            "UPDATE certificate_view c SET revoked_at = t.at FROM unnest($1::uuid[], $2::timestamptz[]) AS t(token_id, at)
+             WHERE c.token_id = t.token_id AND t.at IS NOT NULL AND c.revoked_at IS NULL",
+            &ids as _,
+            &revoked as _
+        )
+        .execute(&mut *connection)
+        .await?;
+        insert(connection, self.0.values().flat_map(|changes| &changes.issued).collect()).await
+    }
+}
+
+async fn insert(connection: &mut PgConnection, rows: Vec<&Certificate>) -> Result<(), LedgerError> {
+    sqlx::query!(
+        "INSERT INTO certificate_view (serial, token_id, token_name, bot_name, instance_id, generation, key, issued_at,
+             not_after, revoked_at)
+         SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::int8[], $7::text[],
+             $8::timestamptz[], $9::timestamptz[], $10::timestamptz[])
+         ON CONFLICT (serial) DO NOTHING",
+        &rows.iter().map(|row| row.serial.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.token.0).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.token_name.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.bot_name.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.instance.0).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| signed(row.generation)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.issued_at).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.not_after).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.revoked_at).collect::<Vec<_>>() as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Ledger {
+    /// Unexpired certificates that no relying party may accept, in the order of serials: those of bindings that ended
+    /// or were reinstated (as far as the views follow the log), and those that a lock in force stops.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn revoked_certificates(&self, now: Timestamp) -> Result<Vec<Certificate>, LedgerError> {
+        let revoked = sqlx::query_file_as!(CertificateRow, "sql/revoked_certificates.sql", now);
+        revoked.fetch_all(self.pool()).await?.into_iter().map(CertificateRow::certificate).collect()
+    }
+}

@@ -1,0 +1,277 @@
+//! Bot instances: every lineage that ever joined, with its newest authentications.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use join_domain::{
+    Timestamp,
+    envelope::Entry,
+    event::{Event, JoinAccepted, JoinCase},
+    id::{InstanceId, Name, TokenId},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::token::{Token, Tokens};
+use crate::{
+    Ledger, LedgerError,
+    row::{signed, unsigned},
+};
+
+/// Authentications that are kept beside an instance; all of them are in the history.
+const LATEST: usize = 10;
+
+/// A joined lineage of a bot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// The token that it joined with.
+    pub token: TokenId,
+    /// That token's name.
+    pub token_name: String,
+    /// The bot.
+    pub bot_name: String,
+    /// The lineage before it.
+    pub previous: Option<InstanceId>,
+    /// Generation of its newest certificate.
+    pub generation: u64,
+    /// Accepted joins; a resumed one counts once.
+    pub joins: u64,
+    /// When it first joined.
+    pub first_at: Timestamp,
+    /// When it last joined.
+    pub latest_at: Timestamp,
+    /// When its newest certificate ends.
+    pub certificate_not_after: Timestamp,
+    /// Its newest authentications, newest first, ten at most.
+    pub latest: VecDeque<Authentication>,
+}
+
+/// One authentication of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authentication {
+    /// When.
+    pub at: Timestamp,
+    /// From where.
+    pub address: Option<String>,
+    /// Which case it was; none for a resume, which gives an earlier answer again.
+    pub case: Option<JoinCase>,
+    /// Generation in the certificate.
+    pub generation: u64,
+    /// Its serial number, hex.
+    pub serial: String,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+impl Instance {
+    fn begin(entry: &Entry, join: &JoinAccepted, token: &Token) -> Self {
+        Self {
+            id: join.instance,
+            token: TokenId(entry.stream.id),
+            token_name: token.name.clone(),
+            bot_name: token.bot_name.clone(),
+            previous: join.previous_instance,
+            generation: join.generation,
+            joins: 0,
+            first_at: entry.decided_at,
+            latest_at: entry.decided_at,
+            certificate_not_after: join.not_after,
+            latest: VecDeque::new(),
+        }
+    }
+
+    fn join(&mut self, entry: &Entry, join: &JoinAccepted) {
+        self.joins = self.joins.saturating_add(1);
+        self.generation = join.generation;
+        self.latest_at = entry.decided_at;
+        self.certificate_not_after = join.not_after;
+        self.see(Authentication {
+            at: entry.decided_at,
+            address: entry.origin.address.clone(),
+            case: Some(join.case),
+            generation: join.generation,
+            serial: join.serial.clone(),
+            not_after: join.not_after,
+        });
+    }
+
+    fn see(&mut self, authentication: Authentication) {
+        self.latest.push_front(authentication);
+        self.latest.truncate(LATEST);
+    }
+}
+
+/// What is read of an instance.
+struct InstanceRow {
+    instance_id: Uuid,
+    token_id: Uuid,
+    token_name: String,
+    bot_name: String,
+    previous_instance_id: Option<Uuid>,
+    generation: i64,
+    joins: i64,
+    first_at: Timestamp,
+    latest_at: Timestamp,
+    certificate_not_after: Timestamp,
+    latest: String,
+}
+
+impl InstanceRow {
+    fn instance(self) -> Result<Instance, LedgerError> {
+        Ok(Instance {
+            id: InstanceId(self.instance_id),
+            token: TokenId(self.token_id),
+            token_name: self.token_name,
+            bot_name: self.bot_name,
+            previous: self.previous_instance_id.map(InstanceId),
+            generation: unsigned(self.generation)?,
+            joins: unsigned(self.joins)?,
+            first_at: self.first_at,
+            latest_at: self.latest_at,
+            certificate_not_after: self.certificate_not_after,
+            latest: serde_json::from_str(&self.latest)
+                .map_err(|error| LedgerError::Corrupt(format!("an instance's authentications do not read: {error}")))?,
+        })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Instances {
+    known: HashMap<Uuid, Instance>,
+    changed: HashSet<Uuid>,
+}
+
+impl Instances {
+    /// Those that the entries join, or may resume.
+    pub(super) async fn read(
+        connection: &mut PgConnection,
+        entries: &[Entry],
+        tokens: &Tokens,
+    ) -> Result<Self, LedgerError> {
+        let mut ids = HashSet::new();
+        for entry in entries {
+            for event in &entry.events {
+                match event {
+                    Event::JoinAccepted(join) => ids.extend([join.instance.0]),
+                    Event::JoinResumed(_) => ids.extend(tokens.of(entry).and_then(|token| token.instance)),
+                    _ => {}
+                }
+            }
+        }
+        let ids: Vec<Uuid> = ids.into_iter().collect();
+        let rows = sqlx::query_as!(InstanceRow, "SELECT * FROM instance_view WHERE instance_id = ANY($1)", &ids)
+            .fetch_all(connection)
+            .await?;
+        let mut instances = Self::default();
+        for row in rows {
+            let instance = row.instance()?;
+            instances.known.insert(instance.id.0, instance);
+        }
+        Ok(instances)
+    }
+
+    pub(super) fn apply(&mut self, entry: &Entry, event: &Event, token: Option<&Token>) {
+        let Some(token) = token else { return };
+        match event {
+            Event::JoinAccepted(join) => {
+                let id = join.instance.0;
+                self.known.entry(id).or_insert_with(|| Instance::begin(entry, join, token)).join(entry, join);
+                self.changed.insert(id);
+            }
+            Event::JoinResumed(resumed) => {
+                let Some(instance) = token.instance.and_then(|id| self.known.get_mut(&id)) else { return };
+                instance.see(Authentication {
+                    at: entry.decided_at,
+                    address: entry.origin.address.clone(),
+                    case: None,
+                    generation: instance.generation,
+                    serial: resumed.serial.clone(),
+                    not_after: instance.certificate_not_after,
+                });
+                self.changed.insert(instance.id.0);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), LedgerError> {
+        let rows: Vec<&Instance> = self.changed.iter().filter_map(|id| self.known.get(id)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let latest = rows.iter().map(|row| serde_json::to_string(&row.latest)).collect::<Result<Vec<_>, _>>();
+        let latest = latest.map_err(|error| LedgerError::Corrupt(format!("an instance has no JSON form: {error}")))?;
+        sqlx::query!(
+            "INSERT INTO instance_view (instance_id, token_id, token_name, bot_name, previous_instance_id, generation,
+                 joins, first_at, latest_at, certificate_not_after, latest)
+             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::int8[], $7::int8[],
+                 $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[])
+             ON CONFLICT (instance_id) DO UPDATE SET generation = excluded.generation, joins = excluded.joins,
+                 latest_at = excluded.latest_at, certificate_not_after = excluded.certificate_not_after,
+                 latest = excluded.latest",
+            &rows.iter().map(|row| row.id.0).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.token.0).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.token_name.as_str()).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.bot_name.as_str()).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.previous.map(|id| id.0)).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| signed(row.generation)).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| signed(row.joins)).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.first_at).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.latest_at).collect::<Vec<_>>() as _,
+            &rows.iter().map(|row| row.certificate_not_after).collect::<Vec<_>>() as _,
+            &latest as _
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Which instances to list.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceFilter {
+    /// Of this bot.
+    pub bot: Option<Name>,
+    /// Of this token.
+    pub token: Option<TokenId>,
+    /// After which one to begin: a bot's name and an instance's id.
+    pub after: Option<(String, InstanceId)>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+impl Ledger {
+    /// Instances in the order of bots, then ids; a page with fewer than `limit` is the last.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn instances(&self, filter: &InstanceFilter) -> Result<Vec<Instance>, LedgerError> {
+        let (bot, id) = filter.after.as_ref().map_or(("", Uuid::nil()), |(bot, id)| (bot.as_str(), id.0));
+        let rows = sqlx::query_as!(
+            InstanceRow,
+            "SELECT * FROM instance_view
+             WHERE (bot_name, instance_id) > ($1, $2) AND ($3::text IS NULL OR bot_name = $3)
+                 AND ($4::uuid IS NULL OR token_id = $4)
+             ORDER BY bot_name, instance_id LIMIT $5",
+            bot,
+            id,
+            filter.bot.as_ref().map(Name::as_str),
+            filter.token.map(|token| token.0),
+            i64::from(filter.limit.clamp(1, 1000))
+        )
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(InstanceRow::instance).collect()
+    }
+
+    /// One instance, also of the past.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn instance(&self, id: InstanceId) -> Result<Option<Instance>, LedgerError> {
+        let row = sqlx::query_as!(InstanceRow, "SELECT * FROM instance_view WHERE instance_id = $1", id.0);
+        row.fetch_optional(self.pool()).await?.map(InstanceRow::instance).transpose()
+    }
+}

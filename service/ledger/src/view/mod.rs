@@ -1,0 +1,116 @@
+//! Views: what people ask for, kept up with the log in its order.
+//!
+//! A view is a function of the log up to its checkpoint, and of nothing else; the pieces in which the log arrived leave
+//! no trace in it. What it says of a stream follows from that stream alone, but for sums. That is why a rebuild, stream by
+//! stream, gives the same rows, and why a comparison proves them.
+
+mod certificate;
+mod count;
+mod instance;
+mod token;
+
+use std::time::Duration;
+
+use join_domain::envelope::Entry;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    certificate::Certificate,
+    instance::{Authentication, Instance, InstanceFilter},
+};
+use self::{certificate::Certificates, count::Counts, instance::Instances, token::Tokens};
+use crate::{
+    Ledger, LedgerError,
+    error::in_time,
+    log,
+    row::{signed, unsigned},
+};
+
+/// Every table that is a view.
+pub(crate) const TABLES: [&str; 4] = ["token_view", "instance_view", "certificate_view", "count_view"];
+
+/// Entries that one step projects, at most.
+const STEP: u32 = 2000;
+/// How long to wait for the log to grow.
+const POLL: Duration = Duration::from_millis(500);
+/// How long to wait after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+impl Ledger {
+    /// Brings the views forward by at most `limit` entries, unless another node is doing so at this moment. Returns how
+    /// many entries were projected.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; views and checkpoint are as before then.
+    pub async fn project_once(&self, limit: u32) -> Result<u64, LedgerError> {
+        let mut transaction = self.pool().begin().await?;
+        let next = sqlx::query_scalar!(
+            "SELECT next_index FROM view_checkpoint WHERE view = 'views' AND next_index < (SELECT next_index FROM sequencer)
+             FOR UPDATE SKIP LOCKED"
+        );
+        let Some(next) = next.fetch_optional(&mut *transaction).await? else {
+            return Ok(transaction.rollback().await.map(|()| 0)?);
+        };
+        let from = unsigned(next)?;
+        let page = log::page(&mut transaction, from, limit).await?;
+        let entries = page.entries.iter().map(log::Indexed::entry).collect::<Result<Vec<_>, _>>()?;
+        project(&mut transaction, &entries).await?;
+        let next = page.next;
+        sqlx::query!("UPDATE view_checkpoint SET next_index = $1 WHERE view = 'views'", signed(next))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(next.saturating_sub(from))
+    }
+
+    /// Keeps the views up with the log until `stop`. Every node runs this.
+    pub async fn run_views(&self, stop: CancellationToken) {
+        let mut settled = self.settled_hint();
+        loop {
+            let pause = match in_time(self.project_once(STEP)).await {
+                Ok(0) => POLL,
+                Ok(_) => Duration::ZERO,
+                Err(error) => {
+                    tracing::warn!(%error, "the views could not be brought forward; trying again");
+                    AFTER_FAILURE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = settled.changed(), if pause == POLL => {}
+            }
+        }
+    }
+
+    /// Up to where the views follow the log.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn views_settled(&self) -> Result<u64, LedgerError> {
+        let next = sqlx::query_scalar!("SELECT next_index FROM view_checkpoint WHERE view = 'views'");
+        unsigned(next.fetch_one(self.pool()).await?)
+    }
+}
+
+/// Reads the rows that the entries are about, moves them, and writes them back.
+pub(crate) async fn project(connection: &mut PgConnection, entries: &[Entry]) -> Result<(), LedgerError> {
+    let mut tokens = Tokens::read(connection, entries).await?;
+    let mut instances = Instances::read(connection, entries, &tokens).await?;
+    let mut certificates = Certificates::default();
+    let mut counts = Counts::default();
+    for entry in entries {
+        for event in &entry.events {
+            tokens.apply(entry, event);
+            let token = tokens.of(entry);
+            instances.apply(entry, event, token);
+            certificates.apply(entry, event, token);
+            counts.apply(event);
+        }
+    }
+    tokens.write(connection).await?;
+    instances.write(connection).await?;
+    certificates.write(connection).await?;
+    counts.write(connection).await
+}

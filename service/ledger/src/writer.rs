@@ -1,0 +1,215 @@
+//! Group commit: appends that wait at the same moment share one statement and one commit.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use join_domain::envelope::StreamId;
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    AppendError,
+    append::Row,
+    error::{append_refused, is_connection_lost},
+    statement,
+    transaction::taken_claim,
+};
+
+/// A connection that was idle for so long is asked whether it lives before it carries an append.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+/// How long a statement may take before its connection is given up.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a failed connection attempt answers for those that come after it: at first, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The appends of streams that hash to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Waiting>,
+}
+
+/// An append whose caller waits.
+struct Waiting {
+    row: Row,
+    answer: oneshot::Sender<Result<(), AppendError>>,
+}
+
+impl Writer {
+    /// Starts a writer; it ends when this handle and its clones are gone.
+    pub(crate) fn start(options: PgConnectOptions, queue: usize, batch: usize) -> Self {
+        let (sender, receiver) = mpsc::channel(queue.max(1));
+        let connection = Connection { options, open: None, last_used: Instant::now(), failure: None };
+        tokio::spawn(Loop { queue: receiver, later: VecDeque::new(), batch: batch.max(1), connection }.run());
+        Self { queue: sender }
+    }
+
+    /// Appends one stream's row; it is durable then.
+    pub(crate) async fn append(&self, row: Row) -> Result<(), AppendError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Waiting { row, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => AppendError::Unavailable("the ledger is closed".to_owned()),
+        })?;
+        answered.await.unwrap_or_else(|_| Err(AppendError::OutcomeUnknown("the writer ended".to_owned())))
+    }
+
+    /// Appends that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity())
+    }
+}
+
+struct Loop {
+    queue: mpsc::Receiver<Waiting>,
+    /// Taken from the queue, but their stream was in the batch already.
+    later: VecDeque<Waiting>,
+    batch: usize,
+    connection: Connection,
+}
+
+impl Loop {
+    async fn run(mut self) {
+        while let Some(batch) = self.next_batch().await {
+            self.append(batch).await;
+        }
+    }
+
+    /// Whatever waits now, at most one append per stream, sorted by stream. Does not linger for more to come.
+    async fn next_batch(&mut self) -> Option<Vec<Waiting>> {
+        let mut batch: Vec<Waiting> = Vec::new();
+        let mut streams: HashSet<StreamId> = HashSet::new();
+        let mut postponed = VecDeque::new();
+        let mut candidate = match self.later.pop_front() {
+            Some(waiting) => Some(waiting),
+            None => Some(self.queue.recv().await?),
+        };
+        while let Some(waiting) = candidate {
+            if streams.insert(waiting.row.stream) {
+                batch.push(waiting);
+            } else {
+                postponed.push_back(waiting);
+            }
+            // Many appends of one stream must not empty the queue into memory.
+            let full = batch.len() >= self.batch || postponed.len() >= self.batch;
+            candidate = if full { None } else { self.later.pop_front().or_else(|| self.queue.try_recv().ok()) };
+        }
+        postponed.append(&mut self.later);
+        self.later = postponed;
+        batch.sort_by_key(|waiting| waiting.row.stream.id);
+        Some(batch)
+    }
+
+    async fn append(&mut self, batch: Vec<Waiting>) {
+        let connection = match self.connection.get().await {
+            Ok(connection) => connection,
+            Err(why) => {
+                batch.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Unavailable(why.clone()))));
+                return;
+            }
+        };
+        let rows: Vec<&Row> = batch.iter().map(|waiting| &waiting.row).collect();
+        match in_time(statement::append(connection, &rows)).await {
+            Ok(appended) => {
+                for (waiting, done) in batch.into_iter().zip(appended) {
+                    waiting.answer(if done { Ok(()) } else { Err(AppendError::Conflict) });
+                }
+            }
+            Err(error) if is_connection_lost(&error) => self.lost(batch, &error),
+            // One bad row must not fail its batch.
+            Err(error) => self.append_singly(batch, &error).await,
+        }
+    }
+
+    async fn append_singly(&mut self, batch: Vec<Waiting>, batch_error: &sqlx::Error) {
+        if batch.len() > 1 {
+            tracing::debug!(error = %batch_error, size = batch.len(), "a batch failed and is appended one by one");
+        }
+        let mut waiting = VecDeque::from(batch);
+        while let Some(one) = waiting.pop_front() {
+            let connection = match self.connection.get().await {
+                Ok(connection) => connection,
+                Err(why) => {
+                    one.answer(Err(AppendError::Unavailable(why)));
+                    continue;
+                }
+            };
+            match in_time(statement::append(connection, &[&one.row])).await {
+                Ok(appended) if appended == [true] => one.answer(Ok(())),
+                Ok(_) => one.answer(Err(AppendError::Conflict)),
+                Err(error) if is_connection_lost(&error) => self.lost(vec![one], &error),
+                Err(error) => {
+                    let refused = match taken_claim(connection, &[&one.row], &error).await {
+                        Some(taken) => taken,
+                        None => append_refused(&error),
+                    };
+                    one.answer(Err(refused));
+                }
+            }
+        }
+    }
+
+    /// The statement was under way: it may have been committed.
+    fn lost(&mut self, batch: Vec<Waiting>, error: &sqlx::Error) {
+        tracing::warn!(%error, appends = batch.len(), "a writer lost its connection");
+        self.connection.open = None;
+        let why = error.to_string();
+        batch.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::OutcomeUnknown(why.clone()))));
+    }
+}
+
+async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or_else(late)
+}
+
+impl Waiting {
+    fn answer(self, outcome: Result<(), AppendError>) {
+        // Who went away does not need to know.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+/// The writer's own connection, opened when it is needed.
+struct Connection {
+    options: PgConnectOptions,
+    open: Option<PgConnection>,
+    last_used: Instant,
+    failure: Option<Failure>,
+}
+
+struct Failure {
+    why: String,
+    at: Instant,
+    backoff: Duration,
+}
+
+impl Connection {
+    async fn get(&mut self) -> Result<&mut PgConnection, String> {
+        let idle = std::mem::replace(&mut self.last_used, Instant::now()).elapsed();
+        if let Some(mut open) = self.open.take()
+            && (idle < ASK_AFTER || in_time(open.ping()).await.is_ok())
+        {
+            return Ok(self.open.insert(open));
+        }
+        if let Some(failure) = self.failure.as_ref().filter(|failure| failure.at.elapsed() < failure.backoff) {
+            return Err(failure.why.clone());
+        }
+        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await;
+        match attempt.map_err(|_| "no answer in time".to_owned()).and_then(|tried| tried.map_err(|e| e.to_string())) {
+            Ok(connection) => {
+                self.failure = None;
+                Ok(self.open.insert(connection))
+            }
+            Err(why) => {
+                let before = self.failure.as_ref().map_or(Duration::ZERO, |failure| failure.backoff);
+                let backoff = before.saturating_mul(2).clamp(BACKOFF.0, BACKOFF.1);
+                self.failure = Some(Failure { why: why.clone(), at: Instant::now(), backoff });
+                Err(why)
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Lost connections: what is known about an append, and how the ledger comes back.
+
+use std::time::Duration;
+
+use join_domain::resource::LockTarget;
+use join_ledger::{AppendError, Ledger, LedgerError, PgConnectOptions, Settings, provision};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::support::*;
+
+async fn end_sessions(database: &Database, of: &str) {
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND usename = 'join_service' AND ($1 = '' OR wait_event_type = $1)",
+    )
+    .bind(of)
+    .execute(&mut superuser)
+    .await
+    .unwrap();
+}
+
+/// Renews until it works, as a client would, and says how often it had to try.
+async fn renew_in_the_end(ledger: &Ledger) -> u32 {
+    for tries in 1..100 {
+        let mut slot = match ledger.token(&name("example")).await {
+            Ok(slot) => slot,
+            Err(error) => {
+                assert!(matches!(error, LedgerError::Unavailable(_)), "{error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        match renew(ledger, &mut slot, None).await {
+            Ok(_) => return tries,
+            Err(AppendError::Unavailable(_) | AppendError::OutcomeUnknown(_)) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("it did not come back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_whose_connection_is_lost_has_an_unknown_outcome() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let token = example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    let blocked = Blocked::stream(&database, token.0).await;
+    let joining = tokio::spawn({
+        let ledger = ledger.clone();
+        async move {
+            let mut slot = ledger.token(&name("example")).await.unwrap();
+            let outcome = renew(&ledger, &mut slot, Some(attempt(1))).await;
+            assert!(slot.known().is_none(), "what is stored is not known");
+            outcome
+        }
+    });
+    blocked.until_waiting().await;
+    end_sessions(&database, "Lock").await;
+    let outcome = joining.await.unwrap();
+    assert!(matches!(outcome, Err(AppendError::OutcomeUnknown(_))), "{outcome:?}");
+    blocked.release().await;
+
+    // The retry finds out: here, that nothing was appended.
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    slot.reload(&[], Some(&attempt(1))).await.unwrap();
+    assert!(!slot.attempt_accepted_before());
+    renew(&ledger, &mut slot, Some(attempt(1))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_died_while_idle_costs_nothing() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    end_sessions(&database, "").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(renew_in_the_end(&ledger).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_lost_before_its_commit_changed_nothing() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let token = example(&ledger).await;
+    let blocked = Blocked::stream(&database, token.0).await;
+    let locking = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.append(lock_created(&ledger, 50, LockTarget::JoinToken(name("example")))).await }
+    });
+    blocked.until_waiting().await;
+    end_sessions(&database, "Lock").await;
+    let outcome = locking.await.unwrap();
+    assert!(matches!(outcome, Err(AppendError::Unavailable(_))), "{outcome:?}");
+    blocked.release().await;
+    assert!(ledger.locks_in_force(ledger.now()).await.unwrap().is_empty());
+    ledger.append(lock_created(&ledger, 50, LockTarget::JoinToken(name("example")))).await.unwrap();
+}
+
+/// The server goes away for a while: everything is UNAVAILABLE meanwhile, soon answered, and works again afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_unavailable_and_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let path = directory.path().to_owned();
+        tokio::task::spawn_blocking(move || join_embedded::Cluster::start(&path, &join_embedded::Options::fast()))
+    };
+    let cluster = start().await.unwrap().unwrap();
+    let superuser: PgConnectOptions = cluster.address().url("postgres", "postgres").parse().unwrap();
+    let roles = provision::provision(&superuser, "join").await.unwrap();
+    provision::provision(&superuser, "join").await.unwrap();
+    let settings = Settings { acquire_timeout: Duration::from_millis(300), ..Settings::default() };
+    let ledger = Ledger::connect(roles.service.clone(), settings.clone()).await.unwrap();
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    renew_in_the_end(&ledger).await;
+
+    tokio::task::spawn_blocking(move || cluster.stop()).await.unwrap().unwrap();
+    let (mut unavailable, began) = (0, std::time::Instant::now());
+    for _ in 0..10 {
+        let lock = ledger.append(lock_created(&ledger, 50, LockTarget::JoinToken(name("example")))).await;
+        assert!(matches!(lock, Err(AppendError::Unavailable(_))), "{lock:?}");
+        match ledger.token(&name("example")).await {
+            Err(LedgerError::Unavailable(_)) => unavailable += 1,
+            Ok(mut slot) => {
+                let outcome = renew(&ledger, &mut slot, None).await;
+                let expected = matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::OutcomeUnknown(_)));
+                assert!(expected, "{outcome:?}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(unavailable > 0);
+    assert!(began.elapsed() < Duration::from_secs(20), "answers must not take long");
+    let refused = Ledger::connect(roles.service.clone(), settings).await;
+    assert!(matches!(refused, Err(LedgerError::Unavailable(_))));
+
+    let cluster = start().await.unwrap().unwrap();
+    renew_in_the_end(&ledger).await;
+    ledger.close().await;
+    assert!(matches!(ledger.ping().await, Err(LedgerError::Unavailable(_))));
+    tokio::task::spawn_blocking(move || cluster.stop()).await.unwrap().unwrap();
+}

@@ -1,0 +1,273 @@
+//! The log's order: gapless, each stream's own order kept, nothing skipped, whatever commits when.
+
+use std::{collections::HashMap, time::Duration};
+
+use join_domain::{envelope::StreamId, id::InstanceId, resource::LockTarget};
+use join_ledger::{Append, Assigned, HistoryFilter, Indexed, Ledger};
+use sqlx::{Connection as _, PgConnection};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::support::*;
+
+async fn whole_log(ledger: &Ledger) -> Vec<Indexed> {
+    let mut entries = Vec::new();
+    loop {
+        let page = ledger.log(entries.len() as u64, 7).await.unwrap();
+        entries.extend(page.entries.iter().cloned());
+        if page.is_end() {
+            return entries;
+        }
+    }
+}
+
+/// Every index once, and each stream's versions in order, without a gap.
+fn assert_ordered(log: &[Indexed]) {
+    let mut versions: HashMap<StreamId, u64> = HashMap::new();
+    for (index, entry) in (0..).zip(log) {
+        assert_eq!(entry.index, index);
+        let version = versions.entry(entry.stream).or_default();
+        assert_eq!(entry.first_version, *version + 1, "{}", entry.stream);
+        *version = entry.last_version;
+    }
+}
+
+fn lock_of(number: u128) -> LockTarget {
+    LockTarget::BotInstanceId(InstanceId(id(number)))
+}
+
+/// An append that has drawn its number and waits, in the middle of its transaction, for a row of somebody else.
+async fn hanging(database: &Database, ledger: &Ledger, number: u128) -> (Blocked, tokio::task::JoinHandle<bool>) {
+    let blocked = Blocked::stream(database, id(2)).await;
+    let append = Append::all(vec![
+        lock_created(ledger, number, lock_of(1)),
+        lock_created(ledger, number + 1, LockTarget::JoinToken(name("example"))),
+    ]);
+    let ledger = ledger.clone();
+    let append = tokio::spawn(async move { ledger.append(append).await.is_ok() });
+    blocked.until_waiting().await;
+    (blocked, append)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_late_is_not_skipped() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let (blocked, late) = hanging(&database, &ledger, 50).await;
+    for number in 100..105 {
+        ledger.append(lock_created(&ledger, number, lock_of(2))).await.unwrap();
+    }
+    assert_eq!(ledger.sequence_once(100).await.unwrap(), Assigned { entries: 7, settled: 7 });
+    let before = whole_log(&ledger).await;
+
+    blocked.release().await;
+    assert!(late.await.unwrap());
+    assert_eq!(ledger.sequence_once(100).await.unwrap(), Assigned { entries: 2, settled: 9 });
+    let after = whole_log(&ledger).await;
+    assert_eq!(after[..7], before[..], "what was read stays");
+    let late: Vec<Uuid> = after[7..].iter().map(|entry| entry.stream.id).collect();
+    assert_eq!(late, [id(50), id(51)]);
+    assert_ordered(&after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_ends_in_the_middle_leaves_no_gap() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let (blocked, aborted) = hanging(&database, &ledger, 50).await;
+    ledger.append(lock_created(&ledger, 100, lock_of(2))).await.unwrap();
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    .execute(&mut superuser)
+    .await
+    .unwrap();
+    assert!(!aborted.await.unwrap());
+    blocked.release().await;
+    assert_eq!(ledger.sequence_once(100).await.unwrap().entries, 3);
+    let log = whole_log(&ledger).await;
+    assert_ordered(&log);
+    assert!(log.iter().all(|entry| entry.stream.id != id(50)));
+}
+
+/// A node that hangs while it numbers keeps the others waiting for nothing, and when it is gone they go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequencer_that_hangs_blocks_nobody_and_is_replaced() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let mut hanging = PgConnection::connect_with(&database.roles.service).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut hanging).await.unwrap();
+    sqlx::query("SELECT FROM sequencer FOR UPDATE").execute(&mut hanging).await.unwrap();
+
+    let step = tokio::time::timeout(Duration::from_secs(5), ledger.sequence_once(100)).await.unwrap().unwrap();
+    assert_eq!(step.entries, 0, "the seat is taken");
+    assert_eq!(ledger.positions().await.unwrap().unsequenced, 2);
+    drop(hanging);
+    for _ in 0..100 {
+        if ledger.sequence_once(100).await.unwrap().entries == 2 {
+            assert_ordered(&whole_log(&ledger).await);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("nobody took over");
+}
+
+/// Two nodes append and number at once, in small steps, while a follower reads: it sees every entry once, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_sequencers_give_every_entry_one_index() {
+    let database = Database::fresh().await;
+    let nodes = [database.ledger().await, database.ledger().await];
+    let bot = create_bot(&nodes[0], "example", 1).await;
+    for number in 0..4_u8 {
+        create_token(&nodes[0], &format!("token-{number}"), 100 + u128::from(number), ("example", bot)).await;
+        first_join(&nodes[0], &format!("token-{number}"), key(number + 1), 200 + u128::from(number)).await;
+    }
+    let stop = CancellationToken::new();
+    let mut sequencers = tokio::task::JoinSet::new();
+    for worker in 0..4_usize {
+        let (ledger, stop) = (nodes[worker % 2].clone(), stop.clone());
+        sequencers.spawn(async move {
+            let mut steps = 0_u32;
+            while !stop.is_cancelled() {
+                steps += u32::from(ledger.sequence_once(3).await.unwrap().entries > 0);
+            }
+            steps
+        });
+    }
+    let follower = tokio::spawn({
+        let (ledger, stop) = (nodes[1].clone(), stop.clone());
+        async move {
+            let mut followed: Vec<Indexed> = Vec::new();
+            while !stop.is_cancelled() {
+                followed.extend(ledger.log(followed.len() as u64, 5).await.unwrap().entries);
+            }
+            followed
+        }
+    });
+    let mut joins = tokio::task::JoinSet::new();
+    for worker in 0..8_u8 {
+        let ledger = nodes[usize::from(worker % 2)].clone();
+        joins.spawn(async move {
+            for _ in 0..20 {
+                let mut slot = ledger.token(&name(&format!("token-{}", worker % 4))).await.unwrap();
+                if slot.known().is_none() {
+                    slot.reload(&[], None).await.unwrap();
+                }
+                let _ = renew(&ledger, &mut slot, None).await;
+            }
+        });
+    }
+    joins.join_all().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.cancel();
+    let steps = sequencers.join_all().await;
+    assert!(steps.iter().filter(|steps| **steps > 0).count() > 1, "more than one took part: {steps:?}");
+    while nodes[0].sequence_once(100).await.unwrap().entries > 0 {}
+
+    let log = whole_log(&nodes[0]).await;
+    assert_ordered(&log);
+    let followed = follower.await.unwrap();
+    assert_eq!(followed[..], log[..followed.len()]);
+    let mut versions: HashMap<StreamId, u64> = HashMap::new();
+    for entry in &log {
+        versions.insert(entry.stream, entry.last_version);
+    }
+    for (stream, version) in versions {
+        assert_eq!(nodes[0].load(stream).await.unwrap().unwrap().version, version, "{stream} is there up to its end");
+    }
+    assert_eq!(nodes[0].positions().await.unwrap().unsequenced, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sequencer_runs_until_it_is_stopped() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (ledger, stop) = (ledger.clone(), stop.clone());
+        async move { ledger.run_sequencer(stop).await }
+    });
+    let mut hint = ledger.settled_hint();
+    example(&ledger).await;
+    tokio::time::timeout(Duration::from_secs(5), hint.wait_for(|settled| *settled == 2)).await.unwrap().unwrap();
+    // What another node appends is found without a hint.
+    let other = database.ledger().await;
+    other.append(lock_created(&other, 50, lock_of(1))).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), hint.wait_for(|settled| *settled == 3)).await.unwrap().unwrap();
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_a_hole_is_an_error_and_no_short_history() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let token = example(&ledger).await;
+    ledger.sequence_once(10).await.unwrap();
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    sqlx::query("UPDATE sequencer SET next_index = 3").execute(&mut superuser).await.unwrap();
+    let error = ledger.log(0, 10).await.unwrap_err().to_string();
+    assert!(error.contains("every index from 0 to 2"), "{error}");
+    sqlx::query("UPDATE sequencer SET next_index = 2").execute(&mut superuser).await.unwrap();
+
+    sqlx::query("DELETE FROM entry WHERE stream_id = $1").bind(token.0).execute(&mut superuser).await.unwrap();
+    assert!(ledger.log(0, 10).await.is_err(), "an index without an entry");
+    let error = ledger.stream(stream(token), 1, 10).await.unwrap_err().to_string();
+    assert!(error.contains("was at version 1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_is_searched_page_by_page() {
+    let database = Database::fresh().await;
+    let clock = ManualClock::at("2026-11-22T10:00:00Z");
+    let ledger = database.ledger_with(clock.settings()).await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    for number in 0..3_u8 {
+        clock.advance_minutes(10);
+        let token = format!("token-{number}");
+        create_token(&ledger, &token, 100 + u128::from(number), ("example", bot)).await;
+        first_join(&ledger, &token, key(number + 1), 200 + u128::from(number)).await;
+        let mut slot = ledger.token(&name(&token)).await.unwrap();
+        for _ in 0..5 {
+            clock.advance_minutes(1);
+            renew(&ledger, &mut slot, None).await.unwrap();
+        }
+    }
+    ledger.sequence_once(1000).await.unwrap();
+
+    let search = async |filter: &HistoryFilter| {
+        let (mut found, mut next) = (Vec::new(), 0);
+        loop {
+            let page = ledger.history(filter, next, 2).await.unwrap();
+            assert!(page.entries.len() <= 2);
+            found.extend(page.entries.iter().map(|(indexed, _)| indexed.index));
+            next = page.next;
+            if page.is_end() {
+                assert_eq!(page.settled, 22);
+                return found;
+            }
+        }
+    };
+    let all = HistoryFilter::default();
+    assert_eq!(search(&all).await, (0..22).collect::<Vec<_>>());
+    let token = HistoryFilter { token: Some(name("token-1")), ..HistoryFilter::default() };
+    assert_eq!(search(&token).await, (8..15).collect::<Vec<_>>());
+    let created = HistoryFilter { kinds: vec!["token.created".to_owned()], ..HistoryFilter::default() };
+    assert_eq!(search(&created).await, [1, 8, 15]);
+    let joins = HistoryFilter { kinds: vec!["join.*".to_owned()], ..token.clone() };
+    assert_eq!(search(&joins).await, (9..15).collect::<Vec<_>>());
+    let since = HistoryFilter { since: Some("2026-11-22T10:35:00Z".parse().unwrap()), ..HistoryFilter::default() };
+    assert_eq!(search(&since).await, (15..22).collect::<Vec<_>>());
+    let until = HistoryFilter { until: Some("2026-11-22T10:10:00Z".parse().unwrap()), ..HistoryFilter::default() };
+    assert_eq!(search(&until).await, [0]);
+    let nobody = HistoryFilter { actor: Some("admin/other".to_owned()), ..HistoryFilter::default() };
+    assert_eq!(search(&nobody).await, [0_u64; 0]);
+    let unknown = HistoryFilter { token: Some(name("unknown")), ..HistoryFilter::default() };
+    assert_eq!(search(&unknown).await, [0_u64; 0]);
+}

@@ -1,0 +1,14 @@
+//! The ledger on a real PostgreSQL, a fresh database for each test.
+
+mod append;
+mod connection;
+mod fence;
+mod fitness;
+mod log;
+mod migrations;
+mod privilege;
+mod read;
+mod rebuild;
+mod secret;
+mod support;
+mod view;

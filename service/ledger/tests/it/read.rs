@@ -1,0 +1,101 @@
+//! Lists, histories of streams, and states of the past.
+
+use join_domain::{
+    envelope::StreamKind,
+    event::{Event, Nothing},
+    id::TokenId,
+    state::State,
+};
+use join_ledger::{ListFilter, StreamAppend};
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_streams_are_listed_page_by_page_and_by_label() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    for number in 0..7_u8 {
+        create_token(&ledger, &format!("token-{number}"), 100 - u128::from(number), ("example", bot)).await;
+    }
+    let read = ledger.load(TokenId(id(97)).into()).await.unwrap().unwrap();
+    let deleted = change(&ledger, vec![Event::TokenDeleted(Nothing {})]);
+    ledger.append(StreamAppend::following(&read, deleted)).await.unwrap();
+
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let filter = ListFilter { after, limit: 2, ..ListFilter::default() };
+        let page = ledger.list(StreamKind::Token, &filter).await.unwrap();
+        names.extend(page.streams.iter().map(|stored| stored.state.name().unwrap().to_string()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["token-0", "token-1", "token-2", "token-4", "token-5", "token-6"]);
+    let labelled = |value: &str| ListFilter {
+        selector: [("team".to_owned(), value.to_owned())].into(),
+        limit: 100,
+        ..ListFilter::default()
+    };
+    assert_eq!(ledger.list(StreamKind::Token, &labelled("infra")).await.unwrap().streams.len(), 6);
+    assert_eq!(ledger.list(StreamKind::Token, &labelled("other")).await.unwrap().streams.len(), 0);
+    assert_eq!(
+        ledger.list(StreamKind::Bot, &ListFilter { limit: 1, ..ListFilter::default() }).await.unwrap().next,
+        None
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_read_to_its_end_and_folded_to_any_moment() {
+    let database = Database::fresh().await;
+    let clock = ManualClock::at("2026-11-22T10:00:00Z");
+    let ledger = database.ledger_with(clock.settings()).await;
+    let token = example(&ledger).await;
+    clock.advance_minutes(10);
+    first_join(&ledger, "example", key(1), 77).await;
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    for _ in 0..5 {
+        clock.advance_minutes(10);
+        renew(&ledger, &mut slot, None).await.unwrap();
+    }
+
+    let mut versions = Vec::new();
+    let mut from = Some(1);
+    while let Some(version) = from {
+        let page = ledger.stream(stream(token), version, 3).await.unwrap();
+        versions.extend(page.entries.iter().map(|entry| entry.first_version));
+        from = page.next;
+    }
+    assert_eq!(versions, [1, 2, 4, 6, 8, 10, 12]);
+    assert!(ledger.stream(stream(TokenId(id(9))), 1, 3).await.unwrap().entries.is_empty());
+
+    let at = async |time: &str| ledger.state_at(stream(token), time.parse().unwrap()).await.unwrap();
+    assert!(at("2026-11-22T09:59:59Z").await.is_none());
+    assert!(at("2026-11-22T10:00:00Z").await.unwrap().token().unwrap().binding.is_none());
+    let generation =
+        |stored: Option<join_ledger::Stored>| stored.unwrap().token().unwrap().latest().unwrap().join.generation;
+    assert_eq!(generation(at("2026-11-22T10:10:00Z").await), 1);
+    assert_eq!(generation(at("2026-11-22T10:39:59Z").await), 3);
+    let now = at("2027-01-01T00:00:00Z").await.unwrap();
+    assert_eq!(now.state, State::Token(slot.known().unwrap().token.clone()));
+    assert_eq!(now.version, 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_made_again_under_its_name_is_another_with_a_history_of_its_own() {
+    let database = Database::fresh().await;
+    let clock = ManualClock::at("2026-11-22T10:00:00Z");
+    let ledger = database.ledger_with(clock.settings()).await;
+    let first = example(&ledger).await;
+    let read = ledger.load(stream(first)).await.unwrap().unwrap();
+    let deleted = change(&ledger, vec![Event::TokenDeleted(Nothing {})]);
+    ledger.append(StreamAppend::following(&read, deleted)).await.unwrap();
+    clock.advance_minutes(1);
+    let bot = read.token().unwrap().bot;
+    let second = create_token(&ledger, "example", 1000, ("example", bot)).await;
+    let namesakes = ledger.namesakes(StreamKind::Token, &name("example")).await.unwrap();
+    assert_eq!(namesakes, [stream(first), stream(second)]);
+    let slot = ledger.token(&name("example")).await.unwrap();
+    assert_eq!(slot.known().unwrap().token.id, second);
+}

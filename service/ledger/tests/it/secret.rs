@@ -1,0 +1,85 @@
+//! Secrets come and go with the append that tells of them.
+
+use join_domain::{
+    envelope::StreamId,
+    event::{ClusterCreated, Event, Nothing},
+    id::TokenId,
+};
+use join_ledger::{Append, AppendError, AuthorityKey, SecretChange, StreamAppend};
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_kept_and_forgotten_with_an_append() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    let sealed = |text: &str| SecretChange::Put { purpose: "registration", sealed: text.as_bytes().to_vec() };
+    let token = stream(TokenId(id(2)));
+    ledger.append(token_created(&ledger, "example", 2, ("example", bot)).with_secret(sealed("one"))).await.unwrap();
+    assert_eq!(ledger.secret(token, "registration").await.unwrap().unwrap(), b"one");
+    assert!(ledger.secret(token, "other").await.unwrap().is_none());
+
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    let spent = || change(&ledger, vec![Event::RegistrationSecretSpent(Nothing {})]);
+    let outdated = slot.known().unwrap().following(spent());
+    let replaced = slot.known().unwrap().following(spent()).with_secret(sealed("two"));
+    slot.append(replaced).await.unwrap();
+    assert_eq!(ledger.secret(token, "registration").await.unwrap().unwrap(), b"two");
+    let delete = SecretChange::Delete { purpose: "registration" };
+    let conflict = slot.append(outdated.with_secret(delete.clone())).await;
+    assert!(matches!(conflict, Err(AppendError::Conflict)));
+    assert!(ledger.secret(token, "registration").await.unwrap().is_some(), "a conflict leaves it");
+
+    slot.reload(&[], None).await.unwrap();
+    let deleted = slot.known().unwrap().following(spent()).with_secret(delete);
+    slot.append(deleted).await.unwrap();
+    assert!(ledger.secret(token, "registration").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clusters_keys_are_stored_once_by_whoever_creates_it() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let create = |kid: &str| {
+        let keys = [("x509".to_owned(), kid.to_owned())].into();
+        let created = Event::ClusterCreated(ClusterCreated { name: name("example.com"), keys });
+        let key = AuthorityKey {
+            kid: kid.to_owned(),
+            purpose: "x509".to_owned(),
+            phase: "active".to_owned(),
+            public: vec![1],
+            certificate: Some(vec![2]),
+            sealed: vec![3],
+            created_at: ledger.now(),
+        };
+        let cluster = StreamAppend::begin(StreamId::CLUSTER, change(&ledger, vec![created]));
+        (Append::from(cluster).with_keys(vec![key.clone()]), key)
+    };
+    let ((first, key), (second, _)) = (create("one"), create("two"));
+    ledger.append(first).await.unwrap();
+    assert!(matches!(ledger.append(second).await, Err(AppendError::Conflict)));
+    assert_eq!(ledger.authority_keys().await.unwrap(), [key]);
+    assert!(ledger.move_authority_key("one", "active", "retired").await.unwrap());
+    assert!(!ledger.move_authority_key("one", "active", "retired").await.unwrap());
+    assert_eq!(ledger.authority_keys().await.unwrap()[0].phase, "retired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_recorded_only_after_the_one_it_follows() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    ledger.sequence_once(10).await.unwrap();
+    let empty = ledger.log_head().await.unwrap();
+    assert_eq!((empty.integrated, empty.signed, empty.checkpoint.as_deref()), (0, 0, None));
+    ledger.record_integrated(2).await.unwrap();
+    ledger.record_integrated(1).await.unwrap();
+    assert!(!ledger.record_signed(&empty, 3, "beyond the end").await.unwrap());
+    assert!(ledger.record_signed(&empty, 1, "first").await.unwrap());
+    assert!(!ledger.record_signed(&empty, 2, "by another node").await.unwrap());
+    let head = ledger.log_head().await.unwrap();
+    assert_eq!((head.integrated, head.signed, head.checkpoint.as_deref()), (2, 1, Some("first")));
+    assert!(!ledger.record_signed(&head, 0, "shorter").await.unwrap());
+    assert!(ledger.record_signed(&head, 2, "second").await.unwrap());
+}

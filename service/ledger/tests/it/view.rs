@@ -1,0 +1,148 @@
+//! Views follow the log, and show what relying parties and people ask for.
+
+use std::time::Duration;
+
+use join_domain::{
+    event::{BotCreated, Event, JoinResumed, Nothing, TokenReinstated},
+    id::{BotId, InstanceId},
+    resource::{BotSpec, LockTarget},
+};
+use join_ledger::{InstanceFilter, Ledger, StreamAppend};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::*;
+
+async fn follow(ledger: &Ledger) {
+    while ledger.sequence_once(100).await.unwrap().entries > 0 {}
+    while ledger.project_once(100).await.unwrap() > 0 {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_show_their_lineage_and_newest_authentications() {
+    let database = Database::fresh().await;
+    let clock = ManualClock::at("2026-11-22T10:00:00Z");
+    let ledger = database.ledger_with(clock.settings()).await;
+    let token = example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    for number in 1..15 {
+        clock.advance_minutes(1);
+        renew(&ledger, &mut slot, Some(attempt(number))).await.unwrap();
+    }
+    follow(&ledger).await;
+    let instance = ledger.instance(InstanceId(id(77))).await.unwrap().unwrap();
+    assert_eq!((instance.generation, instance.joins, instance.token), (15, 15, token));
+    assert_eq!((instance.token_name.as_str(), instance.bot_name.as_str()), ("example", "example"));
+    assert_eq!(instance.first_at, "2026-11-22T10:00:00Z".parse::<join_domain::Timestamp>().unwrap());
+    assert_eq!(instance.latest_at, "2026-11-22T10:14:00Z".parse::<join_domain::Timestamp>().unwrap());
+    let generations: Vec<u64> = instance.latest.iter().map(|latest| latest.generation).collect();
+    assert_eq!(generations, (6..=15).rev().collect::<Vec<_>>());
+
+    let serial = instance.latest[0].serial.clone();
+    let resumed = Event::JoinResumed(JoinResumed { attempt: attempt(14), serial: serial.clone() });
+    let append = slot.known().unwrap().following(change(&ledger, vec![resumed]));
+    slot.append(append).await.unwrap();
+    follow(&ledger).await;
+    let instance = ledger.instance(InstanceId(id(77))).await.unwrap().unwrap();
+    assert_eq!((instance.joins, instance.latest.len()), (15, 10), "a resume is no join");
+    assert_eq!((instance.latest[0].case, &instance.latest[0].serial), (None, &serial));
+    let of_bot = InstanceFilter { bot: Some(name("example")), limit: 10, ..InstanceFilter::default() };
+    assert_eq!(ledger.instances(&of_bot).await.unwrap(), [instance]);
+    assert_eq!(ledger.event_counts().await.unwrap()["join.accepted"], 15);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_revoked_by_locks_and_by_the_end_of_their_binding() {
+    let database = Database::fresh().await;
+    let clock = ManualClock::at("2026-11-22T10:00:00Z");
+    let ledger = database.ledger_with(clock.settings()).await;
+    let token = example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    clock.advance_minutes(30);
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    renew(&ledger, &mut slot, None).await.unwrap();
+    drop(slot);
+    let revoked = async || {
+        follow(&ledger).await;
+        let revoked = ledger.revoked_certificates(ledger.now()).await.unwrap();
+        revoked.into_iter().map(|certificate| certificate.generation).collect::<Vec<_>>()
+    };
+    assert_eq!(revoked().await, [0_u64; 0]);
+
+    for (number, target) in [
+        LockTarget::JoinToken(name("example")),
+        LockTarget::User(name("example")),
+        LockTarget::BotInstanceId(InstanceId(id(77))),
+        LockTarget::PublicKey(key(1).fingerprint()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lock = ledger.append(lock_created(&ledger, 50 + number as u128, target.clone())).await.unwrap();
+        assert_eq!(revoked().await, [1, 2], "{target}");
+        let deleted = join_domain::event::LockDeleted { reason: None };
+        let deleted = change(&ledger, vec![Event::LockDeleted(deleted)]);
+        ledger.append(StreamAppend::following(&lock.streams[0], deleted)).await.unwrap();
+        assert_eq!(revoked().await, [0_u64; 0], "{target}");
+    }
+
+    // A reinstatement keeps what was issued before it on the list, until it expires.
+    let read = ledger.load(stream(token)).await.unwrap().unwrap();
+    let reinstated = Event::TokenReinstated(TokenReinstated { reason: "checked".to_owned(), released: vec![] });
+    ledger.append(StreamAppend::following(&read, change(&ledger, vec![reinstated]))).await.unwrap();
+    assert_eq!(revoked().await, [1, 2]);
+    clock.advance_minutes(45);
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    renew(&ledger, &mut slot, None).await.unwrap();
+    assert_eq!(revoked().await, [2], "the first has expired, the newest is good");
+    let deleted = slot.known().unwrap().following(change(&ledger, vec![Event::TokenDeleted(Nothing {})]));
+    slot.append(deleted).await.unwrap();
+    assert_eq!(revoked().await, [2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_views_are_the_same_however_the_log_is_cut() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let created = Event::BotCreated(BotCreated { name: name("other"), spec: BotSpec::default() });
+    ledger.append(StreamAppend::begin(BotId(id(9)).into(), change(&ledger, vec![created]))).await.unwrap();
+    first_join(&ledger, "example", key(1), 77).await;
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    for _ in 0..9 {
+        renew(&ledger, &mut slot, None).await.unwrap();
+    }
+    ledger.sequence_once(100).await.unwrap();
+    for _ in 0..13 {
+        assert_eq!(ledger.project_once(1).await.unwrap(), 1);
+        let comparison = ledger.check(|_| {}).await.unwrap();
+        assert!(comparison.is_equal(), "{comparison:?}");
+    }
+    assert_eq!(ledger.project_once(1).await.unwrap(), 0);
+    assert_eq!(ledger.views_settled().await.unwrap(), 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_views_are_kept_up_until_stopped() {
+    let database = Database::fresh().await;
+    let (ledger, other) = (database.ledger().await, database.ledger().await);
+    let stop = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::new();
+    for ledger in [ledger.clone(), other] {
+        let stop = stop.clone();
+        running.spawn(async move {
+            tokio::join!(ledger.run_sequencer(stop.clone()), ledger.run_views(stop));
+        });
+    }
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    for _ in 0..200 {
+        if ledger.instance(InstanceId(id(77))).await.unwrap().is_some() {
+            stop.cancel();
+            tokio::time::timeout(Duration::from_secs(5), running.join_all()).await.unwrap();
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the views did not follow");
+}
