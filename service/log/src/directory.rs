@@ -1,0 +1,335 @@
+//! The log as a directory of files, laid out as it is served (c2sp.org/tlog-tiles).
+//!
+//! Write order is the safety: a bundle, then the tile with its hashes, and the checkpoint only when all that it implies is on
+//! the disk. Each file appears by rename, with its final content. Bundles and tiles are pure functions of the entries, so that
+//! doing half an integration again is harmless; whatever lies beyond the last checkpoint is done again after a restart.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::files::{Disk, Files};
+use crate::note::{Checkpoint, NoteError, SignedNote};
+use crate::proof::{TileReader, root_at};
+use crate::tile::{self, Bundle, Edge, FULL, Layer, MAX_ENTRY, Tile};
+use crate::tree::{Hash, Tree, leaf_hash};
+
+const CHECKPOINT: &str = "checkpoint";
+
+/// Why the directory could not be read or written. What was published before stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// A file operation failed; the same call may be tried again.
+    #[error("cannot write the log's directory: {0}")]
+    Files(#[from] io::Error),
+    /// The checkpoint and the files of the directory do not belong together.
+    #[error("the log's directory is damaged: {0}; rebuild it from the database")]
+    Damaged(String),
+    /// Another process has the directory open.
+    #[error("{0} is in use by another process")]
+    InUse(PathBuf),
+    /// An entry is too long to be one.
+    #[error("entry {index} has {length} bytes, the limit is {MAX_ENTRY}")]
+    EntryTooLong {
+        /// Its log index.
+        index: u64,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// What was to be published is not a checkpoint.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// What was to be published does not continue what was published before, or is not of this tree.
+    #[error("the checkpoint of {size} entries cannot be published: {why}")]
+    Unpublishable {
+        /// Its size.
+        size: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// Reads a log's directory, while another process may be writing it.
+#[derive(Debug, Clone)]
+pub struct LogReader<F = Disk> {
+    root: PathBuf,
+    files: F,
+}
+
+impl LogReader {
+    /// Reads from a directory; it need not exist yet.
+    pub fn open(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), files: Disk }
+    }
+}
+
+impl<F: Files> LogReader<F> {
+    /// The published checkpoint, if there is one.
+    pub fn checkpoint(&self) -> Result<Option<SignedNote>, DirectoryError> {
+        let Some(bytes) = self.file(CHECKPOINT)? else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|_| NoteError::Note("it is not UTF-8"));
+        let note = text.and_then(|text| text.parse::<SignedNote>());
+        note.map(Some).map_err(|why| DirectoryError::Damaged(format!("{CHECKPOINT}: {why}")))
+    }
+
+    /// The bytes of a tile or bundle. A partial one whose file is gone is cut from the full one.
+    pub fn tile(&self, tile: Tile) -> io::Result<Vec<u8>> {
+        if let Some(bytes) = self.file(&tile.to_string())? {
+            return Ok(bytes);
+        }
+        let full = self.file(&tile.full().to_string())?;
+        let cut = full.and_then(|full| prefix(tile, &full));
+        cut.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{tile} is not there")))
+    }
+
+    fn file(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let path = self.root.join(name);
+        match self.files.read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&path, error)),
+        }
+    }
+}
+
+impl<F: Files> TileReader for LogReader<F> {
+    fn hashes(&self, tile: Tile) -> io::Result<Vec<Hash>> {
+        let hashes = tile::hashes_from_bytes(&self.tile(tile)?).filter(|hashes| hashes.len() == tile.width.into());
+        hashes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{tile} has the wrong length")))
+    }
+}
+
+/// The first `tile.width` slots of a wider version of the tile.
+fn prefix(tile: Tile, wider: &[u8]) -> Option<Vec<u8>> {
+    let length = match tile.layer {
+        Layer::Hashes(_) => usize::from(tile.width) * 32,
+        Layer::Entries => {
+            let entries = tile::entries_from_bytes(wider)?;
+            entries.get(..tile.width.into())?.iter().map(|entry| 2 + entry.len()).sum()
+        }
+    };
+    wider.get(..length).map(<[u8]>::to_vec)
+}
+
+/// Writes a log's directory. At most one at a time, which [`open`](LogDirectory::open) makes sure of.
+#[derive(Debug)]
+pub struct LogDirectory<F = Disk> {
+    reader: LogReader<F>,
+    edge: Edge,
+    bundle: Bundle,
+    published: Option<Checkpoint>,
+    unsynced: BTreeSet<PathBuf>,
+    _lock: Option<File>,
+}
+
+impl LogDirectory {
+    /// Opens a directory, making it when it is not there, and checks that its right edge has the root of its checkpoint.
+    /// The log is then as long as that checkpoint says: integrate what comes after.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self, DirectoryError> {
+        let lock = lock(root.as_ref())?;
+        Ok(Self { _lock: Some(lock), ..Self::open_on(Disk, root.as_ref())? })
+    }
+
+    /// Opens a directory whose tiles are damaged or lost: as [`open`](Self::open), but every entry is to be integrated again,
+    /// from index 0. Its checkpoint stays, and what was published stays published.
+    pub fn rebuild(root: impl AsRef<Path>) -> Result<Self, DirectoryError> {
+        let lock = lock(root.as_ref())?;
+        let reader = LogReader::open(root.as_ref());
+        let published = reader.checkpoint()?.map(|note| note.checkpoint()).transpose()?;
+        Ok(Self { published, _lock: Some(lock), ..Self::empty(reader) })
+    }
+}
+
+impl<F: Files> LogDirectory<F> {
+    /// Opens a directory on other files than the operating system's. Nothing keeps a second writer out.
+    pub fn open_on(files: F, root: &Path) -> Result<Self, DirectoryError> {
+        let directory = Self::empty(LogReader { root: root.to_owned(), files });
+        match directory.reader.checkpoint()? {
+            None => Ok(directory),
+            Some(note) => directory.resume(note.checkpoint()?),
+        }
+    }
+
+    fn empty(reader: LogReader<F>) -> Self {
+        Self {
+            reader,
+            edge: Edge::default(),
+            bundle: Bundle::default(),
+            published: None,
+            unsynced: BTreeSet::new(),
+            _lock: None,
+        }
+    }
+
+    fn resume(mut self, checkpoint: Checkpoint) -> Result<Self, DirectoryError> {
+        let damaged = |what: &dyn std::fmt::Display| DirectoryError::Damaged(what.to_string());
+        self.edge = Edge::read(checkpoint.size, |tile| self.reader.hashes(tile)).map_err(|why| damaged(&why))?;
+        if self.edge.tree().root() != checkpoint.root {
+            return Err(damaged(&"the tiles do not have the checkpoint's root"));
+        }
+        if let Some(tile) = Layer::Entries.partial(checkpoint.size) {
+            let bytes = self.reader.tile(tile).map_err(|why| damaged(&why))?;
+            let entries = tile::entries_from_bytes(&bytes).unwrap_or_default();
+            let leaves: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+            let hashes = self.edge.partials().find(|(tile, _)| tile.layer == Layer::Hashes(0));
+            if hashes.is_none_or(|(_, hashes)| hashes != leaves) {
+                return Err(damaged(&format_args!("the entries of {tile} do not have the hashes of their tile")));
+            }
+            self.bundle = Bundle::from(bytes);
+        }
+        self.published = Some(checkpoint);
+        Ok(self)
+    }
+
+    /// The number of entries integrated: the log index to go on with.
+    pub fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    /// The tree of the entries integrated.
+    pub fn tree(&self) -> Tree {
+        self.edge.tree()
+    }
+
+    /// The last checkpoint published here.
+    pub fn published(&self) -> Option<&Checkpoint> {
+        self.published.as_ref()
+    }
+
+    /// Reads what is written here.
+    pub fn reader(&self) -> &LogReader<F> {
+        &self.reader
+    }
+
+    /// Appends entries, the next log indices in order, and writes the bundles and tiles that change: full ones as they fill up,
+    /// partial ones at the end. After an error the log is as long as before, and the same entries may be handed over again.
+    pub fn integrate<E: AsRef<[u8]>>(&mut self, entries: impl IntoIterator<Item = E>) -> Result<Tree, DirectoryError> {
+        let (mut edge, mut bundle) = (self.edge.clone(), self.bundle.clone());
+        for entry in entries {
+            let entry = entry.as_ref();
+            if !bundle.push(entry) {
+                return Err(DirectoryError::EntryTooLong { index: edge.size(), length: entry.len() });
+            }
+            let completed = edge.append(leaf_hash(entry));
+            if let Some((tile, _)) = completed.first() {
+                self.write(Tile { layer: Layer::Entries, ..*tile }, std::mem::take(&mut bundle).bytes())?;
+            }
+            for (tile, hashes) in completed {
+                self.write(tile, &tile::hashes_to_bytes(&hashes))?;
+            }
+        }
+        let before = self.edge.size();
+        let grew = |layer: Layer| layer.slots(edge.size()) > layer.slots(before);
+        if let Some(tile) = Layer::Entries.partial(edge.size()).filter(|tile| grew(tile.layer)) {
+            self.write(tile, bundle.bytes())?;
+        }
+        for (tile, hashes) in edge.partials().filter(|(tile, _)| grew(tile.layer)) {
+            self.write(tile, &tile::hashes_to_bytes(hashes))?;
+        }
+        (self.edge, self.bundle) = (edge, bundle);
+        Ok(self.tree())
+    }
+
+    /// Publishes a signed checkpoint of at most [`size`](Self::size) entries: the one way in which this directory shows anything.
+    /// Refused unless the checkpoint is of this tree and not older than the last one. Signatures are the caller's to check.
+    pub fn publish(&mut self, note: &SignedNote) -> Result<(), DirectoryError> {
+        let checkpoint = note.checkpoint()?;
+        let size = checkpoint.size;
+        let refused = |why| Err(DirectoryError::Unpublishable { size, why });
+        if self.published.as_ref().is_some_and(|last| last.origin != checkpoint.origin) {
+            return refused("the directory belongs to another origin");
+        }
+        if self.published.as_ref().is_some_and(|last| last.size > size) {
+            return refused("a larger one was published before");
+        }
+        if size > self.size() {
+            return refused("its entries are not all integrated");
+        }
+        if size < self.size() {
+            self.write_partials_of(size)?;
+        }
+        if root_at(&self.reader, size)? != checkpoint.root {
+            return refused("its root is not that of the entries integrated");
+        }
+        self.sync()?;
+        self.write_file(CHECKPOINT, note.to_string().as_bytes())?;
+        self.sync()?;
+        let last = self.published.replace(checkpoint).map_or(0, |last| last.size);
+        self.remove_superseded(last, size);
+        Ok(())
+    }
+
+    /// Writes the partial tiles of an earlier size: they are the beginnings of wider ones.
+    fn write_partials_of(&mut self, size: u64) -> Result<(), DirectoryError> {
+        for tile in Layer::of(size).filter_map(|layer| layer.partial(size)) {
+            let wider = match tile.layer.partial(self.size()).filter(|edge| edge.index == tile.index) {
+                Some(edge) => self.reader.tile(edge)?,
+                None => self.reader.tile(tile.full())?,
+            };
+            let bytes = prefix(tile, &wider).ok_or_else(|| DirectoryError::Damaged(format!("{tile} is too short")))?;
+            self.write(tile, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, tile: Tile, bytes: &[u8]) -> Result<(), DirectoryError> {
+        self.write_file(&tile.to_string(), bytes)
+    }
+
+    fn write_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
+        let LogReader { root, files } = &self.reader;
+        let path = root.join(name);
+        let unfinished = root.join(format!("{name}.tmp"));
+        let directories = || path.ancestors().skip(1).take_while(|directory| directory.starts_with(root));
+        let written = directories()
+            .take(1)
+            .try_for_each(|parent| files.create_directories(parent))
+            .and_then(|()| files.write(&unfinished, bytes))
+            .and_then(|()| files.rename(&unfinished, &path));
+        written.map_err(|error| at(&path, error))?;
+        self.unsynced.extend(directories().map(Path::to_owned));
+        Ok(())
+    }
+
+    /// Waits until every name written so far is on the disk.
+    fn sync(&mut self) -> Result<(), DirectoryError> {
+        for directory in &self.unsynced {
+            self.reader.files.sync_directory(directory).map_err(|error| at(directory, error))?;
+        }
+        self.unsynced.clear();
+        Ok(())
+    }
+
+    /// Removes the partial versions of tiles that became full. One that stays behind costs space, nothing else.
+    fn remove_superseded(&self, from: u64, to: u64) {
+        for layer in Layer::of(to) {
+            for index in layer.slots(from) / u64::from(FULL)..layer.slots(to) / u64::from(FULL) {
+                let partials = Tile { layer, index, width: FULL }.partials();
+                let _ = self.reader.files.remove_directory(&self.reader.root.join(partials));
+            }
+        }
+    }
+}
+
+/// Makes the directory, its name on the disk too, and keeps other processes out for as long as the file is open.
+fn lock(root: &Path) -> Result<File, DirectoryError> {
+    let create = || -> io::Result<File> {
+        std::fs::create_dir_all(root)?;
+        if let Some(parent) = root.canonicalize()?.parent() {
+            Disk.sync_directory(parent)?;
+        }
+        File::create(root.join(".lock"))
+    };
+    let lock = create().map_err(|error| at(root, error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse(root.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at(root, error).into()),
+    }
+}
+
+/// The same error, saying where.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

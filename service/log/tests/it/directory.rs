@@ -1,0 +1,157 @@
+//! The log's directory on a real disk.
+
+use std::fs;
+use std::path::Path;
+
+use join_log::files::Disk;
+use join_log::{DirectoryError, Layer, LogDirectory, LogReader, MAX_ENTRY, Tile};
+
+use crate::fsck::fsck;
+use crate::{checkpoint, log_signer, numbers, signed};
+
+fn grown(root: &Path, size: u64) -> LogDirectory {
+    let mut log = LogDirectory::open(root).unwrap();
+    log.integrate(numbers(log.size()..size)).unwrap();
+    log.publish(&signed(&log.tree())).unwrap();
+    log
+}
+
+fn refusal(outcome: Result<(), DirectoryError>) -> String {
+    outcome.unwrap_err().to_string()
+}
+
+#[test]
+fn a_log_is_reopened_where_it_was_published() {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = LogDirectory::open(root.path()).unwrap();
+    assert_eq!((log.size(), log.published()), (0, None));
+    for size in [0, 1, 2, 255, 256, 257, 300, 511, 512, 1000] {
+        log.integrate(numbers(log.size()..size)).unwrap();
+        log.publish(&signed(&log.tree())).unwrap();
+        log.integrate(numbers(size..size + 7)).unwrap();
+        drop(log);
+        log = LogDirectory::open(root.path()).unwrap();
+        assert_eq!(log.size(), size, "what was not published is integrated again");
+        assert_eq!(log.published(), Some(&checkpoint(&log.tree())));
+        assert_eq!(fsck(&Disk, root.path()), numbers(0..size));
+    }
+}
+
+#[test]
+fn partial_tiles_go_when_the_full_one_is_published() {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = grown(root.path(), 100);
+    log.integrate(numbers(100..200)).unwrap();
+    log.integrate(numbers(200..255)).unwrap();
+    log.publish(&signed(&log.tree())).unwrap();
+    let partials = |layer: &str| root.path().join(format!("tile/{layer}/000.p"));
+    assert_eq!(fs::read_dir(partials("0")).unwrap().count(), 3, "100, 200 and 255");
+    log.integrate(numbers(255..256)).unwrap();
+    assert!(partials("0").exists() && partials("entries").exists(), "a reader may still ask for them");
+    log.publish(&signed(&log.tree())).unwrap();
+    assert!(!partials("0").exists() && !partials("entries").exists());
+    assert!(partials("1").exists());
+
+    let cut = Tile { layer: Layer::Entries, index: 0, width: 3 };
+    assert_eq!(log.reader().tile(cut).unwrap(), b"\0\x010\0\x011\0\x012", "cut from the full one");
+}
+
+#[test]
+fn a_smaller_checkpoint_than_what_is_integrated_can_be_published() {
+    for (signed_size, size) in [(5, 9), (5, 300), (255, 256), (256, 300), (300, 1000), (513, 600), (512, 513)] {
+        let other = tempfile::tempdir().unwrap();
+        let note = signed(&grown(other.path(), signed_size).tree());
+        let root = tempfile::tempdir().unwrap();
+        let mut log = LogDirectory::open(root.path()).unwrap();
+        log.integrate(numbers(0..size)).unwrap();
+        log.publish(&note).unwrap();
+        assert_eq!(fsck(&Disk, root.path()), numbers(0..signed_size));
+        log.publish(&signed(&log.tree())).unwrap();
+        assert_eq!(fsck(&Disk, root.path()), numbers(0..size));
+    }
+}
+
+#[test]
+fn only_what_continues_the_log_is_published() {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = grown(root.path(), 10);
+    let ten = signed(&log.tree());
+    let on_disk = fs::read(root.path().join("checkpoint")).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    let eleven = signed(&grown(other.path(), 11).tree());
+    assert!(refusal(log.publish(&eleven)).contains("not all integrated"));
+    log.integrate([b"something else"]).unwrap();
+    assert!(refusal(log.publish(&eleven)).contains("its root is not that"));
+    let mut renamed = checkpoint(&log.tree());
+    renamed.origin = "join.example/log-b".into();
+    let renamed = join_log::SignedNote::sign(&renamed, &[log_signer()]);
+    assert!(refusal(log.publish(&renamed)).contains("another origin"));
+    assert_eq!(fs::read(root.path().join("checkpoint")).unwrap(), on_disk);
+
+    log.publish(&signed(&log.tree())).unwrap();
+    assert!(refusal(log.publish(&ten)).contains("a larger one was published before"));
+}
+
+#[test]
+fn a_long_entry_is_refused_and_nothing_is_half_done() {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = grown(root.path(), 2);
+    let before = log.tree();
+    let refused = log.integrate([vec![0; 5], vec![0; MAX_ENTRY + 1]]).unwrap_err();
+    assert_eq!(refused.to_string(), "entry 3 has 65536 bytes, the limit is 65535");
+    assert_eq!(log.tree(), before);
+    log.integrate([vec![0; MAX_ENTRY]]).unwrap();
+    log.publish(&signed(&log.tree())).unwrap();
+    assert_eq!(fsck(&Disk, root.path())[2].len(), MAX_ENTRY);
+}
+
+#[test]
+fn a_second_writer_is_kept_out_and_readers_are_not() {
+    let root = tempfile::tempdir().unwrap();
+    let log = grown(root.path(), 2);
+    assert!(matches!(LogDirectory::open(root.path()), Err(DirectoryError::InUse(_))));
+    let reader = LogReader::open(root.path());
+    assert_eq!(reader.checkpoint().unwrap(), Some(signed(&log.tree())));
+    drop(log);
+    LogDirectory::open(root.path()).unwrap();
+}
+
+#[test]
+fn damage_is_noticed_on_opening_and_a_rebuild_repairs_it() {
+    let damages = ["tile/0/001.p/44", "tile/1/000.p/1", "tile/entries/001.p/44"];
+    for damaged in damages {
+        for remove in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            drop(grown(root.path(), 300));
+            let path = root.path().join(damaged);
+            if remove {
+                fs::remove_file(&path).unwrap();
+            } else {
+                let mut bytes = fs::read(&path).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(&path, bytes).unwrap();
+            }
+            let error = LogDirectory::open(root.path()).unwrap_err();
+            assert!(matches!(error, DirectoryError::Damaged(_)), "{damaged}: {error}");
+
+            let mut log = LogDirectory::rebuild(root.path()).unwrap();
+            assert_eq!((log.size(), log.published().unwrap().size), (0, 300));
+            log.integrate(numbers(0..299)).unwrap();
+            assert!(refusal(log.publish(&signed(&log.tree()))).contains("a larger one was published before"));
+            log.integrate(numbers(299..301)).unwrap();
+            log.publish(&signed(&log.tree())).unwrap();
+            assert_eq!(fsck(&Disk, root.path()), numbers(0..301));
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_stops_everything() {
+    let root = tempfile::tempdir().unwrap();
+    drop(grown(root.path(), 3));
+    fs::write(root.path().join("checkpoint"), "join.example/log-a\n3\n").unwrap();
+    for error in [LogDirectory::open(root.path()).unwrap_err(), LogDirectory::rebuild(root.path()).unwrap_err()] {
+        assert!(error.to_string().contains("checkpoint: this is not a signed note"), "{error}");
+    }
+}

@@ -1,0 +1,236 @@
+//! The log's conversation with a witness. The witness here is a small but real one, after c2sp.org/tlog-witness.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use join_log::witness::{Answer, Submission, WitnessError, monitoring_path};
+use join_log::{Hash, LogDirectory, NoteSigner, SignatureLine, SignedNote, VerifierKey, node_hash};
+
+use crate::{log_signer, numbers, seed, signed};
+
+/// Cosigns consistent checkpoints of the logs it knows, and remembers the last of each.
+struct Witness {
+    name: &'static str,
+    pair: Ed25519KeyPair,
+    logs: HashMap<String, Log>,
+}
+
+struct Log {
+    key: VerifierKey,
+    size: u64,
+    root: Hash,
+}
+
+impl Witness {
+    fn new(log_key: &VerifierKey) -> Self {
+        let log = Log { key: log_key.clone(), size: 0, root: [0; 32] };
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed(0x20)).unwrap();
+        Self { name: "witness.example/w1", pair, logs: HashMap::from([(log_key.name().to_owned(), log)]) }
+    }
+
+    fn key_id(&self) -> Vec<u8> {
+        let identity = [self.name.as_bytes(), b"\n\x04", self.pair.public_key().as_ref()].concat();
+        digest(&SHA256, &identity).as_ref()[..4].to_vec()
+    }
+
+    fn key(&self) -> VerifierKey {
+        let key = BASE64.encode([&[4], self.pair.public_key().as_ref()].concat());
+        format!("{}+{}+{key}", self.name, hex::encode(self.key_id())).parse().unwrap()
+    }
+
+    fn add_checkpoint(&mut self, body: &str) -> Answer {
+        let (head, note) = body.split_once("\n\n").unwrap();
+        let mut lines = head.lines();
+        let old: u64 = lines.next().unwrap().strip_prefix("old ").unwrap().parse().unwrap();
+        let proof: Vec<Hash> = lines.map(|line| BASE64.decode(line).unwrap().try_into().unwrap()).collect();
+        let note: SignedNote = note.parse().unwrap();
+        let checkpoint = note.checkpoint().unwrap();
+        let answer = |status, body: String| Answer { status, content_type: None, body };
+
+        let Some(log) = self.logs.get_mut(&checkpoint.origin) else { return answer(404, "unknown log".into()) };
+        if !note.is_signed_by(&log.key) {
+            return answer(403, "untrusted".into());
+        }
+        if old > checkpoint.size {
+            return answer(400, "old is above the size".into());
+        }
+        if old != log.size {
+            let content_type = Some("text/x.tlog.size".to_owned());
+            return Answer { status: 409, content_type, body: format!("{}\n", log.size) };
+        }
+        let same = old == checkpoint.size && log.root == checkpoint.root && proof.is_empty();
+        let first = old == 0 && proof.is_empty();
+        if !same && !first && !is_consistent(old, log.root, checkpoint.size, checkpoint.root, &proof) {
+            return answer(422, "inconsistent\n".into());
+        }
+        (log.size, log.root) = (checkpoint.size, checkpoint.root);
+        answer(200, format!("{}\n", self.cosign(note.text(), 1_700_000_000)))
+    }
+
+    fn cosign(&self, text: &str, time: u64) -> SignatureLine {
+        let signature = self.pair.sign(format!("cosignature/v1\ntime {time}\n{text}").as_bytes());
+        let signature = [&time.to_be_bytes(), signature.as_ref()].concat();
+        SignatureLine { name: self.name.into(), key_id: self.key_id().try_into().unwrap(), signature }
+    }
+}
+
+/// RFC 9162 section 2.1.4.2.
+fn is_consistent(old: u64, old_root: Hash, new: u64, new_root: Hash, proof: &[Hash]) -> bool {
+    let mut path = proof.to_vec();
+    if old.is_power_of_two() {
+        path.insert(0, old_root);
+    }
+    if old == 0 || old >= new || path.is_empty() {
+        return false;
+    }
+    let (mut fnode, mut snode) = (old - 1, new - 1);
+    while fnode & 1 == 1 {
+        (fnode, snode) = (fnode >> 1, snode >> 1);
+    }
+    let (mut from, mut sr) = (path[0], path[0]);
+    for hash in &path[1..] {
+        if snode == 0 {
+            return false;
+        }
+        if fnode & 1 == 1 || fnode == snode {
+            (from, sr) = (node_hash(hash, &from), node_hash(hash, &sr));
+            while fnode & 1 == 0 && fnode != 0 {
+                (fnode, snode) = (fnode >> 1, snode >> 1);
+            }
+        } else {
+            sr = node_hash(&sr, hash);
+        }
+        (fnode, snode) = (fnode >> 1, snode >> 1);
+    }
+    snode == 0 && from == old_root && sr == new_root
+}
+
+/// Carries on the conversation to its end.
+fn cosign(log: &LogDirectory, witness: &mut Witness, old: u64) -> Result<SignatureLine, WitnessError> {
+    let (note, key) = (signed(&log.tree()), witness.key());
+    let mut submission = Submission::new(log.reader(), &note, &key, old)?;
+    loop {
+        let answer = witness.add_checkpoint(&submission.body()?);
+        if let Some(line) = submission.take(&answer)? {
+            return Ok(line);
+        }
+    }
+}
+
+fn log_of(size: u64) -> (tempfile::TempDir, LogDirectory) {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = LogDirectory::open(root.path()).unwrap();
+    log.integrate(numbers(0..size)).unwrap();
+    (root, log)
+}
+
+fn witness() -> Witness {
+    Witness::new(log_signer().verifier_key())
+}
+
+#[test]
+fn the_witness_of_these_tests_cosigns_as_in_the_test_vectors() {
+    let (_root, mut log) = log_of(0);
+    log.integrate([b"a".as_slice(), b"", b"xyz"]).unwrap();
+    let line = cosign(&log, &mut witness(), 0).unwrap();
+    assert_eq!(
+        line.to_string(),
+        "— witness.example/w1 IDJKvgAAAABlU/EAyyehtOzVoAxx9mQ0NULYb+3WLtLZHSMPfq45PkzwKxZP+Pw959YowAbsJ2ItVixdqV9KBTZLeNonPhA0zu8SAA=="
+    );
+}
+
+#[test]
+fn the_monitoring_path_is_that_of_the_test_vectors() {
+    let hash = "309435357f3346ed84479cecc81a77c4741c35d22fe3284509d38788fe493d17";
+    assert_eq!(monitoring_path("join.example/log-a"), format!("{hash}/checkpoint"));
+}
+
+#[test]
+fn a_growing_log_is_cosigned_whatever_it_believes_of_the_witness() {
+    let (_root, mut log) = log_of(0);
+    let mut witness = witness();
+    let mut previous = 0;
+    for size in [0, 1, 2, 2, 7, 8, 255, 300, 70_000] {
+        log.integrate(numbers(log.size()..size)).unwrap();
+        for believed in [previous, 0, previous / 2] {
+            let line = cosign(&log, &mut witness, believed).unwrap();
+            let mut note = signed(&log.tree());
+            note.add(line);
+            assert!(note.is_signed_by(&witness.key()));
+        }
+        previous = size;
+    }
+}
+
+#[test]
+fn a_body_is_laid_out_as_specified() {
+    let (_root, log) = log_of(7);
+    let (note, key) = (signed(&log.tree()), witness().key());
+    let body = Submission::new(log.reader(), &note, &key, 4).unwrap().body().unwrap();
+    let lines: Vec<&str> = body.lines().collect();
+    assert_eq!((lines[0], lines[2], lines[3], lines[4]), ("old 4", "", "join.example/log-a", "7"));
+    let fresh = Submission::new(log.reader(), &note, &key, 0).unwrap().body().unwrap();
+    assert_eq!(fresh, format!("old 0\n\n{note}"));
+}
+
+#[test]
+fn a_fork_is_told_apart() {
+    let mut witness = witness();
+    let (_root, honest) = log_of(10);
+    cosign(&honest, &mut witness, 0).unwrap();
+
+    let (_root, mut fork) = log_of(9);
+    fork.integrate([b"another tenth"]).unwrap();
+    let same_size = cosign(&fork, &mut witness, 0).unwrap_err();
+    assert!(matches!(same_size, WitnessError::Inconsistent { old: 10, .. }), "{same_size}");
+    fork.integrate([b"eleventh"]).unwrap();
+    let larger = cosign(&fork, &mut witness, 10).unwrap_err();
+    assert!(matches!(larger, WitnessError::Inconsistent { old: 10, .. }), "{larger}");
+
+    let (_root, rolled_back) = log_of(9);
+    for believed in [0, 9, 10] {
+        let behind = cosign(&rolled_back, &mut witness, believed).unwrap_err();
+        assert!(matches!(behind, WitnessError::Ahead { witnessed: 10, size: 9 }), "{behind}");
+    }
+}
+
+#[test]
+fn refusals_have_names() {
+    let (_root, log) = log_of(3);
+    let mut stranger = Witness::new(NoteSigner::from_seed("join.example/log-b", &seed(1)).unwrap().verifier_key());
+    assert!(matches!(cosign(&log, &mut stranger, 0), Err(WitnessError::UnknownLog)));
+    let mut rekeyed = Witness::new(NoteSigner::from_seed("join.example/log-a", &seed(1)).unwrap().verifier_key());
+    assert!(matches!(cosign(&log, &mut rekeyed, 0), Err(WitnessError::Untrusted)));
+}
+
+#[test]
+fn a_witness_that_misbehaves_gets_nowhere() {
+    let (_root, log) = log_of(9);
+    let (note, key) = (signed(&log.tree()), witness().key());
+    let answer = |status, kind: Option<&str>, body: &str| Answer {
+        status,
+        content_type: kind.map(str::to_owned),
+        body: body.to_owned(),
+    };
+    let first = |answer: Answer| Submission::new(log.reader(), &note, &key, 0).unwrap().take(&answer);
+
+    let unsigned = first(answer(200, None, "hello\n"));
+    assert!(matches!(unsigned, Err(WitnessError::NotCosigned(name)) if name == "witness.example/w1"));
+    let other_text = witness().cosign("another text\n", 1).to_string();
+    assert!(matches!(first(answer(200, None, &other_text)), Err(WitnessError::NotCosigned(_))));
+    let own_line_back = note.signatures()[0].to_string();
+    assert!(matches!(first(answer(200, None, &own_line_back)), Err(WitnessError::NotCosigned(_))));
+    assert!(matches!(first(answer(409, None, "4\n")), Err(WitnessError::Refused { status: 409, .. })));
+    assert!(matches!(first(answer(409, Some("text/x.tlog.size"), "x\n")), Err(WitnessError::Refused { .. })));
+    let rude = first(answer(500, None, &format!("a\nb\u{7}{}", "c".repeat(10_000)))).unwrap_err().to_string();
+    assert!(rude.starts_with("the witness answered 500: a b ccc") && rude.len() < 300, "{rude}");
+
+    let mut submission = Submission::new(log.reader(), &note, &key, 0).unwrap();
+    let moving = |size| answer(409, Some("text/x.tlog.size"), size);
+    assert!(submission.take(&moving("1\n")).unwrap().is_none());
+    assert!(submission.take(&moving("2\n")).unwrap().is_none());
+    assert!(matches!(submission.take(&moving("3\n")), Err(WitnessError::TooManyTries)));
+}
