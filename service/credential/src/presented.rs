@@ -1,0 +1,155 @@
+//! Who a client certificate names.
+//!
+//! The TLS layer proves that the client holds the certificate's key, and accepts any certificate. Everything else is
+//! decided here, with the time that is passed in: a certificate that is not alive and our own counts as none.
+
+use std::time::Duration;
+
+use join_domain::{
+    Timestamp,
+    id::{InstanceId, Name, TokenId},
+};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{
+    administrator::Role,
+    claims::BotClaims,
+    issuer::IssueError,
+    keys::{AuthorityKeys, Purpose},
+    serial::Serial,
+    x509,
+};
+
+/// What a client certificate says, when it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presented {
+    /// No live certificate of this cluster.
+    None(NotLive),
+    /// A bot's.
+    Bot(BotCertificate),
+    /// An administrator's.
+    Administrator(AdministratorCertificate),
+}
+
+/// Why a certificate counts as none. It is for the log, and for people whose own identity ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotLive {
+    /// None was presented.
+    #[error("no client certificate was presented")]
+    Absent,
+    /// It is over.
+    #[error("the client certificate expired at {0}")]
+    Expired(Timestamp),
+    /// It has not begun.
+    #[error("the client certificate is not valid before {0}")]
+    NotYetValid(Timestamp),
+    /// It is not signed by a CA of this cluster, not for clients, or no certificate at all.
+    #[error("the client certificate is not one that this cluster issues to clients")]
+    Foreign,
+}
+
+/// A bot's live certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BotCertificate {
+    /// The token that it was issued for.
+    pub token: TokenId,
+    /// The bot.
+    pub bot: Name,
+    /// The lineage.
+    pub instance: InstanceId,
+    /// The place in the lineage.
+    pub generation: u64,
+    /// The bot's roles when it was issued.
+    pub roles: Vec<String>,
+    /// The serial number.
+    pub serial: Serial,
+    /// Beginning.
+    pub not_before: Timestamp,
+    /// End.
+    pub not_after: Timestamp,
+}
+
+/// An administrator's live certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdministratorCertificate {
+    /// Who.
+    pub name: Name,
+    /// What they may do.
+    pub role: Role,
+    /// The serial number.
+    pub serial: Serial,
+    /// End.
+    pub not_after: Timestamp,
+}
+
+/// Reads client certificates under the CAs of one cluster. It is made once from the keys, and again when they change.
+pub struct ClientCertificates {
+    administrators: String,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl ClientCertificates {
+    /// A reader that trusts the cluster's CAs.
+    ///
+    /// # Errors
+    /// [`IssueError::CaCertificate`].
+    pub fn new(keys: &AuthorityKeys) -> Result<Self, IssueError> {
+        let certificates = keys.trusted(Purpose::X509Ca).filter_map(|key| key.certificate());
+        let anchor = |der| anchor_from_trusted_cert(&CertificateDer::from(der)).map(|anchor| anchor.to_owned());
+        Ok(Self {
+            administrators: format!("spiffe://{}/admin/", keys.cluster()),
+            anchors: certificates.map(anchor).collect::<Result<_, _>>().map_err(|_| IssueError::CaCertificate)?,
+        })
+    }
+
+    /// Says who presented this chain. Only the first certificate counts: all of ours are signed by a CA directly.
+    pub fn read(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Presented {
+        match chain.first() {
+            None => Presented::None(NotLive::Absent),
+            Some(certificate) => self.identify(certificate, now).unwrap_or_else(Presented::None),
+        }
+    }
+
+    fn identify(&self, der: &CertificateDer<'_>, now: Timestamp) -> Result<Presented, NotLive> {
+        let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;
+        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let usage = KeyUsage::client_auth();
+        leaf.verify_for_usage(&[ECDSA_P256_SHA256], &self.anchors, &[], at, usage, None, None).map_err(why)?;
+
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NotLive::Foreign)?;
+        let (not_before, not_after) = x509::times(&certificate).ok_or(NotLive::Foreign)?;
+        let serial = Serial::from_bytes(certificate.raw_serial()).ok_or(NotLive::Foreign)?;
+        if let Some(claims) = BotClaims::of(&certificate) {
+            return Ok(Presented::Bot(BotCertificate {
+                token: claims.token_id,
+                bot: claims.bot,
+                instance: claims.instance,
+                generation: claims.generation,
+                roles: claims.roles,
+                serial,
+                not_before,
+                not_after,
+            }));
+        }
+        let path = leaf.valid_uri_names().find_map(|uri| uri.strip_prefix(&self.administrators));
+        let (role, name) = path.and_then(|path| path.split_once('/')).ok_or(NotLive::Foreign)?;
+        let role = role.parse().map_err(|_| NotLive::Foreign)?;
+        let name = name.parse().map_err(|_| NotLive::Foreign)?;
+        Ok(Presented::Administrator(AdministratorCertificate { name, role, serial, not_after }))
+    }
+}
+
+fn why(error: webpki::Error) -> NotLive {
+    let moment =
+        |time: UnixTime| i64::try_from(time.as_secs()).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, 0));
+    match error {
+        webpki::Error::CertExpired { not_after, .. } => moment(not_after).map_or(NotLive::Foreign, NotLive::Expired),
+        webpki::Error::CertNotValidYet { not_before, .. } => {
+            moment(not_before).map_or(NotLive::Foreign, NotLive::NotYetValid)
+        }
+        _ => NotLive::Foreign,
+    }
+}
