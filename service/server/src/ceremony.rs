@@ -1,0 +1,83 @@
+//! Load → decide → append → issue. [`join`] admits bots, [`administer`] carries out what administrators ask for.
+
+pub mod administer;
+pub mod join;
+pub mod pending;
+pub mod strangers;
+
+use std::sync::Arc;
+
+use join_credential::{AuthorityKeys, Issuer};
+use join_domain::{
+    decision::join::Policy,
+    id::Name,
+    refusal::{Code, Refusal},
+    state::Namespace,
+};
+use join_ledger::{AppendError, Ledger, LedgerError};
+
+use self::strangers::Strangers;
+use crate::entropy::Entropy;
+
+/// Purpose of the stored registration secret, and of its keyed hash.
+pub const REGISTRATION_SECRET: &str = "registration-secret";
+
+/// Everything that ceremonies need.
+pub struct Ceremonies {
+    /// The history and what is folded from it.
+    pub ledger: Ledger,
+    /// Signs what was recorded.
+    pub issuer: Arc<Issuer>,
+    /// The authority's keys.
+    pub keys: Arc<AuthorityKeys>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The cluster's name.
+    pub cluster: Name,
+    /// Lives of certificates.
+    pub policy: Policy,
+    /// Those who proved nothing: counted and limited.
+    pub strangers: Strangers,
+}
+
+/// What the ledger could not do, as an answer to the caller.
+pub(crate) fn unavailable(why: impl std::fmt::Display) -> Refusal {
+    tracing::warn!("unavailable: {why}");
+    Refusal::new(Code::Unavailable, "the authority cannot reach its database at the moment: retry the same attempt")
+}
+
+/// Failures of the ledger as answers; a function, for neither type is this crate's own.
+pub(crate) trait Answer<T> {
+    /// The value, or the refusal that the caller gets.
+    fn answer(self) -> Result<T, Refusal>;
+}
+
+impl<T> Answer<T> for Result<T, LedgerError> {
+    fn answer(self) -> Result<T, Refusal> {
+        self.map_err(|error| match error {
+            LedgerError::Unavailable(_) => unavailable(error),
+            other => join::internal(other),
+        })
+    }
+}
+
+impl<T> Answer<T> for Result<T, AppendError> {
+    fn answer(self) -> Result<T, Refusal> {
+        self.map_err(|error| match error {
+            AppendError::Conflict | AppendError::AttemptSeen => {
+                Refusal::new(Code::Conflict, "somebody else changed it at the same moment: try again")
+            }
+            AppendError::ClaimTaken { namespace: Namespace::Key, .. } => {
+                Refusal::new(Code::KeyAlreadyBound, "the key belongs to another token: one key binds one token")
+            }
+            AppendError::ClaimTaken { value, .. } => {
+                Refusal::new(Code::AlreadyExists, format!("`{value}` exists already"))
+            }
+            AppendError::Overloaded => {
+                Refusal::new(Code::RateLimited, "the authority is overloaded: retry the same attempt later")
+            }
+            AppendError::OutcomeUnknown(_) | AppendError::Unavailable(_) => unavailable(error),
+            other => join::internal(other),
+        })
+    }
+}

@@ -1,0 +1,471 @@
+//! What administrators ask for. Each act is one append; on a conflict it looks again and decides again.
+
+use join_domain::{
+    decision::administer::{self, GrantAsked, SecretSource, TokenWritten},
+    envelope::{Origin, StreamId},
+    event::{BotCreated, BotUpdated, Event, LockCreated, LockDeleted, LockUpdated, Nothing},
+    id::{BotId, GrantId, LockId, Name, TokenId},
+    refusal::{Code, Refusal},
+    resource::{BotSpec, LockTarget, TokenSpec},
+    state::{BotState, LockState, Namespace, TokenState},
+};
+use join_ledger::{Append, AppendError, Change, SecretChange, Stored, StreamAppend};
+
+use super::{Answer as _, Ceremonies, REGISTRATION_SECRET, join::internal};
+use crate::request::{caller::Administrator, problem::invalid, resource::LockWritten};
+
+/// How often an act is decided again after a conflict.
+const MAX_TRIES: usize = 16;
+
+/// An append, and what to answer once it is durable.
+type Decided<T> = Result<(Append, T), Refusal>;
+
+impl Ceremonies {
+    /// Creates a bot.
+    ///
+    /// # Errors
+    /// ALREADY_EXISTS.
+    pub async fn create_bot(&self, admin: &Administrator, name: Name, spec: BotSpec) -> Result<Name, Refusal> {
+        self.write(|| async {
+            let stream = StreamId::from(BotId(self.entropy.uuid()));
+            let created = Event::BotCreated(BotCreated { name: name.clone(), spec: spec.clone() });
+            Ok((StreamAppend::begin(stream, self.change(vec![created], admin.origin())).into(), ()))
+        })
+        .await
+        .map_err(|refusal| named(refusal, "bot", &name))?;
+        Ok(name)
+    }
+
+    /// Creates or replaces a bot.
+    ///
+    /// # Errors
+    /// STALE_REVISION.
+    pub async fn upsert_bot(
+        &self,
+        admin: &Administrator,
+        name: Name,
+        spec: BotSpec,
+        revision: &str,
+    ) -> Result<Name, Refusal> {
+        let Some(_) = self.find_bot(&name).await? else {
+            check_revision(revision, None)?;
+            return self.create_bot(admin, name, spec).await;
+        };
+        self.write(|| async {
+            let (stored, _) = self.bot(&name).await?;
+            check_revision(revision, Some(stored.version))?;
+            let updated = Event::BotUpdated(BotUpdated { spec: spec.clone() });
+            Ok((StreamAppend::following(&stored, self.change(vec![updated], admin.origin())).into(), ()))
+        })
+        .await?;
+        Ok(name)
+    }
+
+    /// Deletes a bot; refused while tokens name it.
+    ///
+    /// # Errors
+    /// NOT_FOUND, STALE_REVISION, INVALID_REQUEST.
+    pub async fn delete_bot(&self, admin: &Administrator, name: &Name, revision: &str) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, bot) = self.bot(name).await?;
+            check_revision(revision, Some(stored.version))?;
+            let tokens = self.ledger.tokens_of_bot(bot.id).await.answer()?;
+            if let Some(token) = tokens.first() {
+                return Err(invalid("name", format!("bot `{name}` is joined by token `{token}`: remove that first")));
+            }
+            let deleted = Event::BotDeleted(Nothing {});
+            Ok((StreamAppend::following(&stored, self.change(vec![deleted], admin.origin())).into(), ()))
+        })
+        .await
+    }
+
+    /// Creates a token, with a registration secret unless a key is preregistered.
+    ///
+    /// # Errors
+    /// ALREADY_EXISTS, KEY_ALREADY_BOUND, INVALID_REQUEST with the field.
+    pub async fn create_token(
+        &self,
+        admin: &Administrator,
+        name: Name,
+        spec: TokenSpec,
+        written_secret: Option<String>,
+    ) -> Result<Name, Refusal> {
+        self.write(|| async {
+            let generated = self.entropy.secret();
+            let id = TokenId(self.entropy.uuid());
+            let written = self.written(&name, &spec, written_secret.as_deref(), &generated).await?;
+            let (event, source) = administer::create_token(written)?;
+            let append = StreamAppend::begin(StreamId::from(id), self.change(vec![event], admin.origin()));
+            Ok((self.with_secret(append, id, source, written_secret.as_deref(), &generated).into(), ()))
+        })
+        .await
+        .map_err(|refusal| named(refusal, "token", &name))?;
+        Ok(name)
+    }
+
+    /// Creates or replaces a token; the status stays, unless bot or roles change.
+    ///
+    /// # Errors
+    /// STALE_REVISION, KEY_ALREADY_BOUND, KEY_REUSED, INVALID_REQUEST with the field.
+    pub async fn upsert_token(
+        &self,
+        admin: &Administrator,
+        name: Name,
+        spec: TokenSpec,
+        written_secret: Option<String>,
+        revision: &str,
+    ) -> Result<Name, Refusal> {
+        if self.find_token(&name).await?.is_none() {
+            check_revision(revision, None)?;
+            return self.create_token(admin, name, spec, written_secret).await;
+        }
+        self.write(|| async {
+            let generated = self.entropy.secret();
+            let (stored, token) = self.token(&name).await?;
+            check_revision(revision, Some(token.revision))?;
+            let written = self.written(&name, &spec, written_secret.as_deref(), &generated).await?;
+            let (event, source) = administer::update_token(&token, written)?;
+            let append = StreamAppend::following(&stored, self.change(vec![event], admin.origin()));
+            Ok((self.with_secret(append, token.id, source, written_secret.as_deref(), &generated).into(), ()))
+        })
+        .await?;
+        Ok(name)
+    }
+
+    /// Deletes a token; its history stays.
+    ///
+    /// # Errors
+    /// NOT_FOUND, STALE_REVISION.
+    pub async fn delete_token(&self, admin: &Administrator, name: &Name, revision: &str) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, token) = self.token(name).await?;
+            check_revision(revision, Some(token.revision))?;
+            let change = self.change(vec![administer::delete_token()], admin.origin());
+            let append = StreamAppend::following(&stored, change);
+            Ok((append.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET }).into(), ()))
+        })
+        .await
+    }
+
+    /// Asks for a new key at the next join.
+    ///
+    /// # Errors
+    /// NOT_FOUND; INVALID_REQUEST when the token can't rotate.
+    pub async fn rotate(&self, admin: &Administrator, name: &Name) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, token) = self.token(name).await?;
+            let event = administer::rotate(&token, self.ledger.now())?;
+            Ok((StreamAppend::following(&stored, self.change(vec![event], admin.origin())).into(), ()))
+        })
+        .await
+    }
+
+    /// Grants an exemption to one token.
+    ///
+    /// # Errors
+    /// NOT_FOUND, INVALID_REQUEST with the field.
+    pub async fn grant(&self, admin: &Administrator, name: &Name, asked: &GrantAsked) -> Result<GrantId, Refusal> {
+        self.write(|| async {
+            let (stored, _) = self.token(name).await?;
+            let id = GrantId(self.entropy.uuid());
+            let event = administer::grant(asked, id, self.ledger.now())?;
+            Ok((StreamAppend::following(&stored, self.change(vec![event], admin.origin())).into(), id))
+        })
+        .await
+    }
+
+    /// Revokes an open exemption.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn revoke(&self, admin: &Administrator, token: &Name, id: GrantId) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, token) = self.token(token).await?;
+            let event = administer::revoke(&token, id, self.ledger.now())?;
+            Ok((StreamAppend::following(&stored, self.change(vec![event], admin.origin())).into(), ()))
+        })
+        .await
+    }
+
+    /// Admits a locked bot again, with nothing changed on its host.
+    ///
+    /// # Errors
+    /// NOT_FOUND; INVALID_REQUEST without a reason.
+    pub async fn reinstate(&self, admin: &Administrator, name: &Name, reason: &str) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, token) = self.token(name).await?;
+            let locks = self.own_locks(name).await?;
+            let states: Vec<LockState> = locks.iter().map(|(_, lock)| lock.clone()).collect();
+            let id = GrantId(self.entropy.uuid());
+            let act = administer::reinstate(&token, &states, reason, id, self.ledger.now())?;
+            let first = StreamAppend::following(&stored, self.change(act.events, admin.origin()));
+            Ok((Append::all(self.releasing(first, &locks, act.released, admin)), ()))
+        })
+        .await
+    }
+
+    /// Unbinds key and instance, and opens registration with a new secret.
+    ///
+    /// # Errors
+    /// NOT_FOUND; INVALID_REQUEST without a reason.
+    pub async fn reopen(&self, admin: &Administrator, name: &Name, reason: &str) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, token) = self.token(name).await?;
+            let locks = self.own_locks(name).await?;
+            let states: Vec<LockState> = locks.iter().map(|(_, lock)| lock.clone()).collect();
+            let secret = self.entropy.secret();
+            let act = administer::reopen(&token, &states, reason, self.secret_hash(&secret))?;
+            let first = StreamAppend::following(&stored, self.change(act.events, admin.origin()));
+            let first = self.with_secret(first, token.id, SecretSource::Generated, None, &secret);
+            Ok((Append::all(self.releasing(first, &locks, act.released, admin)), ()))
+        })
+        .await
+    }
+
+    /// Creates a lock.
+    ///
+    /// # Errors
+    /// ALREADY_EXISTS, INVALID_REQUEST.
+    pub async fn create_lock(&self, admin: &Administrator, written: &LockWritten) -> Result<LockId, Refusal> {
+        self.check_expiry(written)?;
+        let id = written.id.unwrap_or_else(|| LockId(self.entropy.uuid()));
+        if self.ledger.load(StreamId::from(id)).await.answer()?.is_some() {
+            return Err(Refusal::new(Code::AlreadyExists, format!("lock `{id}` exists, or did: leave the name out")));
+        }
+        self.write(|| async {
+            let created = Event::LockCreated(LockCreated {
+                target: written.target.clone(),
+                message: written.message.clone(),
+                expires: written.expires,
+                cause: None,
+                by: format!("admin/{}", admin.name),
+            });
+            Ok((StreamAppend::begin(StreamId::from(id), self.change(vec![created], admin.origin())).into(), ()))
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Creates a lock, or replaces message and expiry of one.
+    ///
+    /// # Errors
+    /// STALE_REVISION, INVALID_REQUEST.
+    pub async fn upsert_lock(&self, admin: &Administrator, written: &LockWritten) -> Result<LockId, Refusal> {
+        let Some(id) = written.id else { return self.create_lock(admin, written).await };
+        if self.ledger.load(StreamId::from(id)).await.answer()?.is_none() {
+            return self.create_lock(admin, written).await;
+        }
+        self.check_expiry(written)?;
+        self.write(|| async {
+            let (stored, lock) = self.lock(id).await?;
+            check_revision(&written.revision, Some(stored.version))?;
+            if lock.target != written.target {
+                return Err(invalid("spec.target", "what a lock locks can't be changed: create another lock"));
+            }
+            let updated =
+                Event::LockUpdated(LockUpdated { message: written.message.clone(), expires: written.expires });
+            Ok((StreamAppend::following(&stored, self.change(vec![updated], admin.origin())).into(), ()))
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Removes a lock.
+    ///
+    /// # Errors
+    /// NOT_FOUND, STALE_REVISION.
+    pub async fn delete_lock(&self, admin: &Administrator, id: LockId, revision: &str) -> Result<(), Refusal> {
+        self.write(|| async {
+            let (stored, _) = self.lock(id).await?;
+            check_revision(revision, Some(stored.version))?;
+            let deleted = Event::LockDeleted(LockDeleted { reason: None });
+            Ok((StreamAppend::following(&stored, self.change(vec![deleted], admin.origin())).into(), ()))
+        })
+        .await
+    }
+
+    /// A live bot.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn bot(&self, name: &Name) -> Result<(Stored, BotState), Refusal> {
+        self.find_bot(name).await?.ok_or_else(|| not_found("bot", name))
+    }
+
+    /// A live token.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn token(&self, name: &Name) -> Result<(Stored, TokenState), Refusal> {
+        self.find_token(name).await?.ok_or_else(|| not_found("token", name))
+    }
+
+    /// A lock that was not removed.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn lock(&self, id: LockId) -> Result<(Stored, LockState), Refusal> {
+        let stored = self.ledger.load(StreamId::from(id)).await.answer()?;
+        let found = stored.and_then(|stored| {
+            let lock = stored.lock().filter(|lock| lock.live)?.clone();
+            Some((stored, lock))
+        });
+        found.ok_or_else(|| not_found("lock", id))
+    }
+
+    /// The registration secret that can still be used, in the clear.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn pending_secret(&self, token: &TokenState) -> Result<Option<String>, Refusal> {
+        let usable = token.spec.must_register_before.is_none_or(|end| self.ledger.now() < end);
+        if token.secret.is_none() {
+            return Ok(None);
+        }
+        if !usable {
+            self.ledger.forget_secret(StreamId::from(token.id), REGISTRATION_SECRET).await.answer()?;
+            return Ok(None);
+        }
+        let sealed = self.ledger.secret(StreamId::from(token.id), REGISTRATION_SECRET).await.answer()?;
+        let Some(sealed) = sealed else { return Ok(None) };
+        let opened = self.keys.sealer().open(REGISTRATION_SECRET, &token.id.to_string(), &sealed).map_err(internal)?;
+        String::from_utf8(opened.to_vec()).map(Some).map_err(|_| internal("a stored secret is no text"))
+    }
+
+    async fn find_bot(&self, name: &Name) -> Result<Option<(Stored, BotState)>, Refusal> {
+        let stored = self.ledger.find(Namespace::BotName, name.as_str()).await.answer()?;
+        Ok(stored.and_then(|stored| {
+            let bot = stored.bot()?.clone();
+            Some((stored, bot))
+        }))
+    }
+
+    async fn find_token(&self, name: &Name) -> Result<Option<(Stored, TokenState)>, Refusal> {
+        let stored = self.ledger.find(Namespace::TokenName, name.as_str()).await.answer()?;
+        Ok(stored.and_then(|stored| {
+            let token = stored.token()?.clone();
+            Some((stored, token))
+        }))
+    }
+
+    async fn own_locks(&self, name: &Name) -> Result<Vec<(Stored, LockState)>, Refusal> {
+        let stored = self.ledger.locks_on(&[LockTarget::JoinToken(name.clone())]).await.answer()?;
+        Ok(stored
+            .into_iter()
+            .filter_map(|stored| {
+                let lock = stored.lock()?.clone();
+                Some((stored, lock))
+            })
+            .collect())
+    }
+
+    async fn written(
+        &self,
+        name: &Name,
+        spec: &TokenSpec,
+        secret: Option<&str>,
+        generated: &str,
+    ) -> Result<TokenWritten, Refusal> {
+        let (_, bot) = self.find_bot(&spec.bot_name).await?.ok_or_else(|| {
+            invalid("spec.bot_name", format!("bot `{}` does not exist: create it first", spec.bot_name))
+        })?;
+        Ok(TokenWritten {
+            name: name.clone(),
+            bot: bot.id,
+            spec: spec.clone(),
+            written_secret: secret.map(|secret| self.secret_hash(secret)),
+            generated_secret: self.secret_hash(generated),
+        })
+    }
+
+    /// Keeps, replaces or forgets the stored secret with the append that decides about it.
+    fn with_secret(
+        &self,
+        append: StreamAppend,
+        token: TokenId,
+        source: SecretSource,
+        written: Option<&str>,
+        generated: &str,
+    ) -> StreamAppend {
+        let secret = match source {
+            SecretSource::Kept => return append,
+            SecretSource::None => return append.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET }),
+            SecretSource::Written => written.unwrap_or_default(),
+            SecretSource::Generated => generated,
+        };
+        let sealed = self.keys.sealer().seal(REGISTRATION_SECRET, &token.to_string(), secret.as_bytes());
+        append.with_secret(SecretChange::Put { purpose: REGISTRATION_SECRET, sealed })
+    }
+
+    fn releasing(
+        &self,
+        first: StreamAppend,
+        locks: &[(Stored, LockState)],
+        released: Vec<(LockId, Event)>,
+        admin: &Administrator,
+    ) -> Vec<StreamAppend> {
+        let mut streams = vec![first];
+        for (id, event) in released {
+            if let Some((stored, _)) = locks.iter().find(|(_, lock)| lock.id == id) {
+                streams.push(StreamAppend::following(stored, self.change(vec![event], admin.origin())));
+            }
+        }
+        streams
+    }
+
+    fn change(&self, events: Vec<Event>, origin: Origin) -> Change {
+        Change { events, decided_at: self.ledger.now(), origin }
+    }
+
+    fn check_expiry(&self, written: &LockWritten) -> Result<(), Refusal> {
+        match written.expires {
+            Some(end) if end <= self.ledger.now() => {
+                Err(invalid("metadata.expires", "it is past: the lock would lock nothing"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides and appends; on a conflict, looks again.
+    async fn write<T, F: Future<Output = Decided<T>>>(&self, decide: impl Fn() -> F) -> Result<T, Refusal> {
+        for _ in 0..MAX_TRIES {
+            let (append, answer) = decide().await?;
+            match self.ledger.append(append).await {
+                Ok(_) => return Ok(answer),
+                Err(AppendError::Conflict) => {}
+                Err(error) => return Err(error).answer(),
+            }
+        }
+        Err(AppendError::Conflict).answer()
+    }
+}
+
+fn not_found(kind: &str, name: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Code::NotFound, format!("there is no {kind} `{name}`"))
+}
+
+/// Says what exists already, when a name is taken.
+fn named(refusal: Refusal, kind: &str, name: &Name) -> Refusal {
+    if refusal.code == Code::AlreadyExists {
+        return Refusal::new(
+            Code::AlreadyExists,
+            format!("{kind} `{name}` exists already: `joinctl create -f` replaces it"),
+        );
+    }
+    refusal
+}
+
+/// An edit must be of the newest revision, when it says of which.
+fn check_revision(written: &str, current: Option<u64>) -> Result<(), Refusal> {
+    match current {
+        _ if written.is_empty() => Ok(()),
+        Some(current) if written == current.to_string() => Ok(()),
+        Some(current) => Err(Refusal::new(
+            Code::StaleRevision,
+            format!(
+                "the edit is of revision {written}, and revision {current} is the newest: read it again, then edit"
+            ),
+        )),
+        None => Err(Refusal::new(Code::StaleRevision, "what was edited does not exist any more")),
+    }
+}

@@ -1,0 +1,127 @@
+//! A join between two of its steps. A stream keeps it in memory; over HTTP it travels sealed in the continuation.
+
+use chrono::TimeDelta;
+use join_credential::Subject;
+use join_domain::{
+    Timestamp,
+    decision::join::{Proven, Solved},
+    event::{ChallengePurpose, ClientCertificate, JoinStateSeen, Sighting},
+    id::{AttemptId, Name, TokenId},
+    key::PublicKey,
+    proof::{self, Challenge, SubjectKeys},
+    refusal::{Code, Refusal},
+};
+use serde::{Deserialize, Serialize};
+
+/// A join between two steps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pending {
+    /// The token's name.
+    pub token: Name,
+    /// The token's id: one made again under the name is another.
+    pub token_id: TokenId,
+    /// The client's name for the attempt.
+    pub attempt: Option<AttemptId>,
+    /// PKIX DER of the subject key.
+    pub subject_tls: Vec<u8>,
+    /// SSH wire form of the subject key.
+    pub subject_ssh: Vec<u8>,
+    /// Both, read and checked; who opens a sealed ceremony reads them again.
+    #[serde(skip)]
+    pub subject: Option<Subject>,
+    /// The live certificate of the connection on which the join began.
+    pub certificate: Option<ClientCertificate>,
+    /// What was shown as join state.
+    pub join_state: JoinStateSeen,
+    /// How often the token had been joined, bound or reopened at the first step.
+    pub evidence: u64,
+    /// True when the token's own registration secret was shown, used up or not.
+    pub secret_shown: bool,
+    /// Wished life of the certificates, in milliseconds.
+    pub life_millis: Option<i64>,
+    /// What is asked next.
+    pub stage: Stage,
+    /// When this step can't be answered any more.
+    pub expires: Timestamp,
+}
+
+/// What a client was asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Stage {
+    /// A key to bind: the registration secret was right.
+    RegistrationKey,
+    /// A signature.
+    Challenge(Issued),
+    /// A key that replaces the bound one.
+    RotationKey(Solved),
+    /// A signature by the new key.
+    RotationChallenge(Solved, Issued),
+}
+
+/// A challenge as it was sent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Issued {
+    /// Its claims.
+    pub challenge: Challenge,
+    /// The document, byte for byte.
+    pub document: String,
+    /// The key to sign with.
+    pub key: PublicKey,
+    /// Why that key.
+    pub purpose: ChallengePurpose,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Issued {
+    /// This challenge, solved.
+    pub fn solved(&self) -> Solved {
+        Solved {
+            challenge: self.challenge.id(),
+            key: self.key.clone(),
+            purpose: self.purpose,
+            issued_at: self.at,
+            replayable_until: self.at + TimeDelta::seconds(proof::CHALLENGE_LIFE + 2 * proof::LEEWAY),
+        }
+    }
+}
+
+impl Pending {
+    /// The subject keys as sent.
+    pub fn subject_keys(&self) -> SubjectKeys {
+        SubjectKeys { tls: self.subject_tls.clone(), ssh: self.subject_ssh.clone() }
+    }
+
+    /// What the client showed.
+    pub fn sighting(&self) -> Sighting {
+        Sighting { certificate: self.certificate.clone(), join_state: self.join_state.clone() }
+    }
+
+    /// All that is proven once the challenges are solved.
+    pub fn proven(&self, solved: Solved, rotated: Option<Solved>) -> Proven {
+        Proven {
+            attempt: self.attempt.clone(),
+            subject_keys: self.subject_keys().hash(),
+            certificate: self.certificate.clone(),
+            join_state: self.join_state.clone(),
+            evidence: self.evidence,
+            solved,
+            rotated,
+            life: self.life_millis.map(TimeDelta::milliseconds),
+        }
+    }
+
+    /// True once possession of the key or the secret was proven: from then on nothing passes unseen.
+    pub fn is_proven(&self) -> bool {
+        self.secret_shown || matches!(self.stage, Stage::RotationKey(_) | Stage::RotationChallenge(..))
+    }
+
+    /// The refusal of a client that does not answer what it was asked.
+    pub fn unanswered(&self, why: &str) -> Refusal {
+        let code = match self.stage {
+            Stage::RotationKey(_) | Stage::RotationChallenge(..) => Code::RotationFailed,
+            Stage::RegistrationKey | Stage::Challenge(_) => Code::ChallengeFailed,
+        };
+        Refusal::new(code, why)
+    }
+}

@@ -1,0 +1,154 @@
+//! Those who proved nothing. They are counted, limited and summed up; they write nothing to a token's history.
+//!
+//! A limit is on failures, each minute, from one address and from one address on one token; never on a token alone, or
+//! a stranger could shut a bot out. Who solves the challenge is never refused for it.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use join_domain::{
+    Timestamp,
+    envelope::{Origin, StreamId},
+    event::{Event, RefusalsSummarised},
+    id::Name,
+    refusal::{Code, Refusal},
+};
+use join_ledger::{Change, Ledger, StreamAppend};
+
+use crate::{config::Limits, request::caller::Peer, telemetry::METRICS};
+
+/// How many different tokens are told apart in one interval; the rest is summed up together.
+const MAX_COUNTED: usize = 10_000;
+
+/// Counters and limits.
+pub struct Strangers {
+    by_address: DefaultKeyedRateLimiter<IpAddr>,
+    by_token_and_address: DefaultKeyedRateLimiter<(Name, IpAddr)>,
+    guesses: DefaultKeyedRateLimiter<(Name, IpAddr)>,
+    proven: DefaultKeyedRateLimiter<(Name, IpAddr)>,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    since: Option<Timestamp>,
+    refusals: HashMap<(Option<Name>, Code), u64>,
+}
+
+impl Strangers {
+    /// Nothing counted yet.
+    pub fn new(limits: &Limits) -> Self {
+        let quota = |each_minute: u32| Quota::per_minute(NonZeroU32::new(each_minute).unwrap_or(NonZeroU32::MIN));
+        Self {
+            by_address: RateLimiter::keyed(quota(limits.failures_per_address)),
+            by_token_and_address: RateLimiter::keyed(quota(limits.failures_per_token_and_address)),
+            guesses: RateLimiter::keyed(quota(limits.failures_per_token_and_address)),
+            proven: RateLimiter::keyed(quota(limits.refusals_per_token_and_address)),
+            counted: Mutex::default(),
+        }
+    }
+
+    /// Counts a refusal for a name that is no token's: invented names are not told apart.
+    pub fn refused_unknown(&self, peer: &Peer, refusal: Refusal) -> Refusal {
+        let within = self.by_address.check_key(&peer.address.ip()).is_ok();
+        self.count(None, refusal, within)
+    }
+
+    /// Counts a refusal on a token; beyond the limits the answer is RATE_LIMITED.
+    pub fn refused_from(&self, token: &Name, peer: &Peer, refusal: Refusal) -> Refusal {
+        let address = peer.address.ip();
+        let within = self.by_address.check_key(&address).is_ok()
+            & self.by_token_and_address.check_key(&(token.clone(), address)).is_ok();
+        self.count(Some(token.clone()), refusal, within)
+    }
+
+    /// Limits guesses of a registration secret: before it is compared, so that no more are told apart than allowed.
+    ///
+    /// # Errors
+    /// RATE_LIMITED.
+    pub fn check_guess(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
+        match self.guesses.check_key(&(token.clone(), peer.address.ip())) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.count(Some(token.clone()), too_many(), true)),
+        }
+    }
+
+    /// Limits how many refusals of proven holders are recorded one by one, so that a copied key can't fill the disk. The
+    /// others are summed up like those of strangers, and nothing else is decided about them.
+    ///
+    /// # Errors
+    /// RATE_LIMITED.
+    pub fn check_refusals(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
+        match self.proven.check_key(&(token.clone(), peer.address.ip())) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.count(Some(token.clone()), too_many(), true)),
+        }
+    }
+
+    fn count(&self, token: Option<Name>, refusal: Refusal, within: bool) -> Refusal {
+        let refusal = if within { refusal } else { too_many() };
+        METRICS.refused(refusal.code, false);
+        let mut counted = self.counted();
+        let known = counted.refusals.len() < MAX_COUNTED;
+        let key = (token.filter(|_| known), refusal.code);
+        let count = counted.refusals.entry(key).or_default();
+        *count = count.saturating_add(1);
+        refusal
+    }
+
+    /// Appends what was counted since the last time: one event for each token and code.
+    ///
+    /// # Errors
+    /// When the ledger can't take it; the counts are kept for the next time.
+    pub async fn summarise(&self, ledger: &Ledger) -> Result<(), Refusal> {
+        use super::Answer as _;
+        self.by_address.retain_recent();
+        self.by_token_and_address.retain_recent();
+        self.guesses.retain_recent();
+        self.proven.retain_recent();
+        let until = ledger.now();
+        let (since, refusals) = {
+            let mut counted = self.counted();
+            (counted.since.replace(until).unwrap_or(until), std::mem::take(&mut counted.refusals))
+        };
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        let mut events: Vec<RefusalsSummarised> = refusals
+            .iter()
+            .map(|((token, code), count)| RefusalsSummarised {
+                token: token.clone(),
+                code: *code,
+                count: *count,
+                since,
+                until,
+            })
+            .collect();
+        events.sort_by(|a, b| (&a.token, a.code).cmp(&(&b.token, b.code)));
+        for events in events.chunks(200) {
+            let loaded = ledger.load(StreamId::CLUSTER).await.answer()?;
+            let Some(loaded) = loaded else { return Ok(()) };
+            let change = Change {
+                events: events.iter().cloned().map(Event::RefusalsSummarised).collect(),
+                decided_at: until,
+                origin: Origin { actor: "system".to_owned(), ..Origin::default() },
+            };
+            ledger.append(StreamAppend::following(&loaded, change)).await.answer()?;
+        }
+        Ok(())
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        // A panic while counting leaves numbers that are still numbers.
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(Code::RateLimited, "too many failed attempts from this address: wait a little, then try again")
+}

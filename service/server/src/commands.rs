@@ -1,0 +1,253 @@
+//! The commands of `joind`.
+
+mod admin;
+mod dev;
+mod import;
+mod init;
+mod log;
+mod rebuild;
+mod serve;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use join_credential::{MasterKey, Role};
+use join_domain::id::Name;
+use join_ledger::{Ledger, PgConnectOptions, Settings};
+
+use crate::config::{Config, Telemetry};
+
+/// The join authority: admits bots that prove possession of a bound key, and keeps an append-only history of it.
+#[derive(Debug, Parser)]
+#[command(name = "joind", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs everything on this machine, with a private PostgreSQL: for trying out, development and tests.
+    Dev(DevArgs),
+    /// Serves a cluster. Any number of nodes may share one database.
+    Serve(ConfigFile),
+    /// Creates the cluster, once, and writes the first administrator's identity.
+    Init {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Where to write the identity: `ca.crt`, `tls.crt` and `tls.key`.
+        #[arg(long, value_name = "DIR")]
+        admin_identity: PathBuf,
+    },
+    /// Brings the schema to this version's. Needs database.owner_url.
+    Migrate(ConfigFile),
+    /// Drops guard rows and views, and rebuilds them from the events.
+    Rebuild {
+        #[command(flatten)]
+        place: Place,
+        /// Only compares, and exits with 3 when something differs.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Fills an empty database with an archive, as `joinctl audit export` makes it. Needs database.owner_url.
+    Import {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The archive. It is verified before anything is stored.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Whose signatures to demand (c2sp.org/tlog-policy); by default those of the archive's own policy.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+    /// The verifiable log.
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+    /// Checks or shows the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Administrators' identities.
+    Admin {
+        #[command(subcommand)]
+        command: AdminCommand,
+    },
+}
+
+/// `joind dev`.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Where database, keys and identity are kept; they survive restarts.
+    #[arg(long, value_name = "DIR", default_value = "./joind-data")]
+    data_dir: PathBuf,
+    /// Where to listen; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3025")]
+    listen: SocketAddr,
+    /// Where to serve metrics; by default on a free port.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    metrics_listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration.
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Says whether the configuration is usable.
+    Check(ConfigFile),
+    /// Shows the effective values, passwords masked.
+    Show(ConfigFile),
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Decides that this history goes on under another name, after the log lost entries that it had signed.
+    ///
+    /// The log that was signed so far ends: no checkpoint is ever signed under its name again. Set log.origin to a name
+    /// that was never used, and log.directory to an empty directory, in the configuration of every node before.
+    Begin {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Why; auditors of the old log will ask.
+        #[arg(long)]
+        reason: String,
+        /// The name that ends; by default that of the checkpoint which the database knows.
+        #[arg(long, value_name = "ORIGIN")]
+        ended: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Issues an identity for joinctl. Run it on the server's host: it needs the master key.
+    Issue {
+        #[command(flatten)]
+        place: Place,
+        /// admin (everything), operator (locks, exemptions, reading) or auditor (reading).
+        #[arg(long)]
+        role: Role,
+        /// Who: it stands in every event that they cause.
+        #[arg(long)]
+        name: Name,
+        /// Where to write the identity.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Which cluster: that of a configuration, or that of `joind dev`.
+#[derive(Debug, Args)]
+#[group(required = false, multiple = false)]
+struct Place {
+    /// The configuration of `joind serve`.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory of a running `joind dev`.
+    #[arg(long, value_name = "DIR", default_value = "./joind-data")]
+    data_dir: PathBuf,
+}
+
+impl Cli {
+    /// How this command logs.
+    ///
+    /// # Errors
+    /// When the configuration can't be read.
+    pub fn telemetry(&self) -> anyhow::Result<Telemetry> {
+        let text = Telemetry { log_format: crate::config::LogFormat::Text, ..Telemetry::default() };
+        Ok(match &self.command {
+            Command::Serve(file) => Config::read(&file.config)?.telemetry,
+            Command::Dev(_) => Telemetry { log_level: "warn,join_server=info".to_owned(), ..text },
+            _ => Telemetry { log_level: "warn".to_owned(), ..text },
+        })
+    }
+
+    /// Runs the command; the number is the exit status.
+    ///
+    /// # Errors
+    /// What went wrong, for people.
+    pub async fn run(self) -> anyhow::Result<u8> {
+        match self.command {
+            Command::Dev(args) => dev::run(&args).await,
+            Command::Serve(file) => serve::run(Config::read(&file.config)?).await,
+            Command::Init { config, admin_identity } => {
+                init::run(&Config::read(&config.config)?, &admin_identity).await
+            }
+            Command::Migrate(file) => init::migrate(&Config::read(&file.config)?).await,
+            Command::Rebuild { place, check } => rebuild::run(&place, check).await,
+            Command::Import { config, from, policy } => {
+                import::run(&Config::read(&config.config)?, &from, policy.as_deref()).await
+            }
+            Command::Log { command: LogCommand::Begin { config, reason, ended } } => {
+                log::begin(&Config::read(&config.config)?, &reason, ended.as_deref()).await
+            }
+            Command::Config { command: ConfigCommand::Check(file) } => {
+                let config = Config::read(&file.config)?;
+                config.master_key()?;
+                println!("{} is usable", file.config.display());
+                Ok(0)
+            }
+            Command::Config { command: ConfigCommand::Show(file) } => {
+                print!("{}", Config::read(&file.config)?.to_masked_yaml()?);
+                Ok(0)
+            }
+            Command::Admin { command: AdminCommand::Issue { place, role, name, out } } => {
+                admin::issue(&place, role, &name, &out).await
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Its ledger, as the service's role, and its master key.
+    async fn ledger(&self) -> anyhow::Result<(Ledger, MasterKey)> {
+        match &self.config {
+            Some(file) => {
+                let config = Config::read(file)?;
+                Ok((ledger(&config).await?, config.master_key()?))
+            }
+            None => dev::running(&self.data_dir).await,
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// The ledger of a configuration, as the service's role.
+async fn ledger(config: &Config) -> anyhow::Result<Ledger> {
+    let options: PgConnectOptions = config
+        .database
+        .service_url
+        .parse()
+        .map_err(|error| anyhow::anyhow!("database.service_url is not a PostgreSQL URL: {error}"))?;
+    let settings = Settings {
+        writers: config.database.writers,
+        connections: config.database.max_connections,
+        node: format!("joind {}", config.listen),
+        ..Settings::default()
+    };
+    Ok(Ledger::connect(options, settings).await?)
+}
+
+/// Connection options of the owner's role.
+fn owner(config: &Config) -> anyhow::Result<PgConnectOptions> {
+    let url = config.database.owner_url.as_deref().ok_or_else(|| {
+        anyhow::anyhow!("database.owner_url is missing: this command needs the role that owns the schema")
+    })?;
+    url.parse().map_err(|error| anyhow::anyhow!("database.owner_url is not a PostgreSQL URL: {error}"))
+}

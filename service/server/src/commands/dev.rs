@@ -1,0 +1,153 @@
+//! `joind dev`: everything on this machine, with a private PostgreSQL. The same code and schema as in production.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use join_credential::{AuthorityKeys, Issuer, MasterKey, Role};
+use join_domain::id::Name;
+use join_embedded::{Address, Cluster, Options};
+use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
+
+use super::DevArgs;
+use crate::{
+    cluster,
+    config::Limits,
+    entropy::SystemEntropy,
+    service::{self, Node, Parts},
+};
+
+/// The cluster of `joind dev`.
+const CLUSTER: &str = "dev.local";
+const DATABASE: &str = "joinauthority";
+
+pub(super) async fn run(args: &DevArgs) -> anyhow::Result<u8> {
+    let directory = prepare(&args.data_dir)?;
+    let postgres_directory = directory.join("postgres");
+    let postgres =
+        tokio::task::spawn_blocking(move || Cluster::start(&postgres_directory, &Options::durable())).await??;
+    let served = serve(args, &directory, postgres.address()).await;
+    let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await?;
+    served?;
+    stopped?;
+    Ok(0)
+}
+
+/// Ledger and master key of a `joind dev` that runs in `directory`.
+pub(super) async fn running(directory: &Path) -> anyhow::Result<(Ledger, MasterKey)> {
+    let file = directory.join("postgres.address");
+    let text = fs::read_to_string(&file).with_context(|| {
+        format!(
+            "{} is not there: start `joind dev --data-dir {}`, or give -c FILE",
+            file.display(),
+            directory.display()
+        )
+    })?;
+    let (socket, port) = text.trim().rsplit_once(' ').context("postgres.address is damaged")?;
+    let options = superuser(Path::new(socket), port.parse().context("postgres.address is damaged")?)
+        .username(provision::SERVICE)
+        .database(DATABASE);
+    let ledger = Ledger::connect(options, Settings::default()).await.context("does `joind dev` run?")?;
+    Ok((ledger, MasterKey::read(&directory.join("master.key"))?))
+}
+
+async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::Result<()> {
+    let superuser = superuser(postgres.socket_dir(), postgres.port());
+    let provisioned = provision::provision(&superuser, DATABASE).await?;
+    write_private(
+        &directory.join("postgres.address"),
+        &format!("{} {}\n", postgres.socket_dir().display(), postgres.port()),
+    )?;
+    let settings = Settings { node: "joind dev".to_owned(), ..Settings::default() };
+    let ledger = Ledger::connect(provisioned.service, settings).await?;
+    let master_file = directory.join("master.key");
+    let master = if master_file.exists() { MasterKey::read(&master_file)? } else { MasterKey::create(&master_file)? };
+    let cluster: Name = CLUSTER.parse().context("the cluster's name")?;
+    if cluster::name(&ledger).await?.is_none() {
+        cluster::create(&ledger, &cluster, &master).await?;
+    }
+    let identity = directory.join("identity");
+    if !identity.join("tls.key").exists() {
+        let keys = AuthorityKeys::open(cluster.clone(), cluster::keys(&ledger).await?, &master)?;
+        let name: Name = "admin".parse().context("the administrator's name")?;
+        let issuer = Issuer::new(&keys)?;
+        cluster::issue_administrator(&ledger, &issuer, &SystemEntropy::default(), &name, Role::Admin, &identity)
+            .await?;
+    }
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let listen_ip = args.listen.ip().to_string();
+    if !args.listen.ip().is_unspecified() && !names.contains(&listen_ip) {
+        names.push(listen_ip);
+    }
+    let node = service::start(Parts {
+        ledger,
+        master,
+        cluster: Some(cluster),
+        listen: args.listen,
+        metrics_listen: args.metrics_listen,
+        names,
+        log_directory: Some(directory.join("log")),
+        log_origin: None,
+        witnesses: Vec::new(),
+        limits: Limits::default(),
+        entropy: None,
+    })
+    .await?;
+    announce(&node, directory, &identity)?;
+    super::interrupted().await?;
+    eprintln!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
+/// Says that everything is ready, and how to use it.
+fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()> {
+    let address = match node.address {
+        bound if bound.ip().is_unspecified() => format!("localhost:{}", bound.port()),
+        bound => bound.to_string(),
+    };
+    let authority = &node.app.ceremonies.issuer.tls_ca_certificates()[0];
+    let pin = join_credential::pin::ca_pin(authority)?;
+    let exports =
+        format!("export JOINCTL_ADDR={address}\nexport JOINCTL_IDENTITY={}\n", quote(&identity.display().to_string()));
+    write_private(&directory.join("env"), &exports)?;
+    println!("ready {address} ca-pin={pin}");
+    print!("{exports}");
+    eprintln!("metrics on http://{}/metrics; stop with Ctrl-C", node.metrics_address);
+    Ok(())
+}
+
+/// Makes the directory, in its absolute form: what is written into it must hold from anywhere.
+fn prepare(directory: &Path) -> anyhow::Result<PathBuf> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .with_context(|| format!("the data directory {} can't be made", directory.display()))?;
+    directory.canonicalize().with_context(|| format!("the data directory {} can't be used", directory.display()))
+}
+
+fn superuser(socket: &Path, port: u16) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass().socket(socket).port(port).username("postgres").database("postgres")
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("{} can't be written", path.display()))
+}
+
+/// Quotes for a shell, when needed.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}

@@ -1,0 +1,49 @@
+//! `joind rebuild`: what follows from the events is made again from them, or compared.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use join_ledger::{Progress, Stage};
+
+use super::Place;
+
+/// Exit status when something differs.
+const DIFFERS: u8 = 3;
+
+pub(super) async fn run(place: &Place, check: bool) -> anyhow::Result<u8> {
+    let bar = ProgressBar::no_length().with_style(
+        ProgressStyle::with_template("{msg} [{bar:40}] {human_pos}/{human_len} entries, {per_sec}, {eta} left")?
+            .progress_chars("=> "),
+    );
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.set_message(if check { "comparing" } else { "rebuilding" });
+    let progress = |progress: Progress| {
+        bar.set_message(match progress.stage {
+            Stage::Guard => "states",
+            Stage::Views => "views",
+        });
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    };
+    let ledger = place.ledger().await?.0;
+    if !check {
+        ledger.rebuild(progress).await?;
+        bar.finish_and_clear();
+        println!("rebuilt");
+        return Ok(0);
+    }
+    let comparison = ledger.check(progress).await?;
+    bar.finish_and_clear();
+    for difference in &comparison.differences {
+        println!("{}: {}: {}", difference.table, difference.row, difference.what);
+    }
+    let told = comparison.differences.len();
+    println!(
+        "{} streams compared with {} entries: {} differences{}",
+        comparison.streams,
+        comparison.entries,
+        comparison.count,
+        if u64::try_from(told).is_ok_and(|told| told < comparison.count) { ", the first are above" } else { "" }
+    );
+    Ok(if comparison.is_equal() { 0 } else { DIFFERS })
+}

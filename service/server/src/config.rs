@@ -1,0 +1,271 @@
+//! The configuration of `joind serve`: one YAML file, overridden by `JOIND_…` variables; unknown keys are refused.
+//!
+//! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use chrono::TimeDelta;
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Yaml},
+};
+use join_credential::MasterKey;
+use join_domain::{decision::join::Policy, id::Name};
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster's name: issuer and audience of every document. It can't be changed after `joind init`.
+    pub cluster_name: Name,
+    /// Where gRPC and HTTP are served, over TLS.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where metrics are served, without TLS.
+    #[serde(default = "default_metrics_listen")]
+    pub metrics_listen: SocketAddr,
+    /// Host names and addresses under which clients reach this node; they stand in the server certificate.
+    pub public_addresses: Vec<String>,
+    /// The database.
+    pub database: Database,
+    /// The key under which the authority's keys are encrypted.
+    #[serde(with = "serde_yaml_ng::with::singleton_map")]
+    pub master_key: MasterKeySource,
+    /// The verifiable log.
+    #[serde(default)]
+    pub log: Log,
+    /// Logs and traces.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// Limits.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The database.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// URL with the service role, which may not change history.
+    pub service_url: String,
+    /// URL with the owner role; for `joind init`, `migrate` and `rebuild` only.
+    #[serde(default)]
+    pub owner_url: Option<String>,
+    /// Connections of this node.
+    #[serde(default = "default_connections")]
+    pub max_connections: u32,
+    /// Writers that group joins into one append each.
+    #[serde(default = "default_writers")]
+    pub writers: usize,
+}
+
+/// Where the master key comes from.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum MasterKeySource {
+    /// A file with 32 bytes in hex or base64, readable by the service only.
+    File(PathBuf),
+    /// An environment variable with the same.
+    Env(String),
+}
+
+/// The verifiable log.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Where tiles and checkpoints are written; none: this node serves no log files.
+    pub directory: Option<PathBuf>,
+    /// Name of the log in checkpoints; by default `<cluster>/log`. A restored or forked database needs another.
+    pub origin: Option<String>,
+    /// Witnesses that are asked to cosign each checkpoint.
+    pub witnesses: Vec<Witness>,
+}
+
+/// A witness of the log (c2sp.org/tlog-witness).
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// Its verifier key, `name+id+base64`.
+    pub key: String,
+    /// Its submission prefix, such as `https://witness.example.com`.
+    pub url: String,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// OTLP collector (gRPC), such as `http://127.0.0.1:4317`; none: no traces are sent.
+    pub otlp_endpoint: Option<String>,
+    /// `json` or `text`.
+    pub log_format: LogFormat,
+    /// A level, or directives as `RUST_LOG` has them.
+    pub log_level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Limits on credentials and on what strangers may do.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Life of certificates when the client does not ask.
+    #[serde(with = "human_duration")]
+    pub certificate_ttl_default: Duration,
+    /// The longest life a client gets.
+    #[serde(with = "human_duration")]
+    pub certificate_ttl_max: Duration,
+    /// Failed joins without proof from one address, each minute, before they are answered RATE_LIMITED.
+    pub failures_per_address: u32,
+    /// The same from one address on one token.
+    pub failures_per_token_and_address: u32,
+    /// Refused joins with proof from one address on one token, each minute, that are recorded one by one.
+    pub refusals_per_token_and_address: u32,
+    /// Open connections.
+    pub connections: usize,
+    /// Streams open at once on one connection.
+    pub streams_per_connection: u32,
+}
+
+fn default_listen() -> SocketAddr {
+    ([0, 0, 0, 0], 3025).into()
+}
+
+fn default_metrics_listen() -> SocketAddr {
+    ([127, 0, 0, 1], 3026).into()
+}
+
+fn default_connections() -> u32 {
+    10
+}
+
+fn default_writers() -> usize {
+    1
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, log_format: LogFormat::Json, log_level: "info".to_owned() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            certificate_ttl_default: Duration::from_secs(60 * 60),
+            certificate_ttl_max: Duration::from_secs(24 * 60 * 60),
+            failures_per_address: 120,
+            failures_per_token_and_address: 30,
+            refusals_per_token_and_address: 600,
+            connections: 10_000,
+            streams_per_connection: 128,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, missing or wrong.
+    pub fn read(path: &std::path::Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration {} can't be read", path.display()))?;
+        let config: Self = Figment::from(Yaml::string(&text))
+            .merge(Env::prefixed("JOIND_").split("__").ignore(&["master_key"]))
+            .extract()
+            .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.to_string().replace("default.", "")))?;
+        config.check().with_context(|| format!("{} is not usable", path.display()))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.public_addresses.is_empty() {
+            bail!("public_addresses is empty: name the hosts under which clients reach this node");
+        }
+        if self.database.max_connections < 4 {
+            bail!("database.max_connections is below 4: writers, readers and the sequencer need one each");
+        }
+        if !(1..=8).contains(&self.database.writers) {
+            bail!("database.writers must be 1 to 8");
+        }
+        let Limits { certificate_ttl_default: default, certificate_ttl_max: max, .. } = self.limits;
+        if default < Duration::from_secs(10) || default > max {
+            bail!("limits.certificate_ttl_default must be from 10s to limits.certificate_ttl_max");
+        }
+        Ok(())
+    }
+
+    /// The master key.
+    ///
+    /// # Errors
+    /// Names the file or variable that is missing or malformed.
+    pub fn master_key(&self) -> anyhow::Result<MasterKey> {
+        Ok(match &self.master_key {
+            MasterKeySource::File(path) => MasterKey::read(path)?,
+            MasterKeySource::Env(name) => MasterKey::from_env(name)?,
+        })
+    }
+
+    /// The effective values as YAML, passwords masked.
+    ///
+    /// # Errors
+    /// When a value has no YAML form; none of ours has.
+    pub fn to_masked_yaml(&self) -> anyhow::Result<String> {
+        let mut shown = self.clone();
+        shown.database.service_url = mask_password(&shown.database.service_url);
+        shown.database.owner_url = shown.database.owner_url.as_deref().map(mask_password);
+        Ok(serde_yaml_ng::to_string(&shown)?)
+    }
+}
+
+impl Limits {
+    /// Lives of certificates.
+    pub fn policy(&self) -> Policy {
+        let delta = |duration: Duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::hours(1));
+        Policy {
+            default_life: delta(self.certificate_ttl_default),
+            max_life: delta(self.certificate_ttl_max),
+            ..Policy::default()
+        }
+    }
+}
+
+/// `postgres://user:***@host/db` of a URL with a password.
+fn mask_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
+    match rest.rsplit_once('@') {
+        Some((login, host)) => {
+            let user = login.split_once(':').map_or(login, |(user, _)| user);
+            let password = if login.contains(':') { ":***" } else { "" };
+            format!("{scheme}://{user}{password}@{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+mod human_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text)
+            .map_err(|error| D::Error::custom(format!("`{text}` is not a duration such as 90s or 1h: {error}")))
+    }
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*duration))
+    }
+}

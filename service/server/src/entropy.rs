@@ -1,0 +1,40 @@
+//! Randomness: the only place of the service that asks for it.
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use uuid::Uuid;
+
+/// Where random values come from.
+pub trait Entropy: Send + Sync + 'static {
+    /// Fills `bytes` with values that nobody can guess.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// The operating system's generator.
+#[derive(Debug, Default)]
+pub struct SystemEntropy(SystemRandom);
+
+impl Entropy for SystemEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        // Without randomness nothing here is safe: stopping is the only right answer.
+        self.0.fill(bytes).expect("the operating system gives random bytes");
+    }
+}
+
+impl dyn Entropy {
+    /// `N` random bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// A random UUID (version 4).
+    pub fn uuid(&self) -> Uuid {
+        uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
+    }
+
+    /// A registration secret: 256 bits in hex.
+    pub fn secret(&self) -> String {
+        hex::encode(self.bytes::<32>())
+    }
+}

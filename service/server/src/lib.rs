@@ -1,0 +1,17 @@
+//! The join authority's service. The flow reads off the modules: request → ceremony → decision (in `join-domain`) →
+//! ledger (in `join-ledger`) → credential (in `join-credential`).
+
+pub mod app;
+pub mod ceremony;
+pub mod cluster;
+pub mod commands;
+pub mod config;
+pub mod entropy;
+pub mod listen;
+pub mod logbook;
+pub mod request;
+pub mod revocation;
+pub mod service;
+pub mod telemetry;
+pub mod tls;
+pub mod witness;

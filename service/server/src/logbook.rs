@@ -1,0 +1,185 @@
+//! Writes the verifiable log's files on this node, and signs checkpoints when nothing contradicts them.
+//!
+//! Every node with a log directory integrates the log for itself; whoever is first signs, which the database records
+//! before anybody sees the signature. The others publish what was signed.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use join_ledger::{Ledger, LogHead};
+use join_log::{
+    Checkpoint, LogDirectory, NoteSigner, SignedNote,
+    rollback::{self, Decision, Evidence},
+    root_at,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{telemetry::METRICS, witness::Witness};
+
+/// How often the log is brought forward and, when it grew, signed.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long to wait after a failure or a refusal to sign.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// Entries that are integrated at once.
+const STEP: u32 = 2000;
+/// How often a checkpoint is published again with fresh cosignatures, when the log does not grow.
+const REPUBLISH: Duration = Duration::from_secs(10 * 60);
+/// The alarm of a log that may not be signed.
+const ROLLBACK: &str = "log_rollback";
+
+/// The log's files on this node.
+pub struct Logbook {
+    ledger: Ledger,
+    directory: LogDirectory,
+    signers: Arc<[NoteSigner]>,
+    origin: String,
+    witnesses: Vec<Witness>,
+    published_at: Option<Instant>,
+}
+
+impl Logbook {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// When it can't be written, is damaged, or in use by another process.
+    pub fn open(
+        ledger: Ledger,
+        directory: PathBuf,
+        signer: NoteSigner,
+        origin: String,
+        witnesses: Vec<Witness>,
+    ) -> anyhow::Result<Self> {
+        let opened = LogDirectory::open(&directory)
+            .with_context(|| format!("the log's directory {} is not usable", directory.display()))?;
+        Ok(Self { ledger, directory: opened, signers: Arc::new([signer]), origin, witnesses, published_at: None })
+    }
+
+    /// Keeps the files up with the log until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut pause = Duration::ZERO;
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            self = match self.advance().await {
+                (book, Ok(())) => {
+                    pause = PERIOD;
+                    book
+                }
+                (book, Err(error)) => {
+                    tracing::warn!("the log's files could not be brought forward: {error:#}");
+                    pause = AFTER_FAILURE;
+                    book
+                }
+            };
+        }
+    }
+
+    async fn advance(mut self) -> (Self, anyhow::Result<()>) {
+        loop {
+            let page = match self.ledger.log(self.directory.size(), STEP).await {
+                Ok(page) => page,
+                Err(error) => return (self, Err(error.into())),
+            };
+            if page.entries.is_empty() {
+                break;
+            }
+            // Files are written and synced where that may take its time.
+            let integrated = tokio::task::spawn_blocking(move || {
+                let entries = page.entries.iter().map(|entry| entry.envelope.as_bytes());
+                let done = self.directory.integrate(entries).map(drop);
+                (self, done)
+            });
+            match integrated.await {
+                Ok((book, Ok(()))) => self = book,
+                Ok((book, Err(error))) => return (book, Err(error.into())),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        }
+        let signed = self.sign().await;
+        (self, signed)
+    }
+
+    async fn sign(&mut self) -> anyhow::Result<()> {
+        let size = self.directory.size();
+        self.ledger.record_integrated(size).await?;
+        let head = self.ledger.log_head().await?;
+        let ended = self.ledger.ended_origins().await?.contains(&self.origin);
+        let recorded = match &head.checkpoint {
+            None => None,
+            Some(text) => Some(text.parse::<SignedNote>().context("the recorded checkpoint does not read")?),
+        };
+        let recorded_checkpoint = recorded.as_ref().map(SignedNote::checkpoint).transpose()?;
+        let known = recorded_checkpoint.as_ref().map_or(0, |newest| newest.size).max(self.witnessed());
+        if known > size && self.is_behind().await? {
+            // Another node is ahead of this one; its checkpoint is published once its entries are here.
+            return Ok(());
+        }
+        let evidence = Evidence {
+            origin: &self.origin,
+            integrated: size,
+            on_disk: self.directory.published(),
+            recorded: recorded_checkpoint.as_ref(),
+            witnessed: Some(self.witnessed()),
+            ended,
+        };
+        let reader = self.directory.reader();
+        let tree = self.directory.tree();
+        let decision = rollback::decide(&evidence, |at| if at == size { Ok(tree.root()) } else { root_at(reader, at) })
+            .context("the log's own files do not read")?;
+        if let Decision::Refuse(why) = decision {
+            METRICS.alarm(ROLLBACK, true);
+            bail!("no checkpoint is signed: {why}");
+        }
+        METRICS.alarm(ROLLBACK, false);
+        let note = match recorded {
+            Some(note) if head.signed >= size => note,
+            _ => match self.sign_new(&head, size).await? {
+                Some(note) => note,
+                None => return Ok(()),
+            },
+        };
+        let shown = self.directory.published().map(|published| published.size);
+        let grew = shown != Some(note.checkpoint()?.size);
+        if grew || self.published_at.is_none_or(|last| last.elapsed() >= REPUBLISH) {
+            let note = self.cosigned(note).await;
+            if self.witnessed() > size {
+                // It is not shown to anybody else. The next look at the past says what this means.
+                return Ok(());
+            }
+            self.directory.publish(&note)?;
+            self.published_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// The checkpoint with the cosignatures of the witnesses that answer in time. One that is silent holds nothing up.
+    async fn cosigned(&mut self, mut note: SignedNote) -> SignedNote {
+        let reader = self.directory.reader();
+        let asked = self.witnesses.iter_mut().map(|witness| witness.cosign(reader, &note));
+        let answers = futures::future::join_all(asked).await;
+        for line in answers.into_iter().flatten() {
+            note.add(line);
+        }
+        METRICS.position("witnessed", self.witnesses.iter().map(Witness::has_seen).min().unwrap_or_default());
+        note
+    }
+
+    /// Signs the tree as it is, and releases the signature only once it is recorded.
+    async fn sign_new(&self, head: &LogHead, size: u64) -> anyhow::Result<Option<SignedNote>> {
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size, root: self.directory.tree().root() };
+        let note = SignedNote::sign(&checkpoint, &self.signers);
+        let recorded = self.ledger.record_signed(head, size, &note.to_string()).await?;
+        Ok(recorded.then_some(note))
+    }
+
+    /// The largest size that any witness is known to have cosigned.
+    fn witnessed(&self) -> u64 {
+        self.witnesses.iter().map(Witness::has_seen).max().unwrap_or_default()
+    }
+
+    async fn is_behind(&self) -> anyhow::Result<bool> {
+        Ok(self.ledger.settled().await? > self.directory.size())
+    }
+}

@@ -1,0 +1,60 @@
+//! The edge: parse, call one ceremony, render. HTTP is the twin of gRPC, made from the same descriptors.
+
+pub mod caller;
+pub mod grpc;
+pub mod instance;
+pub mod observe;
+pub mod problem;
+pub mod public;
+pub mod resource;
+pub mod why;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use join_proto::{
+    DESCRIPTOR_SET, DESCRIPTORS,
+    teleport::join_service_server::JoinServiceServer,
+    v1::{
+        ceremony_server::CeremonyServer, cluster_server::ClusterServer, ledger_server::LedgerServer,
+        resources_server::ResourcesServer,
+    },
+};
+
+use crate::app::App;
+
+/// The largest message of a join, in bytes.
+const JOIN_MESSAGE: usize = 64 * 1024;
+/// The largest message of administration, in bytes.
+const ADMIN_MESSAGE: usize = 1024 * 1024;
+
+/// Everything that is served on the one port.
+///
+/// # Errors
+/// When a call says nothing of its role or its place in HTTP.
+pub fn router(app: &Arc<App>) -> anyhow::Result<Router> {
+    let share = || Arc::clone(app);
+    let mut grpc = tonic::service::Routes::builder();
+    grpc.add_service(JoinServiceServer::new(grpc::join::Joining(share())).max_decoding_message_size(JOIN_MESSAGE));
+    grpc.add_service(CeremonyServer::new(grpc::ceremony::Ceremonies(share())).max_decoding_message_size(JOIN_MESSAGE));
+    grpc.add_service(
+        ResourcesServer::new(grpc::resources::Administration(share())).max_decoding_message_size(ADMIN_MESSAGE),
+    );
+    grpc.add_service(LedgerServer::new(grpc::ledger::History(share())).max_decoding_message_size(ADMIN_MESSAGE));
+    grpc.add_service(ClusterServer::new(grpc::cluster::About(share())).max_decoding_message_size(ADMIN_MESSAGE));
+    grpc.add_service(
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?,
+    );
+    grpc.add_service(grpc::health::service(share()));
+    let grpc = grpc.routes();
+    let json = join_transcode::router(&DESCRIPTORS, grpc.clone(), join_transcode::Limits::default())?;
+    let grpc = grpc.into_axum_router().reset_fallback();
+    Ok(Router::new()
+        .merge(grpc)
+        .merge(public::router(share()))
+        .merge(json)
+        .layer(middleware::from_fn(observe::request)))
+}

@@ -1,0 +1,117 @@
+//! `joinauthority.v1.Ceremony`: joining without a stream. The state between two calls travels sealed.
+
+use std::sync::Arc;
+
+use join_domain::{
+    proof::SubjectKeys,
+    refusal::{Code, Refusal},
+};
+use join_proto::v1::{
+    CeremonyStep, ContinueRequest, JoinResult, OpenRequest, RotationRequest, ceremony_server::Ceremony,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    app::App,
+    ceremony::{
+        join::{Ask, Joined, Step, internal},
+        pending::{Pending, Stage},
+    },
+    request::{problem, resource},
+};
+
+/// What a continuation is sealed for.
+const CONTINUATION: &str = "join-continuation";
+
+/// The service.
+pub struct Ceremonies(pub Arc<App>);
+
+#[tonic::async_trait]
+impl Ceremony for Ceremonies {
+    async fn open(&self, request: Request<OpenRequest>) -> Result<Response<CeremonyStep>, Status> {
+        let opened = async {
+            let peer = self.0.peer(request.extensions())?;
+            let open = request.into_inner();
+            if open.attempt_id.is_empty() {
+                return Err(problem::invalid("attempt_id", "it is required here: 128 random bits in hex"));
+            }
+            let ask = Ask {
+                token: open.token,
+                attempt: open.attempt_id,
+                secret: open.registration_secret,
+                join_state: open.join_state.into_bytes(),
+                subject: SubjectKeys { tls: open.public_tls_key, ssh: open.public_ssh_key },
+                held_keys: open.held_keys.into_iter().map(String::into_bytes).collect(),
+                life: resource::read_life(&open.ttl)?,
+            };
+            self.tell(self.0.ceremonies.open(ask, &peer).await?)
+        };
+        opened.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+    }
+
+    async fn r#continue(&self, request: Request<ContinueRequest>) -> Result<Response<CeremonyStep>, Status> {
+        let continued = async {
+            let peer = self.0.peer(request.extensions())?;
+            let answer = request.into_inner();
+            let pending = self.unseal(&answer.continuation)?;
+            let step = match (answer.solution.as_str(), answer.public_key.as_str()) {
+                ("", "") => return Err(problem::invalid("solution", "give a solution or a public_key")),
+                (solution, "") => self.0.ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
+                ("", key) => self.0.ceremonies.take_key(pending, key.as_bytes(), &peer).await?,
+                _ => return Err(problem::invalid("public_key", "give a solution or a public_key, not both")),
+            };
+            self.tell(step)
+        };
+        continued.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+    }
+}
+
+impl Ceremonies {
+    fn unseal(&self, continuation: &str) -> Result<Pending, Refusal> {
+        let opened: Result<Pending, _> = self.0.ceremonies.keys.sealer().open_token(CONTINUATION, continuation);
+        opened.map_err(|_| {
+            Refusal::new(
+                Code::ChallengeFailed,
+                "the continuation is not one of this cluster's: start the attempt again",
+            )
+        })
+    }
+
+    fn tell(&self, step: Step) -> Result<CeremonyStep, Refusal> {
+        let seal = |pending: &Pending| self.0.ceremonies.keys.sealer().seal_token(CONTINUATION, pending);
+        Ok(match step {
+            Step::KeyRequest(pending) => CeremonyStep {
+                rotation_request: Some(RotationRequest { signature_algorithm_suite: "balanced-v1".to_owned() }),
+                continuation: seal(&pending),
+                ..CeremonyStep::default()
+            },
+            Step::Challenge(pending) => {
+                let (Stage::Challenge(issued) | Stage::RotationChallenge(_, issued)) = &pending.stage else {
+                    return Err(internal("a challenge without a document"));
+                };
+                CeremonyStep {
+                    challenge: issued.document.clone(),
+                    public_key: issued.key.to_authorized_key(),
+                    continuation: seal(&pending),
+                    ..CeremonyStep::default()
+                }
+            }
+            Step::Joined(joined) => CeremonyStep { result: Some(self.result(*joined)?), ..CeremonyStep::default() },
+        })
+    }
+
+    fn result(&self, joined: Joined) -> Result<JoinResult, Refusal> {
+        let issuer = &self.0.ceremonies.issuer;
+        let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
+        let certificate = ssh_key::Certificate::from_bytes(&joined.ssh_certificate).map_err(internal)?;
+        let pem = |der: &[u8]| join_credential::pem("CERTIFICATE", der);
+        Ok(JoinResult {
+            tls_cert: pem(&joined.tls_certificate),
+            tls_ca_certs: issuer.tls_ca_certificates().iter().map(|der| pem(der)).collect(),
+            ssh_cert: certificate.to_openssh().map_err(internal)?,
+            ssh_ca_keys: issuer.ssh_ca_keys().iter().map(ssh).collect::<Result<_, _>>().map_err(internal)?,
+            join_state: joined.join_state,
+            public_key: joined.bound_key.to_authorized_key(),
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! `joinauthority.v1.Cluster`: who the authority is, how it is, what is locked.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt as _, stream};
+use join_credential::Role;
+use join_domain::refusal::Refusal;
+use join_proto::v1::{self, cluster_server::Cluster};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    app::App,
+    ceremony::{Answer as _, join::internal},
+    request::{problem, resource},
+    telemetry::METRICS,
+};
+
+/// How often the locks in force are compared with what was told last.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often they are told again when nothing changes, so that a watcher knows that it is alive.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// The service.
+pub struct About(pub Arc<App>);
+
+impl About {
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let checked = self.0.administrator(request.extensions(), Role::Auditor);
+        checked.map(drop).map_err(|refusal| problem::status(&refusal))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for About {
+    async fn get_ca(&self, _: Request<v1::Empty>) -> Result<Response<v1::Ca>, Status> {
+        let told = || -> Result<v1::Ca, Refusal> {
+            let issuer = &self.0.ceremonies.issuer;
+            let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
+            let certificates = issuer.tls_ca_certificates();
+            Ok(v1::Ca {
+                cluster_name: self.0.ceremonies.cluster.to_string(),
+                tls_ca_certs: certificates.iter().map(|der| join_credential::pem("CERTIFICATE", der)).collect(),
+                ssh_ca_keys: issuer.ssh_ca_keys().iter().map(ssh).collect::<Result<_, _>>().map_err(internal)?,
+                pins: certificates
+                    .iter()
+                    .map(|der| join_credential::pin::ca_pin(der))
+                    .collect::<Result<_, _>>()
+                    .map_err(internal)?,
+                log_key: self.0.log_key.clone(),
+            })
+        };
+        told().map(Response::new).map_err(|refusal| problem::status(&refusal))
+    }
+
+    async fn get_status(&self, request: Request<v1::Empty>) -> Result<Response<v1::Status>, Status> {
+        self.check(&request)?;
+        let told = async {
+            let ledger = &self.0.ceremonies.ledger;
+            let now = ledger.now();
+            let positions = ledger.positions().await.answer()?;
+            let (bots, tokens, locks) = ledger.live_counts().await.answer()?;
+            Ok(v1::Status {
+                cluster_name: self.0.ceremonies.cluster.to_string(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                bots,
+                tokens,
+                instances_live: ledger.live_instances(now).await.answer()?,
+                locks,
+                exemptions_open: ledger.open_exemptions(now).await.answer()?,
+                log_next_index: positions.next_index,
+                log_integrated: positions.integrated,
+                log_signed: positions.signed,
+                view_index: positions.views,
+                unsequenced: positions.unsequenced,
+                database_time: Some(resource::to_wire_time(now)),
+                alarms: METRICS.standing_alarms(),
+            })
+        };
+        told.await.map(Response::new).map_err(|refusal: Refusal| problem::status(&refusal))
+    }
+
+    type WatchLocksStream = Pin<Box<dyn Stream<Item = Result<v1::LockList, Status>> + Send>>;
+
+    async fn watch_locks(&self, request: Request<v1::Empty>) -> Result<Response<Self::WatchLocksStream>, Status> {
+        self.check(&request)?;
+        let app = Arc::clone(&self.0);
+        let told = stream::unfold(Some((app, None::<Vec<v1::Lock>>)), async |watching| {
+            let (app, last) = watching?;
+            let mut waited = Duration::ZERO;
+            loop {
+                let ledger = &app.ceremonies.ledger;
+                let locks = match ledger.locks_in_force(ledger.now()).await.answer() {
+                    Ok(locks) => locks,
+                    Err(refusal) => return Some((Err(problem::status(&refusal)), None)),
+                };
+                let locks: Vec<v1::Lock> = locks.iter().map(|lock| resource::write_lock(lock, 1)).collect();
+                if last.as_ref() != Some(&locks) || waited >= REPEAT {
+                    let list = v1::LockList { locks: locks.clone(), next_cursor: String::new() };
+                    return Some((Ok(list), Some((app, Some(locks)))));
+                }
+                tokio::select! {
+                    () = app.stopping.cancelled() => return None,
+                    () = tokio::time::sleep(LOOK) => waited += LOOK,
+                }
+            }
+        });
+        Ok(Response::new(told.boxed()))
+    }
+
+    async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
+        self.check(&request)?;
+        // It folds the whole history: a thread of its own keeps it away from joins.
+        let (ledger, runtime) = (self.0.ceremonies.ledger.clone(), tokio::runtime::Handle::current());
+        let checked = tokio::task::spawn_blocking(move || runtime.block_on(ledger.check(|_| {})));
+        let checked = checked.await.map_err(|error| problem::status(&internal(error)))?;
+        let report = checked.answer().map_err(|refusal| problem::status(&refusal))?;
+        Ok(Response::new(v1::ViewsReport {
+            streams_checked: report.streams,
+            differences: report
+                .differences
+                .iter()
+                .map(|difference| format!("{}: {}: {}", difference.table, difference.row, difference.what))
+                .collect(),
+        }))
+    }
+}

@@ -1,0 +1,331 @@
+//! `teleport.join.v1.JoinService`: one stream is one join.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use futures::{Stream, StreamExt as _, stream};
+use join_domain::{
+    proof::{CHALLENGE_LIFE, SubjectKeys},
+    refusal::{Code, Refusal},
+};
+use join_proto::teleport::{
+    self as wire, challenge, challenge_solution, client_params, join_request, join_response,
+    join_service_server::JoinService, result,
+};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
+
+use crate::{
+    app::App,
+    ceremony::{
+        join::{Ask, Joined, Step},
+        pending::{Pending, Stage},
+    },
+    request::{caller::Peer, observe, problem},
+    telemetry,
+};
+
+/// What `ServerInit` and rotation requests say of algorithms.
+const ALGORITHM_SUITE: &str = "balanced-v1";
+const JOIN_METHOD: &str = "bound_keypair";
+/// How the stream is called in log and metrics.
+pub const JOIN_ROUTE: &str = "/teleport.join.v1.JoinService/Join";
+
+/// The joining service.
+pub struct Joining(pub Arc<App>);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<wire::JoinResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl JoinService for Joining {
+    type JoinStream = Answers;
+
+    async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Answers>, Status> {
+        let peer = self.0.peer(request.extensions()).map_err(|refusal| problem::status(&refusal))?;
+        let conversation = Box::new(Conversation {
+            app: Arc::clone(&self.0),
+            peer,
+            inbound: request.into_inner(),
+            awaiting: Awaiting::ClientInit,
+            token: None,
+            outcome: "gone",
+            started: Instant::now(),
+            span: tracing::Span::current(),
+        });
+        let answers = stream::unfold(Some(conversation), async |conversation| {
+            let mut conversation = conversation?;
+            let (request, span) = (conversation.peer.ids.request.clone(), conversation.span.clone());
+            match telemetry::with_request(request, conversation.next()).instrument(span).await {
+                Ok(Some(answer)) => Some((Ok(answer), Some(conversation))),
+                Ok(None) => None,
+                Err(refusal) => {
+                    let refusal = conversation.broken_off(refusal).await;
+                    conversation.outcome = refusal.code.as_str();
+                    Some((Err(problem::status(&refusal)), None))
+                }
+            }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+}
+
+/// What the client must send next.
+enum Awaiting {
+    ClientInit,
+    BoundKeypairInit { token: String },
+    Answer(Box<Pending>),
+    Nothing,
+}
+
+struct Conversation {
+    app: Arc<App>,
+    peer: Peer,
+    inbound: Streaming<wire::JoinRequest>,
+    awaiting: Awaiting,
+    /// The token's name, once the client has said it.
+    token: Option<String>,
+    /// How the join ended, for the request log.
+    outcome: &'static str,
+    started: Instant,
+    span: tracing::Span,
+}
+
+impl Conversation {
+    /// Takes the next message and answers it; none when the join is over.
+    async fn next(&mut self) -> Result<Option<wire::JoinResponse>, Refusal> {
+        if matches!(self.awaiting, Awaiting::Nothing) {
+            return Ok(None);
+        }
+        let payload = self.receive().await?;
+        match (std::mem::replace(&mut self.awaiting, Awaiting::Nothing), payload) {
+            (_, None) => self.gone(),
+            (awaiting, Some(join_request::Payload::GivingUp(giving_up))) => {
+                tracing::info!("the client gives up: {:?} {}", giving_up.reason(), giving_up.msg.escape_debug());
+                match awaiting {
+                    Awaiting::Answer(pending) if pending.is_proven() => {
+                        let refusal = pending.unanswered("the client gave up");
+                        self.awaiting = Awaiting::Answer(pending);
+                        Err(refusal)
+                    }
+                    awaiting => {
+                        self.awaiting = awaiting;
+                        self.gone()
+                    }
+                }
+            }
+            (Awaiting::ClientInit, Some(join_request::Payload::ClientInit(init))) => {
+                let token = check_init(init)?;
+                self.token = Some(token.chars().take(63).collect());
+                self.awaiting = Awaiting::BoundKeypairInit { token };
+                Ok(Some(answer(join_response::Payload::Init(wire::ServerInit {
+                    join_method: JOIN_METHOD.to_owned(),
+                    signature_algorithm_suite: ALGORITHM_SUITE.to_owned(),
+                }))))
+            }
+            (Awaiting::BoundKeypairInit { token }, Some(join_request::Payload::BoundKeypairInit(init))) => {
+                let ask = self.ask(token, init)?;
+                // On the heap, here and below: a stream moves its future at each step, and these are large.
+                let step = Box::pin(self.app.ceremonies.open(ask, &self.peer)).await?;
+                self.tell(step).map(Some)
+            }
+            (
+                Awaiting::Answer(pending),
+                Some(join_request::Payload::Solution(wire::ChallengeSolution { payload: Some(solution) })),
+            ) => {
+                let step = match solution {
+                    challenge_solution::Payload::BoundKeypairChallengeSolution(solution) => {
+                        let taken = self.app.ceremonies.take_solution(*pending, &solution.solution, &self.peer);
+                        Box::pin(taken).await?
+                    }
+                    challenge_solution::Payload::BoundKeypairRotationResponse(response) => {
+                        Box::pin(self.app.ceremonies.take_key(*pending, &response.public_key, &self.peer)).await?
+                    }
+                };
+                self.tell(step).map(Some)
+            }
+            (awaiting, Some(other)) => {
+                self.awaiting = awaiting;
+                Err(unexpected(&self.awaiting, &other))
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<join_request::Payload>, Refusal> {
+        let patience = Duration::from_secs(CHALLENGE_LIFE.unsigned_abs());
+        match tokio::time::timeout(patience, self.inbound.message()).await {
+            Err(_) => {
+                Err(Refusal::new(Code::ChallengeFailed, "the stream was silent for longer than a challenge lives"))
+            }
+            // The connection broke: there is nobody to answer.
+            Ok(Err(status)) if status.code() != tonic::Code::OutOfRange && status.code() != tonic::Code::Internal => {
+                self.record_gone();
+                Ok(None)
+            }
+            Ok(Err(status)) => Err(problem::invalid("message", format!("it does not read: {}", status.message()))),
+            Ok(Ok(None)) => {
+                self.record_gone();
+                Ok(None)
+            }
+            Ok(Ok(Some(request))) => match request.payload {
+                Some(payload) => Ok(Some(payload)),
+                None => Err(problem::invalid("payload", "the message is empty")),
+            },
+        }
+    }
+
+    /// What had been proven is recorded with the refusal that ends the join.
+    async fn broken_off(&mut self, refusal: Refusal) -> Refusal {
+        match std::mem::replace(&mut self.awaiting, Awaiting::Nothing) {
+            Awaiting::Answer(pending) => self.app.ceremonies.failed(&pending, refusal, &self.peer).await,
+            _ => refusal,
+        }
+    }
+
+    fn gone(&mut self) -> Result<Option<wire::JoinResponse>, Refusal> {
+        self.record_gone();
+        Ok(None)
+    }
+
+    /// What a client leaves behind that went away is dealt with when nobody waits for it.
+    fn record_gone(&mut self) {
+        if let Awaiting::Answer(pending) = std::mem::replace(&mut self.awaiting, Awaiting::Nothing) {
+            let (app, peer) = (Arc::clone(&self.app), self.peer.clone());
+            self.app.background.spawn(async move { app.ceremonies.abandoned(*pending, &peer).await });
+        }
+    }
+
+    fn ask(&self, token: String, init: wire::BoundKeypairInit) -> Result<Ask, Refusal> {
+        let params = match init.client_params.and_then(|params| params.payload) {
+            Some(client_params::Payload::BotParams(params)) => params,
+            Some(client_params::Payload::HostParams(_)) => {
+                return Err(Refusal::new(Code::Unimplemented, "host certificates are not served: ask as a bot"));
+            }
+            None => return Err(problem::invalid("bound_keypair_init.client_params.bot_params", "it is missing")),
+        };
+        let keys = params.public_keys.unwrap_or_default();
+        let life = match params.expires {
+            None => None,
+            Some(end) => {
+                let end = crate::request::resource::from_wire_time("bot_params.expires", &end)?;
+                Some((end - self.app.ceremonies.ledger.now()).max(TimeDelta::zero()))
+            }
+        };
+        Ok(Ask {
+            token,
+            attempt: init.attempt_id,
+            secret: init.initial_join_secret,
+            join_state: init.previous_join_state,
+            subject: SubjectKeys { tls: keys.public_tls_key, ssh: keys.public_ssh_key },
+            held_keys: init.held_keys,
+            life,
+        })
+    }
+
+    fn tell(&mut self, step: Step) -> Result<wire::JoinResponse, Refusal> {
+        Ok(match step {
+            Step::KeyRequest(pending) => {
+                self.awaiting = Awaiting::Answer(pending);
+                challenge(challenge::Payload::BoundKeypairRotationRequest(wire::BoundKeypairRotationRequest {
+                    signature_algorithm_suite: ALGORITHM_SUITE.to_owned(),
+                }))
+            }
+            Step::Challenge(pending) => {
+                let (Stage::Challenge(issued) | Stage::RotationChallenge(_, issued)) = &pending.stage else {
+                    return Err(crate::ceremony::join::internal("a challenge without a document"));
+                };
+                let message = wire::BoundKeypairChallenge {
+                    public_key: issued.key.to_authorized_key().into_bytes(),
+                    challenge: issued.document.clone(),
+                };
+                self.awaiting = Awaiting::Answer(pending);
+                challenge(challenge::Payload::BoundKeypairChallenge(message))
+            }
+            Step::Joined(joined) => {
+                self.outcome = "joined";
+                answer(join_response::Payload::Result(self.result(*joined)))
+            }
+        })
+    }
+
+    fn result(&self, joined: Joined) -> wire::Result {
+        let issuer = &self.app.ceremonies.issuer;
+        let certificates = wire::Certificates {
+            tls_cert: joined.tls_certificate,
+            tls_ca_certs: issuer.tls_ca_certificates().iter().map(|certificate| certificate.to_vec()).collect(),
+            ssh_cert: joined.ssh_certificate,
+            ssh_ca_keys: issuer.ssh_ca_keys().to_vec(),
+        };
+        wire::Result {
+            payload: Some(result::Payload::BotResult(wire::BotResult {
+                certificates: Some(certificates),
+                bound_keypair_result: Some(wire::BoundKeypairResult {
+                    join_state: joined.join_state.into_bytes(),
+                    public_key: joined.bound_key.to_authorized_key().into_bytes(),
+                }),
+            })),
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.record_gone();
+        let token = self.token.as_deref().unwrap_or("-");
+        observe::ended(&self.span, JOIN_ROUTE, self.outcome, &self.peer, token, self.started);
+    }
+}
+
+fn check_init(init: wire::ClientInit) -> Result<String, Refusal> {
+    if let Some(method) = init.join_method.as_deref().filter(|method| !method.is_empty() && *method != JOIN_METHOD) {
+        return Err(Refusal::new(
+            Code::Unimplemented,
+            format!("join method `{}` is not served: use {JOIN_METHOD}", method.escape_debug()),
+        ));
+    }
+    if init.system_role != "Bot" {
+        return Err(Refusal::access_denied());
+    }
+    Ok(init.token_name)
+}
+
+fn unexpected(awaiting: &Awaiting, got: &join_request::Payload) -> Refusal {
+    use join_request::Payload as P;
+    let got = match got {
+        P::TokenInit(_) => return unserved("token_init"),
+        P::IamInit(_) => return unserved("iam_init"),
+        P::Ec2Init(_) => return unserved("ec2_init"),
+        P::OracleInit(_) => return unserved("oracle_init"),
+        P::Solution(solution) if solution.payload.is_none() => {
+            return problem::invalid("solution", "it is empty, or of another join method");
+        }
+        P::ClientInit(_) => "client_init",
+        P::BoundKeypairInit(_) => "bound_keypair_init",
+        P::Solution(_) => "solution",
+        P::GivingUp(_) => "giving_up",
+    };
+    let expected = match awaiting {
+        Awaiting::ClientInit => "client_init",
+        Awaiting::BoundKeypairInit { .. } => "bound_keypair_init",
+        Awaiting::Answer(_) | Awaiting::Nothing => "solution",
+    };
+    problem::invalid("payload", format!("{got} came where {expected} is expected"))
+}
+
+fn unserved(method: &str) -> Refusal {
+    Refusal::new(
+        Code::Unimplemented,
+        format!("{method} belongs to a join method that is not served: use {JOIN_METHOD}"),
+    )
+}
+
+fn answer(payload: join_response::Payload) -> wire::JoinResponse {
+    wire::JoinResponse { payload: Some(payload) }
+}
+
+fn challenge(payload: challenge::Payload) -> wire::JoinResponse {
+    answer(join_response::Payload::Challenge(wire::Challenge { payload: Some(payload) }))
+}

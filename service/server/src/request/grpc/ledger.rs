@@ -1,0 +1,255 @@
+//! `joinauthority.v1.Ledger`: the history, for those who check it.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt as _, stream};
+use join_credential::Role;
+use join_domain::{
+    envelope::{Entry, StreamId, StreamKind},
+    id::Name,
+    refusal::{Code, Refusal},
+    state::State,
+};
+use join_ledger::{HistoryFilter, Indexed, LedgerError};
+use join_proto::v1::{self, ledger_server::Ledger};
+use prost_types::{Struct, Value as WireValue, value::Kind};
+use serde_json::Value;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    app::App,
+    ceremony::{Answer as _, join::internal},
+    request::{problem, problem::invalid, resource, why},
+};
+
+/// Entries of a page when nobody says.
+const PAGE: u32 = 200;
+/// Entries of one chunk of an export.
+const CHUNK: u32 = 1000;
+/// How often a follower looks for what is new.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The service.
+pub struct History(pub Arc<App>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+struct Search {
+    filter: HistoryFilter,
+    from: u64,
+    limit: u32,
+}
+
+impl Search {
+    fn read(request: &v1::ListEventsRequest) -> Result<Self, Refusal> {
+        let named = |field: &str, text: &str| match text {
+            "" => Ok(None),
+            name => name.parse::<Name>().map(Some).map_err(|error| invalid(field, error)),
+        };
+        let time = |field: &str, time: Option<&prost_types::Timestamp>| {
+            time.map(|time| resource::from_wire_time(field, time)).transpose()
+        };
+        let filter = HistoryFilter {
+            token: named("token", &request.token)?,
+            bot: named("bot", &request.bot)?,
+            since: time("since", request.since.as_ref())?,
+            until: time("until", request.until.as_ref())?,
+            kinds: request.kinds.clone(),
+            ..HistoryFilter::default()
+        };
+        let from = match request.cursor.as_str() {
+            "" => 0,
+            cursor => cursor.parse().map_err(|_| invalid("cursor", "not one that a page ended with"))?,
+        };
+        let limit = if request.page_size == 0 { PAGE } else { request.page_size.min(1000) };
+        Ok(Self { filter, from, limit })
+    }
+}
+
+impl History {
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
+        self.0.administrator(request.extensions(), Role::Auditor).map(drop)
+    }
+}
+
+#[tonic::async_trait]
+impl Ledger for History {
+    async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Result<Response<v1::EventList>, Status> {
+        let listed = async {
+            self.check(&request)?;
+            let search = Search::read(request.get_ref())?;
+            events_of(&self.0, &search).await.map(|(list, _)| list)
+        };
+        listed.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+    }
+
+    type FollowEventsStream = Answers<v1::EventList>;
+
+    async fn follow_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<Self::FollowEventsStream>, Status> {
+        let search = self.check(&request).and_then(|()| Search::read(request.get_ref()));
+        let search = search.map_err(|refusal| problem::status(&refusal))?;
+        let app = Arc::clone(&self.0);
+        let pages = stream::unfold(Some((app, search)), async |following| {
+            let (app, mut search) = following?;
+            loop {
+                match events_of(&app, &search).await {
+                    Err(refusal) => return Some((Err(problem::status(&refusal)), None)),
+                    Ok((list, next)) if !list.events.is_empty() => {
+                        search.from = next;
+                        return Some((Ok(list), Some((app, search))));
+                    }
+                    Ok((list, next)) => {
+                        search.from = next;
+                        if !list.more {
+                            tokio::select! {
+                                () = app.stopping.cancelled() => return None,
+                                () = tokio::time::sleep(LOOK) => {}
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Response::new(pages.boxed()))
+    }
+
+    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
+        let replayed = async {
+            self.check(&request)?;
+            let replay = request.get_ref();
+            let name: Name = replay.name.parse().map_err(|error| invalid("name", error))?;
+            let at = replay.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
+            let ledger = &self.0.ceremonies.ledger;
+            let streams = ledger.namesakes(StreamKind::Token, &name).await.answer()?;
+            if streams.is_empty() {
+                return Err(Refusal::new(Code::NotFound, format!("there never was a token `{name}`")));
+            }
+            let mut steps = Vec::new();
+            for stream in streams {
+                let mut state: Option<State> = None;
+                let mut each = |entry: Entry| -> Result<(), LedgerError> {
+                    if at.is_some_and(|at| entry.recorded_at > at) {
+                        return Ok(());
+                    }
+                    let (why, entry_time) = (why::explain(state.as_ref(), &entry), entry.decided_at);
+                    let after = State::after(state.take(), &entry)?;
+                    let token = match &after {
+                        State::Token(token) => Some(resource::write_token(token, None, entry_time)),
+                        _ => None,
+                    };
+                    steps.push((entry, why, token));
+                    state = Some(after);
+                    Ok(())
+                };
+                ledger.replay(stream, &mut each).await.answer()?;
+            }
+            let steps = steps.into_iter().map(|(entry, why, state)| {
+                let events = wire_events(&entry, None, &name.to_string(), &[])?;
+                Ok(v1::ReplayStep { events, why, state })
+            });
+            Ok(v1::ReplayResponse { steps: steps.collect::<Result<_, Refusal>>()? })
+        };
+        replayed.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+    }
+
+    type ExportStream = Answers<v1::ExportChunk>;
+
+    async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        self.check(&request).map_err(|refusal| problem::status(&refusal))?;
+        let from = request.get_ref().from_index;
+        // The end is that of the moment when the export began: what comes later is for the next one.
+        let end = self.0.ceremonies.ledger.settled().await.answer().map_err(|refusal| problem::status(&refusal))?;
+        let app = Arc::clone(&self.0);
+        let chunks = stream::unfold(Some((app, from, end)), async |exporting| {
+            let (app, from, end) = exporting?;
+            if from >= end {
+                return Some((Ok(v1::ExportChunk { entries: Vec::new(), end: Some(end) }), None));
+            }
+            match app.ceremonies.ledger.log(from, CHUNK).await.answer() {
+                Err(refusal) => Some((Err(problem::status(&refusal)), None)),
+                Ok(page) => {
+                    let within = page.entries.into_iter().filter(|entry| entry.index < end);
+                    let entries: Vec<_> = within.map(exported).collect();
+                    Some((Ok(v1::ExportChunk { entries, end: None }), Some((app, page.next, end))))
+                }
+            }
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+}
+
+fn exported(entry: Indexed) -> v1::ExportedEntry {
+    v1::ExportedEntry { log_index: entry.index, envelope: entry.envelope }
+}
+
+/// One page of a search, and where to go on.
+async fn events_of(app: &App, search: &Search) -> Result<(v1::EventList, u64), Refusal> {
+    let ledger = &app.ceremonies.ledger;
+    let page = ledger.history(&search.filter, search.from, search.limit).await.answer()?;
+    let streams: Vec<StreamId> = page.entries.iter().map(|(indexed, _)| indexed.stream).collect();
+    let names = ledger.names(&streams).await.answer()?;
+    let mut events = Vec::new();
+    for (indexed, entry) in &page.entries {
+        let name = names.get(&indexed.stream).map_or("", String::as_str);
+        events.extend(wire_events(entry, Some(indexed.index), name, &search.filter.kinds)?);
+    }
+    Ok((v1::EventList { events, cursor: page.next.to_string(), more: !page.is_end() }, page.next))
+}
+
+/// The events of an entry; only those of `kinds`, when some are named.
+fn wire_events(entry: &Entry, index: Option<u64>, token: &str, kinds: &[String]) -> Result<Vec<v1::Event>, Refusal> {
+    let wanted = |kind: &str| {
+        kinds.is_empty()
+            || kinds.iter().any(|wanted| match wanted.strip_suffix('*') {
+                Some(prefix) => kind.starts_with(prefix),
+                None => kind == wanted,
+            })
+    };
+    let mut events = Vec::with_capacity(entry.events.len());
+    for (version, event) in (entry.first_version..).zip(&entry.events) {
+        let (kind, schema) = event.kind();
+        if !wanted(kind) {
+            continue;
+        }
+        let data = serde_json::to_value(event).map_err(internal)?.get_mut("data").map(Value::take);
+        events.push(v1::Event {
+            stream: entry.stream.to_string(),
+            version,
+            kind: kind.to_owned(),
+            schema,
+            decided_at: Some(resource::to_wire_time(entry.decided_at)),
+            recorded_at: Some(resource::to_wire_time(entry.recorded_at)),
+            actor: entry.origin.actor.clone(),
+            remote_addr: entry.origin.address.clone().unwrap_or_default(),
+            attempt: entry.origin.attempt.as_ref().map(|attempt| attempt.0.clone()).unwrap_or_default(),
+            request_id: entry.origin.request.clone().unwrap_or_default(),
+            trace_id: entry.origin.trace.clone().unwrap_or_default(),
+            data: data.and_then(to_struct),
+            log_index: index,
+            token: if entry.stream.kind == StreamKind::Token { token.to_owned() } else { String::new() },
+        });
+    }
+    Ok(events)
+}
+
+fn to_struct(value: Value) -> Option<Struct> {
+    let Value::Object(fields) = value else { return None };
+    Some(Struct { fields: fields.into_iter().map(|(name, value)| (name, to_wire(value))).collect::<BTreeMap<_, _>>() })
+}
+
+fn to_wire(value: Value) -> WireValue {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(value),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(values) => {
+            Kind::ListValue(prost_types::ListValue { values: values.into_iter().map(to_wire).collect() })
+        }
+        object @ Value::Object(_) => Kind::StructValue(to_struct(object).unwrap_or_default()),
+    };
+    WireValue { kind: Some(kind) }
+}

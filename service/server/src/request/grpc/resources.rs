@@ -1,0 +1,456 @@
+//! `joinauthority.v1.Resources`: parse, call one ceremony, render.
+
+use std::sync::Arc;
+
+use join_credential::Role;
+use join_domain::{
+    Timestamp,
+    envelope::StreamKind,
+    id::{GrantId, InstanceId, LockId, Name},
+    refusal::{Code, Refusal},
+    state::{State, TokenState},
+};
+use join_ledger::{Cursor, ListFilter, Stored};
+use join_proto::v1::{self, resources_server::Resources};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    app::App,
+    ceremony::{Answer as _, join::internal},
+    request::{caller::Administrator, instance, problem, problem::invalid, resource},
+};
+
+/// The most resources of one page, and how many when nobody says.
+const PAGE: (u32, u32) = (1000, 500);
+
+/// The service.
+pub struct Administration(pub Arc<App>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Turns what a call answers into what gRPC sends.
+fn reply<T>(answer: Result<T, Refusal>) -> Answer<T> {
+    answer.map(Response::new).map_err(|refusal| problem::status(&refusal))
+}
+
+fn name(text: &str) -> Result<Name, Refusal> {
+    text.parse().map_err(|error| invalid("name", error))
+}
+
+fn lock_id(text: &str) -> Result<LockId, Refusal> {
+    text.parse().map_err(|_| invalid("name", "the name of a lock is a UUID"))
+}
+
+/// A page's cursor: a name and an id.
+fn read_cursor(cursor: &str) -> Result<Option<Cursor>, Refusal> {
+    if cursor.is_empty() {
+        return Ok(None);
+    }
+    let parse = || {
+        let (name, id) = cursor.split_once('/')?;
+        Some(Cursor { name: name.to_owned(), id: id.parse().ok()? })
+    };
+    parse().map(Some).ok_or_else(|| invalid("cursor", "not one that a page ended with"))
+}
+
+/// The name in the path must be that of the resource.
+fn same_name(path: &str, written: &str) -> Result<(), Refusal> {
+    if path.is_empty() || path == written {
+        return Ok(());
+    }
+    Err(invalid("metadata.name", format!("`{written}` is not the `{path}` of the path")))
+}
+
+impl Administration {
+    /// The administrator, if the role is enough.
+    fn admin<T>(&self, request: &Request<T>, needed: Role) -> Result<Administrator, Refusal> {
+        self.0.administrator(request.extensions(), needed)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.ceremonies.ledger.now()
+    }
+
+    async fn bot(&self, name: &Name) -> Result<v1::Bot, Refusal> {
+        let (stored, bot) = self.0.ceremonies.bot(name).await?;
+        Ok(resource::write_bot(&bot, stored.version))
+    }
+
+    /// A token; the role `admin` sees its registration secret, others that there is one.
+    async fn token(&self, name: &Name, admin: &Administrator) -> Result<v1::Token, Refusal> {
+        let (_, token) = self.0.ceremonies.token(name).await?;
+        self.show_token(&token, admin).await
+    }
+
+    async fn show_token(&self, token: &TokenState, admin: &Administrator) -> Result<v1::Token, Refusal> {
+        let secret = if admin.role == Role::Admin { self.0.ceremonies.pending_secret(token).await? } else { None };
+        Ok(resource::write_token(token, secret, self.now()))
+    }
+
+    async fn lock(&self, id: LockId) -> Result<v1::Lock, Refusal> {
+        let (stored, lock) = self.0.ceremonies.lock(id).await?;
+        Ok(resource::write_lock(&lock, stored.version))
+    }
+
+    /// One page of live streams of a kind, as they are or, with `at`, as they were.
+    async fn page(&self, kind: StreamKind, list: &v1::ListRequest) -> Result<(Vec<Stored>, String), Refusal> {
+        let limit = if list.page_size == 0 { PAGE.1 } else { list.page_size.min(PAGE.0) };
+        let selector = resource::read_selector(&list.selector)?;
+        let after = read_cursor(&list.cursor)?;
+        let ledger = &self.0.ceremonies.ledger;
+        let listed = match &list.at {
+            None => ledger.list(kind, &ListFilter { selector, after, limit }).await.answer()?,
+            Some(at) => {
+                let at = resource::from_wire_time("at", at)?;
+                ledger.list_at(kind, &ListFilter { selector, after, limit }, at).await.answer()?
+            }
+        };
+        Ok((listed.streams, listed.next.map(|next| format!("{}/{}", next.name, next.id)).unwrap_or_default()))
+    }
+
+    /// What a name stood for at a moment, folded from the ledger.
+    async fn at(&self, kind: StreamKind, text: &str, at: &prost_types::Timestamp) -> Result<(u64, State), Refusal> {
+        let at = resource::from_wire_time("at", at)?;
+        let ledger = &self.0.ceremonies.ledger;
+        for stream in ledger.namesakes(kind, &name(text)?).await.answer()?.into_iter().rev() {
+            if let Some(stored) = ledger.state_at(stream, at).await.answer()?
+                && stored.state.is_live()
+            {
+                return Ok((stored.version, stored.state));
+            }
+        }
+        let kind = kind.as_str();
+        Err(Refusal::new(Code::NotFound, format!("there was no {kind} `{text}` at {}", at.to_rfc3339())))
+    }
+
+    /// Every token that matches a selector now; at least one.
+    async fn selected(&self, selector: &str) -> Result<Vec<Name>, Refusal> {
+        let labels = resource::read_selector(selector)?;
+        if labels.is_empty() {
+            return Err(invalid("selector", "it is empty: give key=value, so that not every token is meant"));
+        }
+        let mut names = Vec::new();
+        let mut filter = ListFilter { selector: labels, after: None, limit: PAGE.0 };
+        loop {
+            let listed = self.0.ceremonies.ledger.list(StreamKind::Token, &filter).await.answer()?;
+            names.extend(listed.streams.iter().filter_map(Stored::token).map(|token| token.name.clone()));
+            filter.after = listed.next;
+            if filter.after.is_none() {
+                break;
+            }
+        }
+        if names.is_empty() {
+            return Err(Refusal::new(Code::NotFound, format!("no token has the labels `{selector}`")));
+        }
+        Ok(names)
+    }
+
+    /// Finds the token that an exemption is of.
+    async fn exemption(&self, id: &str) -> Result<(TokenState, GrantId), Refusal> {
+        let id: GrantId = id.parse().map_err(|_| invalid("name", "the name of an exemption is a UUID"))?;
+        let token = self.0.ceremonies.ledger.token_of_grant(id).await.answer()?;
+        token
+            .map(|token| (token, id))
+            .ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))
+    }
+}
+
+#[tonic::async_trait]
+impl Resources for Administration {
+    async fn get_bot(&self, request: Request<v1::GetRequest>) -> Answer<v1::Bot> {
+        let got = async {
+            self.admin(&request, Role::Auditor)?;
+            let get = request.get_ref();
+            match &get.at {
+                None => self.bot(&name(&get.name)?).await,
+                Some(at) => match self.at(StreamKind::Bot, &get.name, at).await? {
+                    (version, State::Bot(bot)) => Ok(resource::write_bot(&bot, version)),
+                    _ => Err(internal("a bot's stream holds no bot")),
+                },
+            }
+        };
+        reply(got.await)
+    }
+
+    async fn list_bots(&self, request: Request<v1::ListRequest>) -> Answer<v1::BotList> {
+        let listed = async {
+            self.admin(&request, Role::Auditor)?;
+            let (streams, next_cursor) = self.page(StreamKind::Bot, request.get_ref()).await?;
+            let bots = streams.iter().filter_map(|stored| Some(resource::write_bot(stored.bot()?, stored.version)));
+            Ok(v1::BotList { bots: bots.collect(), next_cursor })
+        };
+        reply(listed.await)
+    }
+
+    async fn create_bot(&self, request: Request<v1::Bot>) -> Answer<v1::Bot> {
+        let created = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let (head, spec) = resource::read_bot(request.into_inner())?;
+            let name = self.0.ceremonies.create_bot(&admin, head.name()?, spec).await?;
+            self.bot(&name).await
+        };
+        reply(created.await)
+    }
+
+    async fn upsert_bot(&self, request: Request<v1::UpsertBotRequest>) -> Answer<v1::Bot> {
+        let upserted = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let upsert = request.into_inner();
+            let (head, spec) = resource::read_bot(upsert.bot.unwrap_or_default())?;
+            same_name(&upsert.name, &head.name)?;
+            let name = self.0.ceremonies.upsert_bot(&admin, head.name()?, spec, &head.revision).await?;
+            self.bot(&name).await
+        };
+        reply(upserted.await)
+    }
+
+    async fn delete_bot(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
+        let deleted = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let delete = request.get_ref();
+            self.0.ceremonies.delete_bot(&admin, &name(&delete.name)?, &delete.revision).await?;
+            Ok(v1::Empty {})
+        };
+        reply(deleted.await)
+    }
+
+    async fn get_token(&self, request: Request<v1::GetRequest>) -> Answer<v1::Token> {
+        let got = async {
+            let admin = self.admin(&request, Role::Auditor)?;
+            let get = request.get_ref();
+            match &get.at {
+                None => self.token(&name(&get.name)?, &admin).await,
+                Some(at) => match self.at(StreamKind::Token, &get.name, at).await? {
+                    // A secret of the past is nobody's to see.
+                    (_, State::Token(token)) => Ok(resource::write_token(&token, None, self.now())),
+                    _ => Err(internal("a token's stream holds no token")),
+                },
+            }
+        };
+        reply(got.await)
+    }
+
+    async fn list_tokens(&self, request: Request<v1::ListRequest>) -> Answer<v1::TokenList> {
+        let listed = async {
+            let admin = self.admin(&request, Role::Auditor)?;
+            let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
+            let mut tokens = Vec::with_capacity(streams.len());
+            for token in streams.iter().filter_map(Stored::token) {
+                tokens.push(self.show_token(token, &admin).await?);
+            }
+            Ok(v1::TokenList { tokens, next_cursor })
+        };
+        reply(listed.await)
+    }
+
+    async fn create_token(&self, request: Request<v1::Token>) -> Answer<v1::Token> {
+        let created = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let (head, spec, secret) = resource::read_token(request.into_inner())?;
+            let name = self.0.ceremonies.create_token(&admin, head.name()?, spec, secret).await?;
+            self.token(&name, &admin).await
+        };
+        reply(created.await)
+    }
+
+    async fn upsert_token(&self, request: Request<v1::UpsertTokenRequest>) -> Answer<v1::Token> {
+        let upserted = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let upsert = request.into_inner();
+            let (head, spec, secret) = resource::read_token(upsert.token.unwrap_or_default())?;
+            same_name(&upsert.name, &head.name)?;
+            let name = self.0.ceremonies.upsert_token(&admin, head.name()?, spec, secret, &head.revision).await?;
+            self.token(&name, &admin).await
+        };
+        reply(upserted.await)
+    }
+
+    async fn delete_token(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
+        let deleted = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let delete = request.get_ref();
+            self.0.ceremonies.delete_token(&admin, &name(&delete.name)?, &delete.revision).await?;
+            Ok(v1::Empty {})
+        };
+        reply(deleted.await)
+    }
+
+    async fn rotate_token(&self, request: Request<v1::NameRequest>) -> Answer<v1::Token> {
+        let rotated = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let name = name(&request.get_ref().name)?;
+            self.0.ceremonies.rotate(&admin, &name).await?;
+            self.token(&name, &admin).await
+        };
+        reply(rotated.await)
+    }
+
+    async fn reinstate(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::TokenList> {
+        let reinstated = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let asked = request.get_ref();
+            let name = name(&asked.name)?;
+            self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
+            Ok(v1::TokenList { tokens: vec![self.token(&name, &admin).await?], next_cursor: String::new() })
+        };
+        reply(reinstated.await)
+    }
+
+    async fn reinstate_selected(&self, request: Request<v1::SelectedReasonRequest>) -> Answer<v1::TokenList> {
+        let reinstated = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let asked = request.get_ref();
+            let mut tokens = Vec::new();
+            for name in self.selected(&asked.selector).await? {
+                self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
+                tokens.push(self.token(&name, &admin).await?);
+            }
+            Ok(v1::TokenList { tokens, next_cursor: String::new() })
+        };
+        reply(reinstated.await)
+    }
+
+    async fn reopen(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::Token> {
+        let reopened = async {
+            let admin = self.admin(&request, Role::Admin)?;
+            let asked = request.get_ref();
+            let name = name(&asked.name)?;
+            self.0.ceremonies.reopen(&admin, &name, &asked.reason).await?;
+            self.token(&name, &admin).await
+        };
+        reply(reopened.await)
+    }
+
+    async fn get_bot_instance(&self, request: Request<v1::GetRequest>) -> Answer<v1::BotInstance> {
+        let got = async {
+            self.admin(&request, Role::Auditor)?;
+            let get = request.get_ref();
+            if get.at.is_some() {
+                return Err(invalid("at", "instances are shown as they are now: read the token's history instead"));
+            }
+            let id: InstanceId = get.name.parse().map_err(|_| invalid("name", "the name of an instance is a UUID"))?;
+            let found = self.0.ceremonies.ledger.instance(id).await.answer()?;
+            let found =
+                found.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no bot instance `{id}`")))?;
+            instance::show(&self.0.ceremonies.ledger, &found).await
+        };
+        reply(got.await)
+    }
+
+    async fn list_bot_instances(&self, request: Request<v1::ListBotInstancesRequest>) -> Answer<v1::BotInstanceList> {
+        let listed = async {
+            self.admin(&request, Role::Auditor)?;
+            let list = request.get_ref();
+            instance::list(&self.0.ceremonies.ledger, list).await
+        };
+        reply(listed.await)
+    }
+
+    async fn get_lock(&self, request: Request<v1::GetRequest>) -> Answer<v1::Lock> {
+        let got = async {
+            self.admin(&request, Role::Auditor)?;
+            self.lock(lock_id(&request.get_ref().name)?).await
+        };
+        reply(got.await)
+    }
+
+    async fn list_locks(&self, request: Request<v1::ListRequest>) -> Answer<v1::LockList> {
+        let listed = async {
+            self.admin(&request, Role::Auditor)?;
+            let (streams, next_cursor) = self.page(StreamKind::Lock, request.get_ref()).await?;
+            let locks = streams.iter().filter_map(|stored| Some(resource::write_lock(stored.lock()?, stored.version)));
+            Ok(v1::LockList { locks: locks.collect(), next_cursor })
+        };
+        reply(listed.await)
+    }
+
+    async fn create_lock(&self, request: Request<v1::Lock>) -> Answer<v1::Lock> {
+        let created = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let written = resource::read_lock(request.into_inner())?;
+            let id = self.0.ceremonies.create_lock(&admin, &written).await?;
+            self.lock(id).await
+        };
+        reply(created.await)
+    }
+
+    async fn upsert_lock(&self, request: Request<v1::UpsertLockRequest>) -> Answer<v1::Lock> {
+        let upserted = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let upsert = request.into_inner();
+            let lock = upsert.lock.unwrap_or_default();
+            same_name(&upsert.name, lock.metadata.as_ref().map_or("", |metadata| &metadata.name))?;
+            let id = self.0.ceremonies.upsert_lock(&admin, &resource::read_lock(lock)?).await?;
+            self.lock(id).await
+        };
+        reply(upserted.await)
+    }
+
+    async fn delete_lock(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
+        let deleted = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let delete = request.get_ref();
+            self.0.ceremonies.delete_lock(&admin, lock_id(&delete.name)?, &delete.revision).await?;
+            Ok(v1::Empty {})
+        };
+        reply(deleted.await)
+    }
+
+    async fn get_exemption(&self, request: Request<v1::GetRequest>) -> Answer<v1::Exemption> {
+        let got = async {
+            self.admin(&request, Role::Auditor)?;
+            let (token, id) = self.exemption(&request.get_ref().name).await?;
+            let grant = token.grants.iter().find(|grant| grant.id == id);
+            let grant = grant.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))?;
+            Ok(resource::write_exemption(&token, grant, self.now()))
+        };
+        reply(got.await)
+    }
+
+    async fn list_exemptions(&self, request: Request<v1::ListRequest>) -> Answer<v1::ExemptionList> {
+        let listed = async {
+            self.admin(&request, Role::Auditor)?;
+            let now = self.now();
+            let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
+            let tokens = streams.iter().filter_map(Stored::token);
+            let exemptions = tokens
+                .flat_map(|token| token.grants.iter().map(move |grant| resource::write_exemption(token, grant, now)));
+            Ok(v1::ExemptionList { exemptions: exemptions.collect(), next_cursor })
+        };
+        reply(listed.await)
+    }
+
+    async fn grant_exemption(&self, request: Request<v1::GrantExemptionRequest>) -> Answer<v1::ExemptionList> {
+        let granted = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let asked = request.into_inner();
+            let (token, grant) = resource::read_exemption(asked.exemption.unwrap_or_default())?;
+            let names = match (token.as_str(), asked.selector.as_str()) {
+                (token, "") => {
+                    vec![token.parse().map_err(|error| invalid("exemption.spec.token_name", error))?]
+                }
+                ("", selector) => self.selected(selector).await?,
+                _ => return Err(invalid("selector", "give spec.token_name or a selector, not both")),
+            };
+            let mut exemptions = Vec::new();
+            for name in names {
+                let id = self.0.ceremonies.grant(&admin, &name, &grant).await?;
+                let (_, token) = self.0.ceremonies.token(&name).await?;
+                let written = token.grants.iter().find(|grant| grant.id == id);
+                exemptions.extend(written.map(|grant| resource::write_exemption(&token, grant, self.now())));
+            }
+            Ok(v1::ExemptionList { exemptions, next_cursor: String::new() })
+        };
+        reply(granted.await)
+    }
+
+    async fn revoke_exemption(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
+        let revoked = async {
+            let admin = self.admin(&request, Role::Operator)?;
+            let (token, id) = self.exemption(&request.get_ref().name).await?;
+            self.0.ceremonies.revoke(&admin, &token.name, id).await?;
+            Ok(v1::Empty {})
+        };
+        reply(revoked.await)
+    }
+}

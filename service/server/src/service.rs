@@ -1,0 +1,236 @@
+//! Puts a node together and runs it: keys, ledger, listeners, and the work behind the requests.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use axum::{Router, http::header, routing::get};
+use join_credential::{AuthorityKeys, ClientCertificates, Issuer, MasterKey, server::SERVER_LIFE};
+use join_domain::{Timestamp, id::Name};
+use join_ledger::Ledger;
+use join_log::NoteSigner;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use crate::{
+    app::App,
+    ceremony::{Ceremonies, strangers::Strangers},
+    cluster,
+    config::{self, Limits},
+    entropy::{Entropy, SystemEntropy},
+    listen,
+    logbook::Logbook,
+    request,
+    telemetry::METRICS,
+    tls::{self, ServerCertificate},
+    witness::Witness,
+};
+
+/// How often refusals without proof are summed up in the ledger.
+const SUMMARY: Duration = Duration::from_secs(60);
+/// How often positions and alarms are measured.
+const MEASURE: Duration = Duration::from_secs(5);
+
+/// How often the end of the server certificate is looked at.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60 * 60);
+
+/// What a node is made of.
+pub struct Parts {
+    /// The history.
+    pub ledger: Ledger,
+    /// Opens the authority's keys.
+    pub master: MasterKey,
+    /// The cluster that the configuration names; none to take the database's.
+    pub cluster: Option<Name>,
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where to serve metrics.
+    pub metrics_listen: SocketAddr,
+    /// Names and addresses in the server certificate.
+    pub names: Vec<String>,
+    /// Where the verifiable log's files go.
+    pub log_directory: Option<PathBuf>,
+    /// The log's name in checkpoints.
+    pub log_origin: Option<String>,
+    /// Who cosigns its checkpoints.
+    pub witnesses: Vec<config::Witness>,
+    /// Limits.
+    pub limits: Limits,
+    /// Randomness; none for the operating system's.
+    pub entropy: Option<Arc<dyn Entropy>>,
+}
+
+/// A node that serves. Dropping it stops it without waiting.
+pub struct Node {
+    /// What every request can reach.
+    pub app: Arc<App>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where it serves metrics.
+    pub metrics_address: SocketAddr,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    _stop_at_drop: DropGuard,
+}
+
+/// Starts a node.
+///
+/// # Errors
+/// Says what is missing and what to do: no cluster, another master key, a port in use.
+pub async fn start(parts: Parts) -> anyhow::Result<Node> {
+    let rows = cluster::keys(&parts.ledger).await?;
+    let Some(name) = cluster::name(&parts.ledger).await? else {
+        bail!("the database holds no cluster yet: create it with `joind init -c FILE --admin-identity DIR`");
+    };
+    if let Some(configured) = parts.cluster.filter(|configured| *configured != name) {
+        bail!("the configuration names cluster `{configured}`, but the database is that of cluster `{name}`");
+    }
+    if rows.is_empty() {
+        bail!(
+            "the database holds the history of cluster `{name}`, but none of its keys: restore the table authority_key from \
+             a backup (an archive holds no keys, so what is imported from one can be read and verified, not served)"
+        );
+    }
+    let keys = Arc::new(AuthorityKeys::open(name.clone(), rows, &parts.master)?);
+    let issuer = Arc::new(Issuer::new(&keys)?);
+    let certificates = ClientCertificates::new(&keys).context("the CA certificates cannot be read")?;
+
+    let listener = bind(parts.listen, "gRPC and HTTP").await?;
+    let metrics_listener = bind(parts.metrics_listen, "metrics").await?;
+    let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
+    let identity = issuer.generate_server_identity(&parts.names, parts.ledger.now())?;
+    let certificate = Arc::new(ServerCertificate::new(identity.chain, PrivateKeyDer::Pkcs8(identity.key))?);
+    let server = tls::server_config(Arc::clone(&certificate))?;
+
+    let origin = parts.log_origin.unwrap_or_else(|| cluster::default_origin(&name));
+    let log_signer = NoteSigner::from_key_pair(&origin, keys.log_signer().into())?;
+    let log_key = log_signer.verifier_key().to_string();
+    let book = match &parts.log_directory {
+        Some(directory) => {
+            let witnesses = parts.witnesses.iter().map(Witness::new).collect::<anyhow::Result<_>>()?;
+            Some(Logbook::open(parts.ledger.clone(), directory.clone(), log_signer, origin, witnesses)?)
+        }
+        None => None,
+    };
+
+    let stopping = CancellationToken::new();
+    let background = TaskTracker::new();
+    let app = Arc::new(App {
+        ceremonies: Ceremonies {
+            ledger: parts.ledger,
+            issuer,
+            keys,
+            entropy: parts.entropy.unwrap_or_else(|| Arc::new(SystemEntropy::default())),
+            cluster: name,
+            policy: parts.limits.policy(),
+            strangers: Strangers::new(&parts.limits),
+        },
+        certificates,
+        log_directory: parts.log_directory,
+        log_key,
+        stopping: stopping.clone(),
+        background: background.clone(),
+    });
+    let router = request::router(&app)?;
+
+    let tasks = TaskTracker::new();
+    let limits = parts.limits;
+    let stop = stopping.clone();
+    tasks.spawn(async move { listen::serve(listener, Arc::new(server), router, &limits, stop).await });
+    tasks.spawn(serve_metrics(metrics_listener, stopping.clone()));
+    tasks.spawn(renew_certificate(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
+    tasks.spawn(summarise(Arc::clone(&app), stopping.clone()));
+    tasks.spawn(measure(Arc::clone(&app), stopping.clone()));
+    let (ledger, stop) = (app.ceremonies.ledger.clone(), stopping.clone());
+    tasks.spawn(async move { ledger.run_sequencer(stop).await });
+    let (ledger, stop) = (app.ceremonies.ledger.clone(), stopping.clone());
+    tasks.spawn(async move { ledger.run_views(stop).await });
+    if let Some(book) = book {
+        tasks.spawn(book.run(stopping.clone()));
+    }
+    tasks.close();
+    let _stop_at_drop = stopping.clone().drop_guard();
+    Ok(Node { app, address, metrics_address, tasks, stopping, _stop_at_drop })
+}
+
+impl Node {
+    /// Stops: no new connections, open requests are finished, counts are recorded.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.tasks.wait().await;
+        self.app.background.close();
+        self.app.background.wait().await;
+        if let Err(refusal) = self.app.ceremonies.strangers.summarise(&self.app.ceremonies.ledger).await {
+            tracing::warn!("the last refusals could not be summed up: {refusal}");
+        }
+        self.app.ceremonies.ledger.close().await;
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "{address} can't be listened on for {what}: is it in use? Give another address, or port 0 for a free one"
+        )
+    })
+}
+
+async fn serve_metrics(listener: TcpListener, stop: CancellationToken) {
+    let metrics = async || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render());
+    let router = Router::new().route("/metrics", get(metrics));
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    if let Err(error) = serving.await {
+        tracing::error!("metrics are not served any more: {error}");
+    }
+}
+
+/// Replaces the server certificate when a third of its life is left.
+async fn renew_certificate(
+    app: Arc<App>,
+    certificate: Arc<ServerCertificate>,
+    names: Vec<String>,
+    mut not_after: Timestamp,
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_CERTIFICATE)).await.is_some() {
+        let now = app.ceremonies.ledger.now();
+        if not_after - now > SERVER_LIFE / 3 {
+            continue;
+        }
+        let renewed = app.ceremonies.issuer.generate_server_identity(&names, now).map_err(anyhow::Error::from);
+        let replaced = renewed.and_then(|identity| {
+            certificate.replace(identity.chain, PrivateKeyDer::Pkcs8(identity.key))?;
+            Ok(identity.not_after)
+        });
+        match replaced {
+            Ok(end) => not_after = end,
+            Err(error) => tracing::error!("the server certificate ends at {not_after} and can't be renewed: {error}"),
+        }
+    }
+}
+
+async fn summarise(app: Arc<App>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(SUMMARY)).await.is_some() {
+        if let Err(refusal) = app.ceremonies.strangers.summarise(&app.ceremonies.ledger).await {
+            tracing::warn!("refusals could not be summed up: {refusal}");
+        }
+    }
+}
+
+async fn measure(app: Arc<App>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(MEASURE)).await.is_some() {
+        match app.ceremonies.ledger.positions().await {
+            Ok(positions) => {
+                METRICS.position("next_index", positions.next_index);
+                METRICS.position("integrated", positions.integrated);
+                METRICS.position("signed", positions.signed);
+                METRICS.position("views", positions.views);
+                METRICS.position("unsequenced", positions.unsequenced);
+            }
+            Err(error) => tracing::warn!("positions could not be measured: {error}"),
+        }
+    }
+}

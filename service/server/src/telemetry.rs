@@ -1,0 +1,241 @@
+//! Logs, traces and metrics. Their names stand here and nowhere else.
+//!
+//! Never in any of them: private keys, registration secrets, nonces, solutions, join states, certificates, attempt ids.
+
+use std::{
+    io::stderr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Context as _;
+use http::HeaderMap;
+use join_domain::{event::JoinCase, refusal::Code};
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
+};
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::config::{LogFormat, Telemetry};
+
+/// Telemetry that was started; dropping it loses what is not flushed.
+pub struct Started(Option<SdkTracerProvider>);
+
+/// Starts logs (to standard error) and, when configured, traces.
+///
+/// # Errors
+/// When the level or the collector's address does not parse.
+pub fn start(settings: &Telemetry) -> anyhow::Result<Started> {
+    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.log_level.clone());
+    let filter = EnvFilter::try_new(&directives).with_context(|| format!("`{directives}` is not a log level"))?;
+    let lines = match settings.log_format {
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_writer(stderr)
+            .boxed(),
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_target(false)
+            .with_ansi(std::io::IsTerminal::is_terminal(&stderr()))
+            .with_writer(stderr)
+            .boxed(),
+    };
+    let provider = settings.otlp_endpoint.as_deref().map(tracer).transpose()?;
+    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("joind")));
+    tracing_subscriber::registry().with(filter).with(lines).with(traces).init();
+    Ok(Started(provider))
+}
+
+fn tracer(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .with_context(|| format!("telemetry.otlp_endpoint `{endpoint}` is not usable"))?;
+    let resource = opentelemetry_sdk::Resource::builder().with_service_name("joind").build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+impl Started {
+    /// Sends what is left, also when the command failed.
+    pub fn flush(&self) {
+        if let Some(provider) = &self.0
+            && let Err(error) = provider.shutdown()
+        {
+            eprintln!("traces could not be flushed: {error}");
+        }
+    }
+}
+
+/// The trace id of a span when traces are on, or else the one that the client sent.
+pub fn trace_id(span: &tracing::Span, headers: &HeaderMap) -> Option<String> {
+    let context = span.context();
+    let id = context.span().span_context().trace_id();
+    if id != TraceId::INVALID {
+        return Some(id.to_string());
+    }
+    sent_context(headers).map(|context| context.trace_id().to_string())
+}
+
+/// Continues the trace that the client began (W3C Trace Context), when it did.
+pub fn continue_trace(span: &tracing::Span, headers: &HeaderMap) {
+    if let Some(remote) = sent_context(headers) {
+        // Without a tracer there is no trace to continue.
+        let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
+    }
+}
+
+/// `traceparent: 00-<trace id>-<span id>-<flags>`.
+fn sent_context(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (_version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
+    let context = SpanContext::new(
+        TraceId::from_hex(trace).ok()?,
+        SpanId::from_hex(span).ok()?,
+        flags,
+        true,
+        TraceState::default(),
+    );
+    context.is_valid().then_some(context)
+}
+
+tokio::task_local! {
+    static REQUEST: String;
+}
+
+/// Runs a request under its id, so that whatever fails inside can name it.
+pub async fn with_request<F: Future>(id: String, work: F) -> F::Output {
+    REQUEST.scope(id, work).await
+}
+
+/// The id of the request that is running; `-` outside of one.
+pub fn current_request() -> String {
+    REQUEST.try_with(Clone::clone).unwrap_or_else(|_| "-".to_owned())
+}
+
+/// An id for a request: unique in this process and, with its start, in practice everywhere. It is no secret.
+pub fn new_request_id() -> String {
+    static PROCESS: LazyLock<u32> = LazyLock::new(|| {
+        let mut bytes = [0; 4];
+        crate::entropy::Entropy::fill(&crate::entropy::SystemEntropy::default(), &mut bytes);
+        u32::from_be_bytes(bytes)
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    format!("{:08x}-{:06x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    joins: IntCounterVec,
+    refusals: IntCounterVec,
+    join_seconds: Histogram,
+    locks_created: IntCounter,
+    /// Alarms that need an operator, by name; 1 while they stand.
+    alarms: IntGaugeVec,
+    /// Open connections.
+    pub connections: IntGauge,
+    positions: IntGaugeVec,
+    requests: IntCounterVec,
+}
+
+/// The metrics of this process.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new().expect("the names of metrics are valid"));
+
+impl Metrics {
+    fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let joins = counters("join_accepted_total", "Accepted joins, by case; resumes are their own case.", &["case"])?;
+        let refusals = counters(
+            "join_refused_total",
+            "Refused joins, by code and by whether possession was proven.",
+            &["code", "proven"],
+        )?;
+        let requests = counters("requests_total", "Requests, by route and outcome.", &["route", "outcome"])?;
+        let join_seconds = Histogram::with_opts(
+            HistogramOpts::new("join_decision_seconds", "From proof of possession to the durable append.")
+                .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
+        )?;
+        let locks_created = IntCounter::new("join_locks_created_total", "Locks that a rule created.")?;
+        let connections = IntGauge::new("connections_open", "Open connections.")?;
+        let alarms =
+            IntGaugeVec::new(Opts::new("alarm", "1 while an alarm stands that needs an operator."), &["alarm"])?;
+        let positions = IntGaugeVec::new(
+            Opts::new("ledger_position", "Positions of log and views: alert on their distance."),
+            &["of"],
+        )?;
+        registry.register(Box::new(join_seconds.clone()))?;
+        registry.register(Box::new(locks_created.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(alarms.clone()))?;
+        registry.register(Box::new(positions.clone()))?;
+        Ok(Self { registry, joins, refusals, join_seconds, locks_created, alarms, connections, positions, requests })
+    }
+
+    /// A join was accepted; none for a resume.
+    pub fn accepted(&self, case: Option<JoinCase>) {
+        self.joins.with_label_values(&[case.map_or("resume", JoinCase::as_str)]).inc();
+    }
+
+    /// A join was refused.
+    pub fn refused(&self, code: Code, proven: bool) {
+        self.refusals.with_label_values(&[code.as_str(), if proven { "true" } else { "false" }]).inc();
+    }
+
+    /// A rule locked a token.
+    pub fn locked(&self) {
+        self.locks_created.inc();
+    }
+
+    /// From proof to the durable append, in seconds.
+    pub fn decided(&self, seconds: f64) {
+        self.join_seconds.observe(seconds);
+    }
+
+    /// Raises or clears an alarm.
+    pub fn alarm(&self, name: &str, standing: bool) {
+        self.alarms.with_label_values(&[name]).set(i64::from(standing));
+    }
+
+    /// The alarms that stand.
+    pub fn standing_alarms(&self) -> Vec<String> {
+        let families = prometheus::core::Collector::collect(&self.alarms);
+        let alarms = families.iter().flat_map(|family| family.get_metric());
+        let standing = alarms.filter(|metric| metric.get_gauge().get_value() > 0.0);
+        standing.flat_map(|metric| metric.get_label().iter().map(|label| label.value().to_owned())).collect()
+    }
+
+    /// Where one part of the ledger is.
+    pub fn position(&self, of: &str, index: u64) {
+        self.positions.with_label_values(&[of]).set(i64::try_from(index).unwrap_or(i64::MAX));
+    }
+
+    /// One request ended.
+    pub fn request(&self, route: &str, outcome: &str) {
+        self.requests.with_label_values(&[route, outcome]).inc();
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory does not fail, and the encoder writes UTF-8.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}

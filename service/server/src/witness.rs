@@ -1,0 +1,92 @@
+//! Witnesses of the verifiable log: each cosigns what is consistent with all it has seen before.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use join_log::{
+    SignatureLine, SignedNote, TileReader, VerifierKey,
+    witness::{Answer, Submission, WitnessError},
+};
+
+use crate::config;
+
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 16 * 1024;
+
+/// One witness.
+pub struct Witness {
+    key: VerifierKey,
+    url: String,
+    client: reqwest::Client,
+    /// The largest size that it is known to have cosigned.
+    seen: u64,
+}
+
+impl Witness {
+    /// A witness as it is configured.
+    ///
+    /// # Errors
+    /// Names the key or URL that is not one.
+    pub fn new(configured: &config::Witness) -> anyhow::Result<Self> {
+        let key = configured.key.parse();
+        let key = key.with_context(|| format!("log.witnesses: `{}` is not a verifier key", configured.key))?;
+        reqwest::Url::parse(&configured.url)
+            .with_context(|| format!("log.witnesses: `{}` is not a URL", configured.url))?;
+        let client =
+            reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Self { key, url: configured.url.trim_end_matches('/').to_owned(), client, seen: 0 })
+    }
+
+    /// The largest size that it is known to have cosigned.
+    pub fn has_seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Asks for a cosignature; none when it does not give one, which the log tells.
+    pub async fn cosign(&mut self, reader: &(impl TileReader + Sync), note: &SignedNote) -> Option<SignatureLine> {
+        match self.submit(reader, note).await {
+            Ok(line) => Some(line),
+            Err(error) => {
+                tracing::warn!(witness = self.key.name(), "no cosignature: {error:#}");
+                None
+            }
+        }
+    }
+
+    async fn submit(&mut self, reader: &(impl TileReader + Sync), note: &SignedNote) -> anyhow::Result<SignatureLine> {
+        let size = note.checkpoint()?.size;
+        let key = self.key.clone();
+        let mut submission = Submission::new(reader, note, &key, self.seen)?;
+        loop {
+            let answer = self.post(submission.body()?).await?;
+            match submission.take(&answer) {
+                Ok(None) => {}
+                Ok(Some(line)) => {
+                    self.seen = size;
+                    return Ok(line);
+                }
+                Err(error) => {
+                    if let WitnessError::Ahead { witnessed, .. } = error {
+                        self.seen = witnessed;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    async fn post(&self, body: String) -> anyhow::Result<Answer> {
+        let mut response = self.client.post(format!("{}/add-checkpoint", self.url)).body(body).send().await?;
+        let status = response.status().as_u16();
+        let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+        let mut read = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            read.extend_from_slice(&chunk);
+            anyhow::ensure!(read.len() <= MAX_ANSWER, "the answer is longer than {MAX_ANSWER} bytes");
+        }
+        Ok(Answer { status, content_type, body: String::from_utf8_lossy(&read).into_owned() })
+    }
+}

@@ -1,0 +1,158 @@
+//! What auditors read: who did what, from where, in which attempt, and why it was decided so.
+
+use join_proto::v1;
+
+use crate::world::{Http, Key, RENEWED, Transport, World, data};
+
+#[tokio::test]
+async fn each_event_says_who_did_it_from_where_and_in_which_attempt() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    let by_admin = world.new_events("example").await;
+    assert_eq!(by_admin[0].actor, "admin/ada");
+    assert!(by_admin[0].remote_addr.starts_with("127.0.0.1:") && !by_admin[0].request_id.is_empty());
+
+    bot.join().await.unwrap();
+    bot.joining().losing_the_answer().await.unwrap();
+    let first = world.new_events("example").await;
+    bot.join().await.unwrap();
+    let resumed = world.new_events("example").await;
+
+    for (version, event) in (2..).zip(first.iter().chain(&resumed)) {
+        assert_eq!(event.version, version, "versions have no gaps");
+        assert_eq!((event.actor.as_str(), event.token.as_str()), ("bot-example", "example"));
+        assert!(event.remote_addr.starts_with("127.0.0.1:"));
+        assert!(!event.request_id.is_empty() && event.log_index.is_some());
+        assert_eq!(event.attempt.len(), 64, "the hash of the attempt");
+    }
+    let accepted = first.iter().rfind(|event| event.kind == "join.accepted").unwrap();
+    assert!(resumed.iter().all(|event| event.attempt == accepted.attempt), "one attempt");
+    assert_eq!(data(resumed.last().unwrap())["serial"], data(accepted)["serial"]);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_trace_that_a_client_sends_stands_in_its_events() {
+    use http::{Method, header};
+    use http_body_util::Full;
+
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(Transport::Json).await;
+    bot.join().await.unwrap();
+    world.catch_up("example").await;
+    let key = bot.key().clone();
+    let ceremony = bot.joining().begin().await.unwrap();
+    let solution = key.solve(ceremony.document());
+    let crate::world::Conversation::Calls(calls) = ceremony.conversation else { panic!("calls") };
+    let body = serde_json::json!({ "continuation": calls.continuation, "solution": solution }).to_string();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = http::Request::builder()
+        .method(Method::POST)
+        .uri("/v1/join/continue")
+        .header(header::HOST, "authority")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+        .body(Full::from(body))
+        .unwrap();
+
+    let answer = Http::connect(&world.network, 0, None).await.unwrap().raw(request).await.unwrap();
+
+    answer.json().unwrap();
+    let told = world.new_events("example").await;
+    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), RENEWED);
+    assert!(told.iter().all(|event| event.trace_id == trace));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_replay_tells_why() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(1).await;
+    bot.join().await.unwrap();
+    bot.join().await.unwrap();
+    let mut thief = bot.clone();
+    thief.join().await.unwrap();
+    bot.join().await.unwrap_err();
+    world.operator.reinstate("example").await.unwrap();
+    world.settle().await;
+    let request = v1::ReplayRequest { name: "example".to_owned(), at: None };
+
+    let steps = world.auditor.ledger().await.replay(request).await.unwrap().into_inner().steps;
+
+    let told: Vec<_> = steps.iter().map(|step| step.why.split([':', ' ']).next().unwrap()).collect();
+    assert_eq!(told, ["created", "first", "renewal", "renewal", "refused", "reinstated"]);
+    assert!(steps[4].why.contains("GENERATION_MISMATCH") && steps[4].why.contains("other holder"), "{}", steps[4].why);
+    let generation = |step: &v1::ReplayStep| {
+        step.state.as_ref().unwrap().status.as_ref().unwrap().bound_keypair.as_ref().unwrap().generation
+    };
+    assert_eq!(steps.iter().map(generation).collect::<Vec<_>>(), [0, 1, 2, 3, 3, 3]);
+    let never = v1::ReplayRequest { name: "never".to_owned(), at: None };
+    assert!(world.auditor.ledger().await.replay(never).await.is_err());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_follower_sees_what_is_there_and_what_comes() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    world.settle().await;
+    let request = v1::ListEventsRequest {
+        token: "example".to_owned(),
+        kinds: vec!["join.*".to_owned()],
+        ..v1::ListEventsRequest::default()
+    };
+    let mut following = world.auditor.ledger().await.follow_events(request).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    seen.extend(following.message().await.unwrap().unwrap().events);
+    bot.join().await.unwrap();
+    while seen.len() < 2 {
+        seen.extend(following.message().await.unwrap().unwrap().events);
+    }
+
+    let kinds: Vec<_> = seen.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["join.accepted", "join.accepted"]);
+    drop(following);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn an_export_ends_with_its_end() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    bot.joining().signed_by(&Key::ed25519()).await.unwrap_err();
+    world.settle().await;
+    let mut export = world.auditor.ledger().await.export(v1::ExportRequest::default()).await.unwrap().into_inner();
+    let (mut entries, mut end) = (Vec::new(), None);
+    while let Some(chunk) = export.message().await.unwrap() {
+        assert_eq!(end, None, "nothing follows the end");
+        entries.extend(chunk.entries);
+        end = chunk.end;
+    }
+
+    let indices: Vec<u64> = entries.iter().map(|entry| entry.log_index).collect();
+    assert_eq!(indices, (0..end.unwrap()).collect::<Vec<_>>(), "the log has no gaps");
+    assert!(entries.iter().all(|entry| entry.envelope.starts_with('{')));
+    let lines = world.auditor.http().await.get("/v1/export").await;
+    assert!(lines.text().lines().last().unwrap().contains(&format!("\"end\":{}", end.unwrap())));
+    drop(export);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn views_can_be_verified_by_an_auditor() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    world.settle().await;
+
+    let report = world.auditor.cluster().await.verify_views(v1::Empty {}).await.unwrap().into_inner();
+
+    assert!(report.differences.is_empty());
+    assert!(report.streams_checked >= 6, "cluster, three administrators, bot and token");
+    let status = world.auditor.status().await;
+    assert_eq!((status.bots, status.tokens, status.instances_live, status.locks), (1, 1, 1, 0));
+    assert_eq!(status.cluster_name, crate::world::CLUSTER);
+    world.check().await;
+}

@@ -1,0 +1,146 @@
+//! What strangers may send: any bytes at all. Never a panic, never a fault of ours, and the next bot joins.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, header::CONTENT_TYPE};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use join_proto::teleport::{
+    BotParams, BoundKeypairInit, ClientInit, ClientParams, JoinRequest, PublicKeys, client_params, join_request,
+};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree as _,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use prost::Message as _;
+
+use crate::world::World;
+
+const CASES: usize = 250;
+
+/// The same cases in every run.
+fn cases<S: Strategy>(strategy: S) -> Vec<S::Value> {
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    (0..CASES).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
+/// A valid text with a few bytes changed, removed or added.
+fn near(valid: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let edit = (any::<prop::sample::Index>(), any::<u8>(), 0..3u8);
+    prop::collection::vec(edit, 0..6).prop_map(move |edits| {
+        let mut bytes = valid.clone();
+        for (at, byte, how) in edits {
+            let at = at.index(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+            match how {
+                _ if bytes.is_empty() => bytes.push(byte),
+                0 => bytes[at] = byte,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, byte),
+            }
+        }
+        bytes
+    })
+}
+
+async fn client(world: &World) -> SendRequest<Full<Bytes>> {
+    let stream = world.network.connect(0, None, "h2").await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Posts a body; the HTTP status and, for gRPC, the status of the call.
+async fn post(client: &mut SendRequest<Full<Bytes>>, path: &str, kind: &str, body: Vec<u8>) -> (u16, Option<i32>) {
+    let request = Request::post(format!("https://authority{path}"))
+        .header(CONTENT_TYPE, kind)
+        .header("te", "trailers")
+        .body(Full::new(Bytes::from(body)))
+        .unwrap();
+    client.ready().await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.send_request(request)).await.unwrap().unwrap();
+    let (head, body) = answer.into_parts();
+    let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
+    let status = head.headers.get("grpc-status").or_else(|| trailers.get("grpc-status")).cloned();
+    (head.status.as_u16(), status.map(|status| status.to_str().unwrap().parse().unwrap()))
+}
+
+fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
+    let frame = |message: &Vec<u8>| {
+        [&[0], u32::try_from(message.len()).unwrap().to_be_bytes().as_slice(), message.as_slice()].concat()
+    };
+    messages.iter().flat_map(frame).collect()
+}
+
+fn init() -> Vec<u8> {
+    let init = ClientInit { token_name: "example".to_owned(), system_role: "Bot".to_owned(), ..ClientInit::default() };
+    JoinRequest { payload: Some(join_request::Payload::ClientInit(init)) }.encode_to_vec()
+}
+
+fn bound_keypair_init() -> Vec<u8> {
+    let keys = PublicKeys { public_tls_key: vec![0x30; 91], public_ssh_key: vec![7; 104] };
+    let params = client_params::Payload::BotParams(BotParams { public_keys: Some(keys), expires: None });
+    let init = BoundKeypairInit {
+        client_params: Some(ClientParams { payload: Some(params) }),
+        initial_join_secret: "a secret".to_owned(),
+        previous_join_state: b"eyJhbGciOiJFZERTQSJ9.e30.c2ln".to_vec(),
+        attempt_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        held_keys: vec![b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGt5".to_vec()],
+    };
+    JoinRequest { payload: Some(join_request::Payload::BoundKeypairInit(init)) }.encode_to_vec()
+}
+
+async fn a_bot_still_joins(world: World) {
+    let mut bot = world.bot("afterwards").await;
+    bot.join().await.unwrap();
+    world.check().await;
+}
+
+#[tokio::test]
+async fn no_protobuf_bytes_are_a_fault_of_ours() {
+    let world = World::start().await;
+    drop(world.bot("example").await);
+    let mut client = client(&world).await;
+    let path = "/teleport.join.v1.JoinService/Join";
+    for (first, second) in cases((near(init()), near(bound_keypair_init()))) {
+        let body = framed(&[first, second]);
+        let (http, grpc) = post(&mut client, path, "application/grpc", body.clone()).await;
+        assert_eq!(http, 200, "{}", hex::encode(&body));
+        // 2 is UNKNOWN, 13 INTERNAL, 15 DATA_LOSS: the codes of faults.
+        assert!(!matches!(grpc, Some(2 | 13 | 15)), "status {grpc:?} for {}", hex::encode(&body));
+    }
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn no_frame_bytes_stop_the_service() {
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    for body in cases(near(framed(&[init(), bound_keypair_init()]))) {
+        let (http, _) = post(&mut client, "/teleport.join.v1.JoinService/Join", "application/grpc", body.clone()).await;
+        assert_eq!(http, 200, "{}", hex::encode(&body));
+    }
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn no_http_body_is_a_fault_of_ours() {
+    let world = World::start().await;
+    drop(world.bot("example").await);
+    let mut client = client(&world).await;
+    let open = br#"{"token":"example","attempt_id":"0123456789abcdef0123456789abcdef","registration_secret":"x",
+        "join_state":"a.b.c","public_tls_key":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE","public_ssh_key":"AAAA",
+        "held_keys":["ssh-ed25519 AAAA"],"ttl":"1h"}"#;
+    let answer = br#"{"continuation":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","solution":"a.b.c"}"#;
+    for (open, answer) in cases((near(open.to_vec()), near(answer.to_vec()))) {
+        for (path, body) in [("/v1/join", open), ("/v1/join/continue", answer)] {
+            let (http, _) = post(&mut client, path, "application/json", body.clone()).await;
+            assert!((400..500).contains(&http), "{path} answered {http} to {}", String::from_utf8_lossy(&body));
+        }
+    }
+    a_bot_still_joins(world).await;
+}

@@ -1,0 +1,77 @@
+//! Bot instances, which stay in sight after they expired (protocol, section 2).
+
+use chrono::TimeDelta;
+use join_proto::v1::{self, LockTarget};
+
+use crate::world::{World, wire_time};
+
+async fn health(world: &World) -> Vec<String> {
+    world.settle().await;
+    world.auditor.instances().await.into_iter().map(|instance| instance.status.unwrap().health).collect()
+}
+
+#[tokio::test]
+async fn an_instance_has_a_health_word() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    assert_eq!(health(&world).await, ["active"]);
+
+    world.advance(TimeDelta::minutes(50));
+    assert_eq!(health(&world).await, ["expiring"]);
+    world.advance(TimeDelta::minutes(11));
+    assert_eq!(health(&world).await, ["expired"], "it stays visible");
+
+    bot.join().await.unwrap();
+    let mut words = health(&world).await;
+    words.sort();
+    assert_eq!(words, ["active", "expired"]);
+
+    assert_eq!(bot.joining().without_certificate().without_join_state().await.unwrap_err(), "JOIN_STATE_REQUIRED");
+    assert!(health(&world).await.contains(&"contested".to_owned()), "a refusal after proof never passes unseen");
+
+    let target = LockTarget { user: "bot-example".to_owned(), ..LockTarget::default() };
+    let lock = world.operator.lock(target).await.unwrap();
+    assert_eq!(health(&world).await, ["locked", "locked"]);
+    world.operator.unlock(&lock.metadata.unwrap().name).await.unwrap();
+
+    world.advance(TimeDelta::minutes(1));
+    let locked = v1::ListBotInstancesRequest { health: "contested".to_owned(), ..Default::default() };
+    let locked = world.auditor.resources().await.list_bot_instances(locked).await.unwrap().into_inner();
+    assert_eq!(locked.bot_instances.len(), 1);
+    let nonsense = v1::ListBotInstancesRequest { health: "fine".to_owned(), ..Default::default() };
+    assert!(world.auditor.resources().await.list_bot_instances(nonsense).await.is_err());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn an_instance_shows_its_authentications() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    let first = bot.join().await.unwrap();
+    let began = wire_time(world.now());
+    world.advance(TimeDelta::minutes(1));
+    bot.join().await.unwrap();
+    bot.joining().losing_the_answer().await.unwrap();
+    let resumed = bot.join().await.unwrap();
+    world.settle().await;
+
+    let shown = world.auditor.resources().await.get_bot_instance(crate::world::get(&first.instance())).await;
+
+    let shown = shown.unwrap().into_inner();
+    let spec = shown.spec.unwrap();
+    assert_eq!((spec.bot_name.as_str(), spec.token_name.as_str()), ("example", "example"));
+    assert_eq!((spec.instance_id, spec.previous_instance_id.as_str()), (first.instance(), ""));
+    let status = shown.status.unwrap();
+    assert_eq!(status.generation, 3);
+    assert_eq!(status.certificate_expires.unwrap().seconds, resumed.certificate.not_after());
+    let began_with = status.first_authentication.unwrap();
+    assert_eq!((began_with.join.as_str(), began_with.at), ("first_join", Some(began)));
+    let latest: Vec<_> =
+        status.latest_authentications.iter().map(|seen| (seen.join.as_str(), seen.generation)).collect();
+    assert_eq!(latest, [("first_join", 1), ("renewal", 2), ("renewal", 3), ("resume", 3)]);
+    let newest = status.latest_authentications.last().unwrap();
+    assert_eq!(newest.serial, resumed.serial());
+    assert!(newest.remote_addr.starts_with("127.0.0.1:"));
+    world.check().await;
+}

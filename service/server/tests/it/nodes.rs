@@ -1,0 +1,224 @@
+//! Two nodes on one database: what one is told, the other knows.
+
+use chrono::TimeDelta;
+use join_proto::v1::LockTarget;
+use rstest::rstest;
+
+use crate::world::{Conversation, Disk, RENEWED, Transport, World};
+
+#[rstest]
+#[tokio::test]
+async fn a_lock_made_on_one_node_holds_on_the_other(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").over(over).await;
+    bot.node = second;
+    bot.join().await.unwrap();
+    bot.join().await.expect("the second node remembers the token by now");
+    let target = LockTarget { join_token: "example".to_owned(), ..LockTarget::default() };
+    let lock = world.operator.at(0).lock(target).await.unwrap();
+
+    let refused = bot.join().await.unwrap_err();
+
+    assert_eq!(refused, "LOCKED");
+    assert_eq!(refused.lock, Some(lock.metadata.unwrap().name));
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn everything_that_an_administrator_changes_on_one_node_counts_on_the_other(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").limit(1).over(over).await;
+    bot.node = second;
+    bot.join().await.unwrap();
+    assert_eq!(bot.certificate().claims()["roles"], serde_json::json!(["deployer"]));
+
+    let mut resource = crate::world::bot_resource("example");
+    resource.spec.as_mut().unwrap().roles = vec!["auditor".to_owned()];
+    world.admin.upsert_bot(resource).await.unwrap();
+    bot.join().await.unwrap();
+    assert_eq!(bot.certificate().claims()["roles"], serde_json::json!(["auditor"]));
+
+    world.advance(TimeDelta::hours(2));
+    assert_eq!(bot.join().await.unwrap_err(), "RECOVERY_LIMIT_EXHAUSTED");
+    world.admin.set_limit("example", 2).await;
+    bot.join().await.unwrap();
+
+    world.advance(TimeDelta::hours(2));
+    world.admin.grant("example", "recoveries").await.unwrap();
+    bot.join().await.unwrap();
+
+    world.admin.rotate("example").await.unwrap();
+    assert_eq!(bot.join().await.unwrap().asked.len(), 3);
+
+    world.admin.delete_token("example").await.unwrap();
+    assert_eq!(bot.join().await.unwrap_err(), "ACCESS_DENIED");
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn renewals_may_alternate_between_nodes(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").over(over).await;
+    bot.join().await.unwrap();
+    world.catch_up("example").await;
+
+    for generation in 2..=7 {
+        bot.node = if generation % 2 == 0 { second } else { 0 };
+        assert_eq!(bot.join().await.unwrap().generation(), generation);
+    }
+
+    assert_eq!(world.news("example").await, RENEWED.repeat(6));
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+/// The second node remembers the token as it was, and the first has changed it: the client must not notice.
+#[rstest]
+#[case::joined(Change::Renewed)]
+#[case::recovered(Change::Recovered)]
+#[case::rotated(Change::Rotated)]
+#[case::rotated_and_expired(Change::RotatedAndExpired)]
+#[case::reopened(Change::Reopened)]
+#[case::made_again(Change::MadeAgain)]
+#[tokio::test]
+async fn what_a_node_remembers_stops_nobody(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+    #[case] change: Change,
+) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").limit(9).over(over).await;
+    bot.node = second;
+    bot.join().await.unwrap();
+    bot.join().await.unwrap();
+    bot.node = 0;
+    match change {
+        Change::Renewed => {
+            bot.join().await.unwrap();
+        }
+        Change::Recovered => {
+            world.advance(TimeDelta::hours(2));
+            bot.join().await.unwrap();
+        }
+        Change::Rotated | Change::RotatedAndExpired => {
+            world.admin.rotate("example").await.unwrap();
+            bot.join().await.unwrap();
+            if change == Change::RotatedAndExpired {
+                world.advance(TimeDelta::hours(2));
+            }
+        }
+        Change::Reopened => {
+            bot.secret = world.admin.reopen("example").await.unwrap();
+            bot.disk = Disk::default();
+        }
+        Change::MadeAgain => {
+            world.admin.delete_token("example").await.unwrap();
+            bot = world.bot("example").over(over).await;
+        }
+    }
+    bot.node = second;
+
+    bot.join().await.unwrap();
+
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Renewed,
+    Recovered,
+    Rotated,
+    RotatedAndExpired,
+    Reopened,
+    MadeAgain,
+}
+
+/// A client that does not say which keys it holds is challenged for the wrong one once at most.
+#[tokio::test]
+async fn a_node_looks_again_after_a_challenge_that_nobody_could_solve() {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.node = second;
+    bot.joining().as_a_plain_client().await.unwrap();
+    bot.joining().as_a_plain_client().await.unwrap();
+    bot.node = 0;
+    world.admin.rotate("example").await.unwrap();
+    bot.joining().as_a_plain_client().await.unwrap();
+    world.advance(TimeDelta::hours(2));
+    bot.node = second;
+
+    let first = bot.joining().as_a_plain_client().with_secret("").await.unwrap_err();
+
+    assert_eq!(first, "CHALLENGE_FAILED");
+    bot.joining().as_a_plain_client().with_secret("").await.unwrap();
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_answer_that_one_node_lost_is_given_by_the_other(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").over(over).await;
+    bot.join().await.unwrap();
+    let lost = bot.joining().losing_the_answer().await.unwrap();
+    bot.node = second;
+
+    assert_eq!(bot.join().await.unwrap().serial(), lost.serial());
+
+    assert_eq!(world.token("example").await.generation, 2);
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn any_node_continues_what_another_opened() {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").over(Transport::Json).await;
+    bot.join().await.unwrap();
+    world.admin.rotate("example").await.unwrap();
+    let network = std::sync::Arc::clone(&bot.network);
+
+    let mut ceremony = bot.joining().begin().await.unwrap();
+    for node in [second, 0, second] {
+        let Conversation::Calls(calls) = &mut ceremony.conversation else { panic!("calls were made") };
+        // Without its certificate: the continuation says with which one the join began.
+        calls.http = crate::world::Http::connect(&network, node, None).await.unwrap();
+        ceremony = ceremony.answer().await.unwrap();
+    }
+    let joined = ceremony.finish().await.unwrap();
+
+    assert_eq!((joined.asked.len(), joined.generation()), (3, 2));
+    assert_eq!(world.token("example").await.bound_public_key, bot.key().line());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_continuation_of_another_cluster_is_nothing() {
+    let (world, elsewhere) = (World::start().await, World::start().await);
+    let mut bot = world.bot("example").over(Transport::Json).await;
+    bot.join().await.unwrap();
+    let network = std::sync::Arc::clone(&elsewhere.network);
+
+    let mut ceremony = bot.joining().begin().await.unwrap();
+    let Conversation::Calls(calls) = &mut ceremony.conversation else { panic!("calls were made") };
+    calls.http = crate::world::Http::connect(&network, 0, None).await.unwrap();
+    let Err(refused) = ceremony.answer().await else { panic!("it was taken") };
+
+    assert_eq!(refused, "CHALLENGE_FAILED");
+    elsewhere.check().await;
+    world.check().await;
+}

@@ -1,0 +1,81 @@
+//! The database goes away and comes back.
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
+use http::StatusCode;
+use join_embedded::{Cluster, Options};
+use join_server::config::Limits;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::world::{Bot, Database, RENEWED, Transport, World};
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+#[tokio::test]
+async fn without_its_database_the_service_says_so_and_recovers() {
+    let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let path = directory.path().join("postgres");
+    let start = |path: std::path::PathBuf| blocking(move || Cluster::start(&path, &Options::fast()).unwrap());
+    let postgres = start(path.clone()).await;
+    let world = World::on(Database::fresh_on(postgres.address()).await, Limits::default()).await;
+    let mut bots: Vec<Bot> = Vec::new();
+    for (name, over) in [("first", Transport::Grpc), ("second", Transport::Json)] {
+        let mut bot = world.bot(name).over(over).await;
+        bot.join().await.unwrap();
+        bot.join().await.unwrap();
+        bots.push(bot);
+    }
+    world.catch_up("first").await;
+    let challenged = bots[0].clone();
+
+    blocking(move || postgres.stop().unwrap()).await;
+
+    let mut http = world.stranger().http().await;
+    assert_eq!(http.get("/healthz").await.status, StatusCode::OK, "it is alive");
+    let ready = http.get("/readyz").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(ready.text().contains("database"), "{}", ready.text());
+    assert_eq!(http.get("/crl").await.status, StatusCode::SERVICE_UNAVAILABLE, "no list is better than an old one");
+    for bot in &mut bots {
+        let refused = bot.join().await.unwrap_err();
+        assert_eq!(refused, "UNAVAILABLE");
+        assert!(["Unavailable", "503"].contains(&refused.status.as_str()), "{refused:?}");
+        assert!(refused.message.contains("retry the same attempt"), "{}", refused.message);
+    }
+    let mut unknown = challenged.clone();
+    unknown.token = "unknown".to_owned();
+    assert_eq!(unknown.join().await.unwrap_err(), "UNAVAILABLE");
+    assert_eq!(world.admin.get_token("first").await.unwrap_err(), "UNAVAILABLE");
+    let mut health = HealthClient::new(world.stranger().channel().await);
+    let serving = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(serving.status(), ServingStatus::NotServing);
+
+    let postgres = start(path).await;
+
+    for bot in &mut bots {
+        bot.join().await.expect("the same attempt, with nothing changed");
+    }
+    assert_eq!(world.news("first").await, RENEWED, "it happened once");
+    assert_eq!(world.locks().await, 0);
+    assert_eq!(http.get("/readyz").await.status, StatusCode::OK);
+    world.check().await;
+    blocking(move || postgres.stop().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_finishes_what_was_begun() {
+    let mut world = World::start().await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    let challenged = bot.joining().begin().await.unwrap();
+
+    let (_, joined) = tokio::join!(world.restart(), challenged.finish());
+
+    joined.unwrap();
+    bot.join().await.expect("on the node that was started since");
+    assert_eq!(world.token("example").await.generation, 3);
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}

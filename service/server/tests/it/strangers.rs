@@ -1,0 +1,121 @@
+//! Those who prove nothing: they are limited and summed up, and stop nobody else.
+
+use join_server::config::Limits;
+use rstest::rstest;
+
+use crate::world::{Bot, Key, NOTHING, Transport, World, data};
+
+fn strict() -> Limits {
+    Limits { failures_per_address: 20, failures_per_token_and_address: 4, ..Limits::default() }
+}
+
+/// Fails until it is told to slow down.
+async fn knock(bot: &mut Bot) {
+    for _ in 0..100 {
+        let refused = bot.joining().signed_by(&Key::ed25519()).await.unwrap_err();
+        if refused == "RATE_LIMITED" {
+            assert!(refused.retry_after.is_some_and(|seconds| seconds > 0), "{refused:?}");
+            assert!(["ResourceExhausted", "429"].contains(&refused.status.as_str()));
+            return;
+        }
+        assert_eq!(refused, "CHALLENGE_FAILED");
+    }
+    panic!("nobody was limited");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_limit_never_refuses_who_solves_the_challenge(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
+    let world = World::with(strict()).await;
+    let mut bot = world.bot("example").limit(9).over(over).await;
+    bot.join().await.unwrap();
+    bot.secret.clear();
+    let mut preregistered = world.bot("second").preregistered().over(over).await;
+    world.catch_up("example").await;
+    let (mut stranger, mut another) = (bot.clone(), preregistered.clone());
+    another.secret.clear();
+
+    knock(&mut stranger).await;
+    knock(&mut another).await;
+
+    bot.join().await.expect("a renewal from the same address");
+    bot.joining().without_certificate().await.expect("a recovery");
+    preregistered.join().await.expect("a first join");
+    assert_eq!(stranger.joining().signed_by(&Key::ed25519()).await.unwrap_err(), "RATE_LIMITED");
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn strangers_write_nothing_to_a_tokens_history() {
+    let mut world = World::with(strict()).await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    bot.secret.clear();
+    world.catch_up("example").await;
+    let before = world.token("example").await;
+    let mut stranger = bot.clone();
+    knock(&mut stranger).await;
+    let mut unknown = bot.clone();
+    for invented in ["a", "b", "not a name", "A"] {
+        unknown.token = invented.to_owned();
+        assert_eq!(unknown.join().await.unwrap_err(), "ACCESS_DENIED");
+    }
+    assert_eq!(world.news("example").await, NOTHING);
+    assert_eq!(world.token("example").await, before);
+
+    // They are summed up, at the latest when the node stops.
+    world.restart().await;
+    world.settle().await;
+    let request =
+        join_proto::v1::ListEventsRequest { kinds: vec!["refusals.summarised".to_owned()], ..Default::default() };
+    let told: Vec<_> = world.auditor.events(request).await.events.iter().map(data).collect();
+    let count = |token: serde_json::Value, code: &str| {
+        let of = told.iter().filter(|summary| summary["token"] == token && summary["code"] == code);
+        of.map(|summary| summary["count"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(count("example".into(), "CHALLENGE_FAILED"), 4);
+    assert_eq!(count("example".into(), "RATE_LIMITED"), 1);
+    assert_eq!(count(serde_json::Value::Null, "ACCESS_DENIED"), 4, "inventions are not told apart");
+    assert_eq!(world.news("example").await, NOTHING);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn guesses_of_a_secret_are_limited() {
+    let world = World::with(strict()).await;
+    let mut bot = world.bot("example").await;
+    let mut other = world.bot("other").await;
+    let mut answers = Vec::new();
+    for guess in 0..10 {
+        let Err(refused) = bot.joining().with_secret(&format!("guess {guess}")).begin().await else {
+            panic!("guessed")
+        };
+        answers.push(refused.code);
+    }
+    assert_eq!(answers.iter().filter(|code| *code == "REGISTRATION_SECRET_REQUIRED").count(), 4);
+    assert_eq!(answers.iter().filter(|code| *code == "RATE_LIMITED").count(), 6);
+
+    other.join().await.expect("another token's bot joins from the same address");
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_inventions_stops_no_bot() {
+    let world = World::with(strict()).await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    let mut flood = bot.clone();
+    flood.disk.certificate = None;
+    let mut limited = 0;
+    for number in 0..40 {
+        flood.token = format!("invented-{number}");
+        let refused = flood.join().await.unwrap_err();
+        if refused == "RATE_LIMITED" { limited += 1 } else { assert_eq!(refused, "ACCESS_DENIED") }
+    }
+    assert!(limited >= 15, "{limited} were limited");
+    bot.join().await.unwrap();
+    bot.joining().without_certificate().await.unwrap();
+    world.check().await;
+}

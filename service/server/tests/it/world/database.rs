@@ -1,0 +1,95 @@
+//! A database of one test; it goes when this does.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use join_ledger::{
+    Ledger, ManualClock, PgConnectOptions, Settings,
+    provision::{self, Provisioned},
+};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+pub(crate) struct Database {
+    superuser: PgConnectOptions,
+    name: String,
+    roles: Provisioned,
+}
+
+impl Database {
+    /// On the server that all tests share.
+    pub(crate) async fn fresh() -> Self {
+        let address = tokio::task::spawn_blocking(join_embedded::for_tests).await.unwrap();
+        Self::fresh_on(address).await
+    }
+
+    pub(crate) async fn fresh_on(server: &join_embedded::Address) -> Self {
+        let superuser: PgConnectOptions = server.url("postgres", "postgres").parse().unwrap();
+        let name = unused_name();
+        let roles = provision::fresh(&superuser, &name).await.unwrap();
+        Self { superuser, name, roles }
+    }
+
+    /// A copy, as a backup that was restored. Nobody else may be connected.
+    pub(crate) async fn copy(&self) -> Self {
+        let name = unused_name();
+        let mut server = PgConnection::connect_with(&self.superuser).await.unwrap();
+        let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
+        sqlx::query(end).bind(&self.name).execute(&mut server).await.unwrap();
+        let copy = format!("CREATE DATABASE {name} OWNER {} TEMPLATE {}", provision::OWNER, self.name);
+        sqlx::query(AssertSqlSafe(copy)).execute(&mut server).await.unwrap();
+        let role = |options: &PgConnectOptions| options.clone().database(&name);
+        let roles = Provisioned {
+            owner: role(&self.roles.owner),
+            service: role(&self.roles.service),
+            reader: role(&self.roles.reader),
+        };
+        Self { superuser: self.superuser.clone(), name, roles }
+    }
+
+    pub(crate) async fn ledger(&self, clock: Arc<ManualClock>) -> Ledger {
+        let settings = Settings { clock: Some(clock), connections: 6, ..Settings::default() };
+        Ledger::connect(self.roles.service.clone(), settings).await.unwrap()
+    }
+
+    /// Everything that is stored, as text.
+    pub(crate) async fn dump(&self) -> String {
+        let mut all = PgConnection::connect_with(&self.superuser.clone().database(&self.name)).await.unwrap();
+        let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename";
+        let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut all).await.unwrap();
+        let mut text = String::new();
+        for table in tables {
+            let rows = sqlx::query(AssertSqlSafe(format!("SELECT t::text FROM {table} t")));
+            for row in rows.fetch_all(&mut all).await.unwrap() {
+                text.push_str(&format!("{table}: {}\n", row.get::<String, _>(0)));
+            }
+        }
+        text
+    }
+}
+
+fn unused_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("server_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (superuser, name) = (self.superuser.clone(), self.name.clone());
+        // A server that a test stopped on purpose has nothing to remove any more.
+        elsewhere(async move { drop(provision::remove(&superuser, &name).await) });
+    }
+}
+
+/// Runs to the end on a runtime of its own: the test's is about to go.
+fn elsewhere(work: impl Future<Output = ()> + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work);
+    });
+    drop(thread.join());
+}
