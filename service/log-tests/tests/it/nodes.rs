@@ -1,0 +1,54 @@
+//! Many nodes, one log.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use crate::authority::{Authority, Spec};
+
+/// Every file below a directory, by its name.
+pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            } else {
+                let name = entry.path().strip_prefix(root).unwrap().display().to_string();
+                found.insert(name, fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_with_directories_of_their_own_publish_the_same() {
+    let authority = Authority::new().await;
+    let nodes = [
+        authority.node(Spec { directory: "one", ..Spec::default() }).await,
+        authority.node(Spec { directory: "two", ..Spec::default() }).await,
+    ];
+    for times in [1, 150, 120] {
+        authority.happens(times).await;
+        let (one, two) = tokio::join!(nodes[0].publishes_all(), nodes[1].publishes_all());
+        assert_eq!(one.to_string(), two.to_string());
+        assert!(one.is_signed_by(&nodes[0].log_key()));
+    }
+    let late = authority.node(Spec { directory: "late", ..Spec::default() }).await;
+    let note = late.publishes_all().await;
+    assert_eq!(note.to_string(), nodes[0].note().unwrap().to_string());
+    for node in nodes.into_iter().chain([late]) {
+        node.stop().await;
+    }
+    // Partial tiles of sizes in between depend on the moment; full ones, and those of the last checkpoint, don't.
+    let size = note.checkpoint().unwrap().size;
+    let of = |directory: &str| {
+        let mut files = files(&authority.path(directory));
+        files.retain(|name, _| !name.contains(".p/") || name.ends_with(&format!("/{}", size % 256)));
+        files
+    };
+    let (one, two, late) = (of("one"), of("two"), of("late"));
+    assert!(one.contains_key("tile/0/000") && one.contains_key("tile/entries/000"), "{:?}", one.keys());
+    assert_eq!(one.keys().collect::<Vec<_>>(), two.keys().collect::<Vec<_>>());
+    assert!(one == two && two == late, "the files differ");
+}

@@ -1,0 +1,82 @@
+//! Witnesses cosign what the service publishes, and hold nothing up.
+
+use std::time::{Duration, Instant};
+
+use join_server::config;
+
+use crate::{
+    authority::{Authority, Spec},
+    small_witness::Witness,
+};
+
+fn with(witness: &Witness) -> Spec<'static> {
+    Spec { witnesses: vec![witness.configured()], ..Spec::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_cosigned_again_and_again() {
+    let (authority, witness) = (Authority::new().await, Witness::start().await);
+    let node = authority.node(with(&witness)).await;
+    witness.knows(node.log_key());
+    for _ in 0..3 {
+        authority.happens(40).await;
+        let end = authority.ledger().await.positions().await.unwrap();
+        let size = end.next_index + end.unsequenced;
+        let cosigned =
+            node.publishes(|note| note.checkpoint().unwrap().size >= size && note.is_signed_by(&witness.key));
+        assert!(cosigned.await.is_signed_by(&node.log_key()));
+    }
+    node.stop().await;
+
+    // A node that begins anew does not know how far the witness is: it asks from the start, and is told.
+    let told = witness.answers().len();
+    let node = authority.node(with(&witness)).await;
+    authority.happens(1).await;
+    let size = node.publishes_all().await.checkpoint().unwrap().size;
+    node.publishes(|note| note.checkpoint().unwrap().size >= size && note.is_signed_by(&witness.key)).await;
+    let answers = witness.answers().split_off(told);
+    assert_eq!(answers[..2], [409, 200], "{answers:?}");
+    assert!(answers[2..].iter().all(|status| *status == 200), "{answers:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn witnesses_that_are_away_silent_or_strangers_hold_nothing_up() {
+    let (authority, stranger) = (Authority::new().await, Witness::start().await);
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let away = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    // Takes the connection, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let key = stranger.key.to_string();
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    let witnesses = [away, silent_url].map(|url| config::Witness { key: key.clone(), url });
+    let witnesses = witnesses.into_iter().chain([stranger.configured()]).collect();
+    let node = authority.node(Spec { witnesses, ..Spec::default() }).await;
+    for _ in 0..3 {
+        authority.happens(5).await;
+        let begun = Instant::now();
+        let note = node.publishes_all().await;
+        assert!(!note.is_signed_by(&stranger.key));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+    assert!(stranger.answers().iter().all(|status| *status == 404));
+    assert_eq!(node.alarm().await, Some(false));
+    node.stop().await;
+}
+
+/// Database and node were both set back: the witness alone remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_has_seen_more_stops_the_log() {
+    let (authority, witness) = (Authority::new().await, Witness::start().await);
+    witness.has_seen(1_000);
+    let node = authority.node(with(&witness)).await;
+    witness.knows(node.log_key());
+    authority.happens(3).await;
+    node.until_alarm(true).await;
+    authority.happens(3).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(node.alarm().await, Some(true));
+    assert!(node.note().is_none(), "nobody is shown what the witness did not take");
+    node.stop().await;
+}
