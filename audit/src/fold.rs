@@ -1,0 +1,33 @@
+//! What the events mean: the fold of the domain, the one thing that the auditor shares with the service.
+
+use join_domain::envelope::Entry;
+use serde_json::Value;
+
+pub(crate) use join_domain::state::State;
+
+/// A history that no version of the rules can have written.
+#[derive(Debug)]
+pub(crate) struct Impossible {
+    /// The version of the event that does not fit, where one alone is to blame.
+    pub(crate) version: Option<u64>,
+    pub(crate) why: String,
+}
+
+/// The state of a stream after one more entry.
+pub(crate) fn after(before: Option<State>, envelope: &str) -> Result<State, Impossible> {
+    let entry = Entry::from_envelope(envelope).map_err(|error| Impossible { version: None, why: error.to_string() })?;
+    State::after(before, &entry).map_err(|error| Impossible {
+        version: Some(error.version),
+        why: format!("`{}` cannot follow what came before", error.event),
+    })
+}
+
+/// The state as a view claims it.
+pub(crate) fn row(state: &State) -> Value {
+    serde_json::to_value(state).unwrap_or_default()
+}
+
+/// Whether a view has to be there. Streams from which nothing is decided may go without.
+pub(crate) fn has_view(state: &State) -> bool {
+    !matches!(state, State::Record)
+}

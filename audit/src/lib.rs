@@ -1,0 +1,49 @@
+//! The auditor's check of the ledger: offline, from an export, trusting nothing but keys.
+//!
+//! Nothing here is shared with the code that writes the log: hashing, notes and proofs are written a second time, from the
+//! specifications, because a check that reuses the writer's code repeats its mistakes. The one exception is the fold of the
+//! domain (module `fold`): what the events mean is defined there.
+//!
+//! # What an export holds
+//!
+//! | file | content |
+//! |---|---|
+//! | `entries-NNNNNN.jsonl` | `{"log_index":0,"envelope":"…"}` a line, in log order, across the files `entries-000000.jsonl`, `entries-000001.jsonl`, …; the envelope is a string whose UTF-8 bytes are the leaf of the log |
+//! | `checkpoint` | the signed note that seals exactly these entries (c2sp.org/tlog-checkpoint), with cosignatures |
+//! | `tile/…` | hash tiles of that checkpoint (c2sp.org/tlog-tiles): optional, but without them a changed entry is only found to exist, not found |
+//! | `views.jsonl` | `{"stream":"token/…","version":7,"state":{…}}` a line: the claimed state of every stream at that checkpoint, in any order; optional |
+//! | `end.json` | `{"entries":N}`: written last, after everything else is on the disk; without it the export was cut off |
+//!
+//! An envelope is RFC 8785 JSON: `{"v":1,"stream":"token/…","first_version":7,"events":[{"kind":"…","schema":1,"data":{…}}],
+//! "decided_at":"…","recorded_at":"…","actor":"…","address":null,"attempt":null,"request":null,"trace":null}` with sorted keys
+//! and times in UTC with microseconds. Its events have the versions `first_version`, `first_version + 1`, ….
+//!
+//! # What is checked
+//!
+//! [`verify`] reads the export once, in constant memory but for a version and a state a stream:
+//! the checkpoint is signed by a known log and cosigned as the [`Policy`] asks; the entries are the tree that it seals, and begin
+//! with the tree of an older checkpoint that the auditor kept; they stand in log order without a gap; each stream's versions are
+//! 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow; and the claimed views are what follows from it.
+//!
+//! [`verify_portable`] checks the `.tlog-proof` of a single entry.
+
+mod checkpoint;
+mod comparison;
+mod envelope;
+mod export;
+mod finding;
+mod fold;
+pub mod merkle;
+mod note;
+mod policy;
+mod portable;
+mod streams;
+mod verify;
+
+pub use checkpoint::Checkpoint;
+pub use export::{ReadError, each_envelope};
+pub use finding::{Fault, Finding, Place};
+pub use note::{Key, KeyError};
+pub use policy::{Policy, PolicyError};
+pub use portable::{Proven, verify_portable};
+pub use verify::{AuditError, Progress, Report, Step, verify};

@@ -1,0 +1,112 @@
+//! Every stream's version and state, which is all that an audit keeps in memory.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::envelope::Envelope;
+use crate::finding::{Fault, Finding, Findings, Place};
+use crate::fold::{self, State};
+
+/// Streams by name.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(HashMap<String, Stream>);
+
+#[derive(Debug, Default)]
+struct Stream {
+    version: u64,
+    state: Option<State>,
+    /// Once something is wrong, versions are counted on, but nothing more is said of the state.
+    broken: bool,
+    /// Whether a view was compared.
+    claimed: bool,
+}
+
+/// A line of `views.jsonl`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct View {
+    stream: String,
+    version: u64,
+    state: Value,
+}
+
+impl Streams {
+    /// How many streams there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// Takes the next entry of the log: its versions have to follow, and its events have to be possible.
+    pub(crate) fn append(&mut self, log_index: u64, envelope: &Envelope, text: &str, findings: &mut Findings) {
+        let name = &envelope.stream;
+        let stream = match self.0.get_mut(name) {
+            Some(stream) => stream,
+            None => self.0.entry(name.clone()).or_default(),
+        };
+        let at = |version| Place { log_index: Some(log_index), stream: Some(name.clone()), version: Some(version) };
+        let expected = stream.version + 1;
+        if envelope.first_version != expected {
+            let what = format!("version {expected} was to come: an entry is missing, repeated or out of order");
+            findings.add(Finding::new(Fault::StreamVersion, at(envelope.first_version), what));
+            stream.broken = true;
+        }
+        stream.version = envelope.first_version.saturating_add(envelope.len() - 1);
+        if stream.broken {
+            return;
+        }
+        match fold::after(stream.state.take(), text) {
+            Ok(state) => stream.state = Some(state),
+            Err(impossible) => {
+                let place = at(impossible.version.unwrap_or(envelope.first_version));
+                findings.add(Finding::new(Fault::ImpossibleHistory, place, impossible.why));
+                stream.broken = true;
+            }
+        }
+    }
+
+    /// Compares a claimed view with what follows from the events.
+    pub(crate) fn compare(&mut self, view: &View, findings: &mut Findings) {
+        let mut wrong = |what: String| {
+            let place = Place { log_index: None, stream: Some(view.stream.clone()), version: Some(view.version) };
+            findings.add(Finding::new(Fault::WrongView, place, what));
+        };
+        let Some(stream) = self.0.get_mut(&view.stream) else {
+            return wrong("a view is claimed of a stream that has no events".to_owned());
+        };
+        if std::mem::replace(&mut stream.claimed, true) {
+            return wrong("the view is claimed twice".to_owned());
+        }
+        if stream.broken {
+            return;
+        }
+        if stream.version != view.version {
+            return wrong(format!("the claimed view is of another version: the stream is at {}", stream.version));
+        }
+        let state = stream.state.as_ref().map(fold::row).unwrap_or_default();
+        if state != view.state {
+            wrong(format!("the claimed view does not follow from the events{}", difference(&state, &view.state)));
+        }
+    }
+
+    /// After the last view: every stream that has to have one had one.
+    pub(crate) fn all_claimed(&self, findings: &mut Findings) {
+        let missing = |stream: &Stream| !stream.claimed && stream.state.as_ref().is_some_and(fold::has_view);
+        if let Some(name) = self.0.iter().filter(|(_, stream)| missing(stream)).map(|(name, _)| name).min() {
+            let place = Place { log_index: None, stream: Some(name.clone()), version: None };
+            findings.add(Finding::new(Fault::MissingView, place, "the stream has events, but no view is claimed"));
+        }
+    }
+}
+
+/// The first part in which two JSON values differ, as a path such as `.spec.roles`; never its content.
+fn difference(folded: &Value, claimed: &Value) -> String {
+    let (Value::Object(folded), Value::Object(claimed)) = (folded, claimed) else { return String::new() };
+    let keys = folded.keys().chain(claimed.keys());
+    let differs = |key: &&String| folded.get(*key) != claimed.get(*key);
+    let Some(key) = keys.filter(differs).min() else { return String::new() };
+    let deeper = folded.get(key).zip(claimed.get(key)).map(|(folded, claimed)| difference(folded, claimed));
+    let deeper = deeper.unwrap_or_default();
+    format!(" at .{key}{}", deeper.strip_prefix(" at ").unwrap_or_default())
+}
