@@ -1,0 +1,204 @@
+//! The agent: one join at a time, each step durable before anything depends on it.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use join_domain::refusal::Code;
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::{
+    ceremony::Ceremony,
+    clock::Clock,
+    config::Config,
+    connection,
+    credentials::{Credentials, Facts},
+    entropy::Entropy,
+    error::JoinError,
+    state::{Accepted, State},
+    storage::{Storage, StorageError},
+    trust::Trust,
+    vault::Vault,
+};
+
+/// The bot's side of joining.
+pub struct Agent {
+    config: Config,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// A join that was accepted, and whose result is stored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Joined {
+    /// The cluster joined.
+    pub cluster: String,
+    /// What the new certificate says.
+    pub certificate: Facts,
+    /// The attempt that was accepted.
+    pub attempt: String,
+    /// The key that is bound now, in authorized_keys form.
+    pub bound_key: String,
+    /// Whether a client certificate was presented: with a live one the join was a renewal.
+    pub presented_certificate: bool,
+}
+
+impl Agent {
+    /// An agent; nothing is read, written or sent yet.
+    pub fn new(config: Config, storage: Arc<dyn Storage>, clock: impl Clock, entropy: impl Entropy) -> Self {
+        Self { config, storage, clock: Arc::new(clock), entropy: Arc::new(entropy) }
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.entropy
+    }
+
+    /// The state as it is stored.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn state(&self) -> Result<State, StorageError> {
+        Vault::open(self.storage.clone()).map(|vault| vault.state().clone())
+    }
+
+    /// Joins: the pending attempt if there is one, else a new one. When this returns, the result is durable; when it
+    /// fails, the attempt is still pending and the next call sends the same again. Dropping the future is safe at any
+    /// point. Outputs are written by [`Agent::write_outputs`].
+    ///
+    /// # Errors
+    /// [`JoinError`]; its `next` says whether trying again can help.
+    pub async fn join_once(&mut self) -> Result<Joined, JoinError> {
+        for output in &self.config.outputs {
+            output.check()?;
+        }
+        let mut vault = Vault::open(self.storage.clone())?;
+        self.check_identity(&vault, None)?;
+        vault.begin(&*self.entropy, self.clock.now())?;
+
+        let mut certificate = vault.presentable()?.cloned();
+        let mut offered_anew = false;
+        let accepted = loop {
+            match self.ceremony(&mut vault, certificate.as_ref()).await {
+                Err(error) if certificate.is_some() && without_certificate(&error) => {
+                    warn!(
+                        join.refusal = error.code().map(Code::as_str),
+                        "{error}; trying once more without the certificate"
+                    );
+                    certificate = None;
+                }
+                Err(error) if !offered_anew && with_another_key(&error) && vault.set_offers_aside()? => {
+                    warn!(
+                        join.refusal = error.code().map(Code::as_str),
+                        "{error}; trying once more with another new key"
+                    );
+                    offered_anew = true;
+                }
+                outcome => break outcome?,
+            }
+        };
+        let joined = self.joined(&vault, &accepted, certificate.is_some())?;
+        vault.accept(accepted)?;
+        info!(
+            join.token = %self.config.token,
+            join.user = %joined.certificate.user,
+            join.instance = joined.certificate.instance,
+            certificate.serial = %joined.certificate.serial,
+            certificate.not_after = %joined.certificate.not_after,
+            "joined {} as {}", joined.cluster, joined.certificate.user
+        );
+        Ok(joined)
+    }
+
+    /// Writes the stored credentials to every output. Without a join yet there is nothing to write.
+    ///
+    /// # Errors
+    /// When the state can't be read or an output can't be written.
+    pub fn write_outputs(&self) -> Result<(), JoinError> {
+        if let Some(accepted) = self.state()?.accepted {
+            for output in &self.config.outputs {
+                output.write(&accepted.credentials)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes outputs that are missing, if the stored certificate still lives: so that programs on this host can go on
+    /// while the authority is away.
+    ///
+    /// # Errors
+    /// When the state can't be read or an output can't be written.
+    pub fn restore_outputs(&self) -> Result<(), JoinError> {
+        let Some(facts) = self.certificate()? else { return Ok(()) };
+        let missing = self.config.outputs.iter().any(|output| !output.is_complete());
+        if missing && facts.not_after > self.clock.now() { self.write_outputs() } else { Ok(()) }
+    }
+
+    /// What the stored certificate says.
+    ///
+    /// # Errors
+    /// When the state can't be read.
+    pub fn certificate(&self) -> Result<Option<Facts>, StorageError> {
+        Ok(self.state()?.accepted.and_then(|accepted| accepted.credentials.facts()))
+    }
+
+    async fn ceremony(&self, vault: &mut Vault, certificate: Option<&Credentials>) -> Result<Accepted, JoinError> {
+        let trust = self.trust(vault)?;
+        let connection = connection::open(&self.config.authority, trust, certificate, self.clock.clone()).await?;
+        self.check_identity(vault, Some(&connection.cluster))?;
+        let now = self.clock.now();
+        let ttl = TimeDelta::from_std(self.config.certificate_ttl).unwrap_or(TimeDelta::MAX);
+        let expires = now.checked_add_signed(ttl).unwrap_or(now);
+        Ceremony { vault, token: &self.config.token, keypair: &self.config.keypair, expires, now }.run(connection).await
+    }
+
+    /// What is configured, and since the first join also the CAs that came with the last one: so that a bot finds back
+    /// after it slept through a rotation of the CA.
+    fn trust(&self, vault: &Vault) -> Result<Trust, JoinError> {
+        let mut trust = self.config.trust.clone();
+        trust.cas.extend(vault.state().accepted.iter().flat_map(|accepted| accepted.credentials.ca_ders()));
+        if trust.is_empty() { Err(JoinError::NoTrust) } else { Ok(trust) }
+    }
+
+    /// A join state shown for another token would look like a theft of that one.
+    fn check_identity(&self, vault: &Vault, cluster: Option<&str>) -> Result<(), JoinError> {
+        let Some(Accepted { token, cluster: stored, .. }) = &vault.state().accepted else { return Ok(()) };
+        let asked = cluster.unwrap_or(stored);
+        if *token == self.config.token && stored == asked {
+            return Ok(());
+        }
+        Err(JoinError::OtherIdentity {
+            storage: self.storage.place(),
+            stored: format!("{token} of {stored}"),
+            asked: format!("{} of {asked}", self.config.token),
+        })
+    }
+
+    fn joined(&self, vault: &Vault, accepted: &Accepted, presented_certificate: bool) -> Result<Joined, JoinError> {
+        let unreadable = || JoinError::Unexpected("the result's certificate names no user or no time".to_owned());
+        Ok(Joined {
+            cluster: accepted.cluster.clone(),
+            certificate: accepted.credentials.facts().ok_or_else(unreadable)?,
+            attempt: vault.attempt().id.as_str().to_owned(),
+            bound_key: accepted.bound_key.to_authorized_key(),
+            presented_certificate,
+        })
+    }
+}
+
+fn without_certificate(error: &JoinError) -> bool {
+    matches!(error.code(), Some(Code::BindingNotAllowed | Code::InstanceMismatch))
+}
+
+fn with_another_key(error: &JoinError) -> bool {
+    matches!(error.code(), Some(Code::KeyReused | Code::KeyAlreadyBound))
+}

@@ -1,0 +1,107 @@
+//! `joinbot keypair`
+
+use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::{Args, Subcommand};
+use join_agent::{key::PrivateKey, storage::Directory, vault::Vault};
+use serde_json::json;
+
+use super::Format;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keypair {
+    /// Make a keypair, and print its public half for the token
+    Create(Create),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Keep the private half in this storage directory, for a bot that starts with it
+    #[arg(long, value_name = "DIR", required_unless_present = "static_key")]
+    storage: Option<PathBuf>,
+    /// Make a static key: given to the agent from outside, never rotated
+    #[arg(long = "static", conflicts_with = "storage")]
+    static_key: bool,
+    /// Write the static private key to this file instead of printing it
+    #[arg(long, value_name = "FILE", requires = "static_key")]
+    static_key_path: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Keypair {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let Self::Create(create) = self;
+        match create.storage {
+            Some(directory) => managed(&directory, create.format)?,
+            None => fixed(create.static_key_path.as_deref(), create.format)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The key that is in the storage already, or a new one: so that the command can be repeated.
+fn managed(directory: &Path, format: Format) -> Result<()> {
+    let mut vault = Vault::open(Arc::new(Directory::open(directory)?))?;
+    if vault.state().keys.is_empty() {
+        vault.add_key(PrivateKey::generate_ed25519())?;
+    }
+    let key = vault.state().keys.last().context("a key was just stored")?;
+    print(key, None, format);
+    Ok(())
+}
+
+fn fixed(path: Option<&Path>, format: Format) -> Result<()> {
+    let key = PrivateKey::generate_ed25519();
+    let Some(path) = path else {
+        print(&key, Some(STANDARD.encode(key.to_pem().as_bytes())), format);
+        return Ok(());
+    };
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            bail!("{} exists; a static key is not overwritten: remove it first or choose another path", path.display())
+        }
+        opened => opened.with_context(|| format!("cannot create {}", path.display()))?,
+    };
+    file.write_all(key.to_pem().as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    print(&key, None, format);
+    Ok(())
+}
+
+fn print(key: &PrivateKey, private: Option<String>, format: Format) {
+    let public = key.public().to_authorized_key();
+    match format {
+        Format::Json => {
+            let mut document = json!({ "public_key": public });
+            if let Some(private) = private {
+                document["private_key"] = private.into();
+            }
+            println!("{document}");
+        }
+        Format::Text => {
+            println!("{public}");
+            if let Some(private) = private {
+                println!("{private}");
+                eprintln!(
+                    "\nThe second line is the private key: put it into JOINBOT_STATIC_KEY in the bot's environment."
+                );
+                eprintln!("A static key needs recovery mode `insecure`, since nothing on its host is kept.");
+            }
+            eprintln!(
+                "\nPut the public key into the token, then apply it with `joinctl create -f FILE`:\n\n  \
+                 spec:\n    bound_keypair:\n      onboarding:\n        initial_public_key: \"{public}\""
+            );
+        }
+    }
+}

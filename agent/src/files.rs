@@ -1,0 +1,55 @@
+//! Files that are replaced whole or not at all.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+/// Readable by the owner only.
+pub(crate) const PRIVATE: u32 = 0o600;
+/// Readable by everybody.
+pub(crate) const PUBLIC: u32 = 0o644;
+
+/// Replaces `directory/name`, durably: when this returns, the new contents survive a loss of power; when it fails, the
+/// old ones are still there. One writer at a time.
+pub(crate) fn replace(directory: &Path, name: &str, contents: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = directory.join(format!(".{name}.new"));
+    let written = write_new(&temporary, contents, mode).and_then(|()| fs::rename(&temporary, directory.join(name)));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    // The rename itself must reach the disk too.
+    File::open(directory)?.sync_all()
+}
+
+fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    // Left over from a crash. Made anew rather than reused, so that nobody else can hold it open or have put a link here.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+/// Finds out whether files can be written here, by writing one.
+pub(crate) fn probe(directory: &Path) -> io::Result<()> {
+    let probe = directory.join(".probe");
+    let written = write_new(&probe, b"joinbot can write here\n", PRIVATE);
+    let removed = fs::remove_file(&probe);
+    written.and(removed)
+}
+
+/// Reads a file that need not be there.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,91 @@
+//! How the agent is doing, for machines: `/livez`, `/readyz` and `/metrics` over plain HTTP.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use tokio::net::TcpListener;
+
+use crate::{agent::Joined, clock::Clock, error::JoinError};
+
+/// What is counted and known.
+pub struct Health {
+    registry: Registry,
+    joins: IntCounterVec,
+    not_after: IntGauge,
+    clock: Arc<dyn Clock>,
+}
+
+impl Health {
+    /// Nothing counted yet.
+    pub fn new(clock: impl Clock) -> Arc<Self> {
+        const VALID: &str = "the name and labels are valid and used once";
+        let registry = Registry::new();
+        let joins = IntCounterVec::new(
+            Opts::new("joinbot_joins_total", "Joins by outcome: joined, a refusal's code, or what failed"),
+            &["outcome"],
+        )
+        .expect(VALID);
+        let not_after = IntGauge::new(
+            "joinbot_certificate_expires_timestamp_seconds",
+            "When the newest certificate ends, POSIX seconds; 0 before the first join",
+        )
+        .expect(VALID);
+        registry.register(Box::new(joins.clone())).expect(VALID);
+        registry.register(Box::new(not_after.clone())).expect(VALID);
+        Arc::new(Self { registry, joins, not_after, clock: Arc::new(clock) })
+    }
+
+    /// Counts a join.
+    pub fn record(&self, outcome: Result<&Joined, &JoinError>) {
+        self.joins.with_label_values(&[outcome.map_or_else(failure, |_| "joined")]).inc();
+        if let Ok(joined) = outcome {
+            self.not_after.set(joined.certificate.not_after.timestamp());
+        }
+    }
+
+    /// Whether there is a live certificate.
+    pub fn is_ready(&self) -> bool {
+        self.not_after.get() > self.clock.now().timestamp()
+    }
+
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    /// When the address is in use or not this machine's.
+    pub async fn serve(self: Arc<Self>, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        let listener = TcpListener::bind(address).await?;
+        let local = listener.local_addr()?;
+        let routes = Router::new()
+            .route("/livez", get(async || "alive\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self);
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Ok(local)
+    }
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
+    if health.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no live certificate\n")
+    }
+}
+
+async fn metrics(State(health): State<Arc<Health>>) -> String {
+    TextEncoder::new().encode_to_string(&health.registry.gather()).unwrap_or_default()
+}
+
+fn failure(error: &JoinError) -> &'static str {
+    match error {
+        JoinError::Refused(refused) => refused.code.map_or("refused", |code| code.as_str()),
+        JoinError::Network(_) => "network",
+        JoinError::Untrusted(_) | JoinError::Certificate(_) | JoinError::NoTrust => "untrusted",
+        JoinError::Storage(_) => "storage",
+        JoinError::Output(_) => "output",
+        JoinError::OtherIdentity { .. } | JoinError::KeyNotHeld(_) | JoinError::StaticKey => "identity",
+        JoinError::Challenge(_) | JoinError::Result(_) | JoinError::Unexpected(_) => "unexpected",
+    }
+}

@@ -1,0 +1,108 @@
+//! What other programs read: a directory with the newest credentials.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    credentials::Credentials,
+    files::{self, PRIVATE, PUBLIC},
+};
+
+/// The files of an identity, in the order in which they are written: the key before the certificates that need it.
+const FILES: [&str; 7] = ["key", "key.pub", "tlscert", "key-cert.pub", "tlscas", "known_hosts", "ssh_config"];
+
+/// An output that can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write into the output {path}: {error}")]
+pub struct OutputError {
+    path: String,
+    error: io::Error,
+}
+
+/// An identity: keys, certificates and what to trust, for TLS and SSH.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    directory: PathBuf,
+}
+
+impl Identity {
+    /// An identity in this directory.
+    ///
+    /// # Errors
+    /// When the working directory is needed to make the path absolute and can't be found.
+    pub fn new(directory: &Path) -> Result<Self, OutputError> {
+        let directory = std::path::absolute(directory)
+            .map_err(|error| OutputError { path: directory.display().to_string(), error })?;
+        Ok(Self { directory })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes sure that it can be written; creates the directory when it is missing.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn check(&self) -> Result<(), OutputError> {
+        fs::create_dir_all(&self.directory).and_then(|()| files::probe(&self.directory)).map_err(self.failed())
+    }
+
+    /// Whether every file is there.
+    pub fn is_complete(&self) -> bool {
+        FILES.iter().all(|name| self.directory.join(name).exists())
+    }
+
+    /// Replaces every file, each atomically.
+    ///
+    /// # Errors
+    /// When one could not be written; those before it are new, those after it old.
+    pub fn write(&self, credentials: &Credentials) -> Result<(), OutputError> {
+        fs::create_dir_all(&self.directory).map_err(self.failed())?;
+        for name in FILES {
+            let (contents, mode) = match name {
+                "key" => (credentials.key.to_pem(), PRIVATE),
+                public => (self.contents(public, credentials).into(), PUBLIC),
+            };
+            files::replace(&self.directory, name, contents.as_bytes(), mode).map_err(self.failed())?;
+        }
+        Ok(())
+    }
+
+    fn contents(&self, name: &str, credentials: &Credentials) -> String {
+        match name {
+            "tlscert" => credentials.tls_cert.clone(),
+            "tlscas" => credentials.tls_cas.concat(),
+            "key.pub" => format!("{}\n", credentials.key.public()),
+            "key-cert.pub" => format!("{}\n", credentials.ssh_cert),
+            "known_hosts" => credentials.ssh_cas.iter().map(|key| format!("@cert-authority * {key}\n")).collect(),
+            _ => self.ssh_config(),
+        }
+    }
+
+    /// For `ssh -F`. Paths are absolute, quoted, and with `%` doubled, since ssh expands it.
+    fn ssh_config(&self) -> String {
+        let path = |name| self.directory.join(name).display().to_string().replace('%', "%%");
+        format!(
+            "# Written by joinbot at every join. Use: ssh -F {config} HOST\n\
+             Host *\n\
+             \x20 IdentityFile \"{key}\"\n\
+             \x20 CertificateFile \"{certificate}\"\n\
+             \x20 IdentitiesOnly yes\n\
+             \x20 UserKnownHostsFile \"{known_hosts}\"\n\
+             \x20 StrictHostKeyChecking yes\n",
+            config = self.directory.join("ssh_config").display(),
+            key = path("key"),
+            certificate = path("key-cert.pub"),
+            known_hosts = path("known_hosts"),
+        )
+    }
+
+    fn failed(&self) -> impl FnOnce(io::Error) -> OutputError {
+        let path = self.directory.display().to_string();
+        move |error| OutputError { path, error }
+    }
+}

@@ -1,0 +1,142 @@
+//! Joining once with a few tries, or for as long as the process lives.
+
+use std::{sync::Arc, time::Duration};
+
+use join_domain::refusal::Code;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    advice::advice,
+    agent::{Agent, Joined},
+    error::{JoinError, Next},
+    health::Health,
+    retry::Backoff,
+};
+
+/// How often one-shot joining tries, and how long after the start it begins the last try.
+const TRIES: u32 = 5;
+const TIME_TO_TRY: Duration = Duration::from_secs(30);
+/// How seldom a daemon tries when somebody has to do something first.
+const SLOW: Duration = Duration::from_secs(5 * 60);
+
+/// What a daemon can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Renew now.
+    Renew,
+    /// End, cleanly. Dropping the sender means the same.
+    Stop,
+}
+
+/// Joins and writes the outputs; a few tries within half a minute when the authority is away or busy.
+///
+/// # Errors
+/// The last try's.
+pub async fn once(agent: &mut Agent) -> Result<Joined, JoinError> {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
+    let began = Instant::now();
+    let joined = loop {
+        let failed = match agent.join_once().await {
+            Ok(joined) => break joined,
+            Err(failed) => failed,
+        };
+        let delay = match failed.next() {
+            Next::Retry => backoff.next(agent.entropy()),
+            Next::RetryAfter(delay) => delay + backoff.next(agent.entropy()),
+            Next::RetrySlowly | Next::Stop => return Err(failed),
+        };
+        if backoff.failures() >= TRIES || began.elapsed() + delay > TIME_TO_TRY {
+            return Err(failed);
+        }
+        warn!("{failed}; trying again in {:.1} s", delay.as_secs_f64());
+        sleep(delay).await;
+    };
+    agent.write_outputs()?;
+    Ok(joined)
+}
+
+/// Joins and renews until told to stop. A refusal of the first join that only an administrator can change ends it; once
+/// it has joined it stays, and tries seldom, so that it goes on by itself when the administrator has acted.
+///
+/// Returns whether it ever joined.
+///
+/// # Errors
+/// The first join's.
+pub async fn daemon(
+    agent: &mut Agent,
+    health: &Arc<Health>,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Result<bool, JoinError> {
+    if let Err(failed) = agent.restore_outputs() {
+        warn!("{failed}");
+    }
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let mut joined_before = false;
+    loop {
+        // Dropping a join half-way is safe: its attempt is stored, and is sent again.
+        let outcome = tokio::select! {
+            outcome = join_and_write(agent) => outcome,
+            () = stopped(orders) => return Ok(joined_before),
+        };
+        health.record(outcome.as_ref());
+        let delay = match outcome {
+            Ok(joined) => {
+                joined_before = true;
+                backoff.reset();
+                until_renewal(agent, &joined)
+            }
+            Err(failed) => {
+                let next = failed.next();
+                if next == Next::Stop && !joined_before {
+                    return Err(failed);
+                }
+                let delay = match next {
+                    Next::Retry => backoff.next(agent.entropy()),
+                    Next::RetryAfter(delay) => delay + backoff.next(agent.entropy()),
+                    Next::RetrySlowly | Next::Stop => SLOW.mul_f64(0.5 + agent.entropy().fraction() / 2.0),
+                };
+                report(agent, &failed, delay);
+                delay
+            }
+        };
+        tokio::select! {
+            () = sleep(delay) => {}
+            order = orders.recv() => match order {
+                Some(Order::Renew) => info!("renewing now, as told"),
+                Some(Order::Stop) | None => return Ok(joined_before),
+            }
+        }
+    }
+}
+
+/// Says what failed, louder when somebody has to do something.
+fn report(agent: &Agent, failed: &JoinError, delay: Duration) {
+    let refusal = failed.code().map(Code::as_str);
+    let again = format!("trying again in {:.1} s", delay.as_secs_f64());
+    match advice(failed, agent.config().token.as_str()) {
+        Some(advice) => error!(join.refusal = refusal, "{failed}; what to do: {advice}; {again}"),
+        None => warn!(join.refusal = refusal, "{failed}; {again}"),
+    }
+}
+
+async fn join_and_write(agent: &mut Agent) -> Result<Joined, JoinError> {
+    let joined = agent.join_once().await?;
+    agent.write_outputs()?;
+    Ok(joined)
+}
+
+/// Waits for the order to stop; one to renew is being followed already.
+async fn stopped(orders: &mut mpsc::Receiver<Order>) {
+    while let Some(Order::Renew) = orders.recv().await {}
+}
+
+/// The interval, shortened by up to a tenth, and at most two thirds of what the certificate has left.
+fn until_renewal(agent: &Agent, joined: &Joined) -> Duration {
+    let interval = agent.config().renewal_interval.mul_f64(1.0 - agent.entropy().fraction() / 10.0);
+    let left = (joined.certificate.not_after - agent.clock().now()).to_std().unwrap_or_default();
+    interval.min(left.mul_f64(2.0 / 3.0)).max(Duration::from_secs(1))
+}

@@ -1,0 +1,69 @@
+//! Storage in a directory of its own.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Storage, StorageError};
+use crate::files;
+
+/// A directory (mode 0700, files 0600), held by one process at a time.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// The lock is released when this is closed, also when the process is killed.
+    lock: Option<File>,
+}
+
+impl Directory {
+    /// Creates the directory when it is missing, locks it, and makes sure that it can be written.
+    ///
+    /// # Errors
+    /// [`StorageError`]: found out here, so that it is found out before a join.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        let failed = |action| move |error| StorageError::Io { action, place: path.display().to_string(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+        let mode = fs::metadata(path).map_err(failed("read"))?.permissions().mode();
+        if mode & 0o022 != 0 {
+            return Err(StorageError::Open(path.to_owned()));
+        }
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(files::PRIVATE)
+            .open(path.join("lock"))
+            .map_err(failed("write into"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StorageError::InUse(path.to_owned()),
+            TryLockError::Error(error) => failed("lock")(error),
+        })?;
+        files::probe(path).map_err(failed("write into"))?;
+        Ok(Self { path: path.to_owned(), lock: Some(lock) })
+    }
+
+    /// Looks at a directory that another process may be using. Nothing may be written through this.
+    pub fn look(path: &Path) -> Self {
+        Self { path: path.to_owned(), lock: None }
+    }
+}
+
+impl Storage for Directory {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        files::read(&self.path.join(name))
+    }
+
+    fn replace(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+        if self.lock.is_none() {
+            return Err(io::Error::other("the directory was opened for reading"));
+        }
+        files::replace(&self.path, name, contents, files::PRIVATE)
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}

@@ -1,0 +1,84 @@
+//! A systemd unit for the daemon.
+
+use std::path::Path;
+
+/// What the unit depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit<'a> {
+    /// The program, absolute.
+    pub program: &'a Path,
+    /// The configuration file, absolute.
+    pub config: &'a Path,
+    /// The user to run as.
+    pub user: &'a str,
+    /// The group to run as.
+    pub group: &'a str,
+}
+
+impl Unit<'_> {
+    /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs are.
+    ///
+    /// # Errors
+    /// When a name or path can't stand in a unit file.
+    pub fn render(&self) -> Result<String, String> {
+        let name = |what: &str, name: &str| match name {
+            "" => Err(format!("the {what} is empty")),
+            name if name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$')) => {
+                Ok(name.to_owned())
+            }
+            name => Err(format!("`{name}` is not a {what}'s name")),
+        };
+        Ok(format!(
+            "[Unit]\n\
+             Description=joinbot, joins this host's bot and renews its credentials\n\
+             Wants=network-online.target\n\
+             After=network-online.target\n\
+             \n\
+             [Service]\n\
+             Type=exec\n\
+             User={user}\n\
+             Group={group}\n\
+             ExecStart={program} start -c {config}\n\
+             ExecReload=/bin/kill -USR1 $MAINPID\n\
+             Restart=on-failure\n\
+             RestartSec=30\n\
+             UMask=0022\n\
+             CapabilityBoundingSet=\n\
+             LockPersonality=yes\n\
+             MemoryDenyWriteExecute=yes\n\
+             NoNewPrivileges=yes\n\
+             PrivateDevices=yes\n\
+             ProtectClock=yes\n\
+             ProtectControlGroups=yes\n\
+             ProtectHostname=yes\n\
+             ProtectKernelLogs=yes\n\
+             ProtectKernelModules=yes\n\
+             ProtectKernelTunables=yes\n\
+             ProtectSystem=full\n\
+             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
+             RestrictNamespaces=yes\n\
+             RestrictRealtime=yes\n\
+             RestrictSUIDSGID=yes\n\
+             SystemCallArchitectures=native\n\
+             SystemCallFilter=@system-service\n\
+             \n\
+             [Install]\n\
+             WantedBy=multi-user.target\n",
+            user = name("user", self.user)?,
+            group = name("group", self.group)?,
+            program = quoted(self.program)?,
+            config = quoted(self.config)?,
+        ))
+    }
+}
+
+/// A path as one word of a command line: quoted, with `%` and `$` doubled since systemd expands them.
+fn quoted(path: &Path) -> Result<String, String> {
+    let text = path.to_str().filter(|text| !text.contains(char::is_control));
+    let text = text.ok_or_else(|| format!("{} holds characters that a unit file can't", path.display()))?;
+    if !path.is_absolute() {
+        return Err(format!("{text} is not an absolute path"));
+    }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    Ok(format!("\"{escaped}\""))
+}

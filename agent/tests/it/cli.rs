@@ -1,0 +1,270 @@
+//! The program as people run it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use join_domain::refusal::Code;
+
+use crate::{
+    authority::{SECRET, Trouble},
+    host::Host,
+};
+
+fn joinbot(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_joinbot"));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end without holding up the authority, which lives in this thread's runtime.
+async fn run(arguments: &[&str]) -> Output {
+    let mut command = joinbot(arguments);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A configuration file in `root`, for `host`'s authority.
+fn configuration(host: &Host, root: &Path) -> PathBuf {
+    let path = root.join("joinbot.yaml");
+    let text = format!(
+        "version: v2\nauth_server: {}\nca_pins: [\"{}\"]\nonboarding:\n  join_method: bound_keypair\n  token: example\n  \
+         bound_keypair: {{registration_secret: {SECRET}}}\nstorage: {{type: directory, path: {root}/storage}}\noutputs:\n  \
+         - type: identity\n    destination: {{type: directory, path: {root}/identity}}\n",
+        host.authority.address,
+        host.authority.pin(),
+        root = root.display(),
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn one_shot_joins_and_status_shows_it() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+
+    let before = run(&["status", "-c", path]).await;
+    assert_eq!(before.status.code(), Some(1), "{}", stderr(&before));
+    assert!(stdout(&before).contains("not joined yet"));
+
+    let joined = run(&["start", "-c", path, "--oneshot"]).await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+    assert!(!stderr(&joined).contains(SECRET));
+    assert!(root.path().join("identity/tlscert").exists());
+
+    let status = run(&["status", "-c", path, "--format", "json"]).await;
+    assert_eq!(status.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(report["certificate"]["user"], "bot-robot");
+    assert_eq!(report["certificate"]["generation"], 1);
+    assert_eq!(report["live"], true);
+    assert!(!stdout(&status).contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn a_joining_uri_is_enough() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let secret = SECRET.replace(' ', "%20");
+    let uri = format!(
+        "tbot+auth+bound-keypair://example:{secret}@{}?ca-pin={}",
+        host.authority.address,
+        host.authority.pin()
+    );
+    let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let joined = run(&[
+        "start",
+        "identity",
+        "--join-uri",
+        &uri,
+        "--storage",
+        &at("storage"),
+        "--destination",
+        &at("identity"),
+        "--oneshot",
+    ])
+    .await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+    assert!(root.path().join("identity/key").exists());
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_administrators_command_and_fails() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    host.authority.trouble([Trouble::refuse(Code::RecoveryLimitExhausted)]);
+    let refused = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("RECOVERY_LIMIT_EXHAUSTED"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("joinctl edit token/example"), "{}", stderr(&refused));
+}
+
+#[tokio::test]
+async fn wrong_usage_exits_with_one() {
+    for arguments in [&["start"] as &[&str], &["surprise"], &["keypair", "create"], &["start", "-c", "/does/not/exist"]]
+    {
+        let output = run(arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    assert_eq!(run(&["--help"]).await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_daemon_keeps_others_out_renews_on_usr1_and_stops_on_term() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    let mut daemon = Daemon::start(path);
+    wait("the first join", || root.path().join("identity/ssh_config").exists()).await;
+
+    let second = run(&["start", "-c", path, "--oneshot"]).await;
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("in use by another joinbot"), "{}", stderr(&second));
+    assert_eq!(run(&["status", "-c", path]).await.status.code(), Some(0), "looking is allowed");
+
+    wait("the second join", || {
+        daemon.signal("USR1");
+        host.authority.book().accepted >= 2
+    })
+    .await;
+    daemon.signal("TERM");
+    let mut status = None;
+    wait("the end", || {
+        status = daemon.0.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_nothing_in_the_way() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    host.authority.trouble(std::iter::repeat_n(Trouble::LoseAnswer, 3));
+    let daemon = Daemon::start(path.to_str().unwrap());
+    wait("a lost answer", || host.authority.book().accepted == 1).await;
+    drop(daemon);
+    let joined = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+    let book = host.authority.book();
+    assert_eq!((book.accepted, book.recoveries, book.locked), (1, 1, None));
+}
+
+#[tokio::test]
+async fn a_preregistered_keypair_is_made_once() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let storage = root.path().join("storage");
+    let create = ["keypair", "create", "--storage", storage.to_str().unwrap(), "--format", "json"];
+    let created = run(&create).await;
+    assert_eq!(created.status.code(), Some(0), "{}", stderr(&created));
+    assert_eq!(stdout(&created), stdout(&run(&create).await), "again it is the same");
+    let document: serde_json::Value = serde_json::from_slice(&created.stdout).unwrap();
+    let public = document["public_key"].as_str().unwrap();
+    assert!(public.starts_with("ssh-ed25519 "), "{public}");
+
+    host.authority.book().bound = Some(join_domain::key::PublicKey::from_authorized_key(public.as_bytes()).unwrap());
+    let joined = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+}
+
+#[tokio::test]
+async fn a_static_keypair_is_printed_or_written_and_never_overwritten() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let printed = run(&["keypair", "create", "--static", "--format", "json"]).await;
+    let document: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let pem = STANDARD.decode(document["private_key"].as_str().unwrap()).unwrap();
+    let key = join_agent::key::PrivateKey::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
+    assert_eq!(document["public_key"], key.public().to_authorized_key());
+
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("key.pem");
+    let create = ["keypair", "create", "--static", "--static-key-path", path.to_str().unwrap()];
+    let written = run(&create).await;
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    assert!(!stdout(&written).contains("PRIVATE"));
+    let before = fs::read(&path).unwrap();
+    assert_eq!(run(&create).await.status.code(), Some(1));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_unit_is_printed_or_written() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let units = root.path().to_str().unwrap();
+    let base = [
+        "install",
+        "systemd",
+        "--config",
+        path.to_str().unwrap(),
+        "--user",
+        "bot",
+        "--group",
+        "bot",
+        "--systemd-directory",
+        units,
+    ];
+    let printed = run(&base).await;
+    assert!(stdout(&printed).contains("[Service]"), "{}", stderr(&printed));
+    assert!(!root.path().join("joinbot.service").exists());
+
+    let written = run(&[&base as &[&str], &["--write"]].concat()).await;
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    assert_eq!(fs::read_to_string(root.path().join("joinbot.service")).unwrap(), stdout(&printed));
+    fs::write(root.path().join("joinbot.service"), "mine").unwrap();
+    assert_eq!(run(&[&base as &[&str], &["--write"]].concat()).await.status.code(), Some(1));
+    assert_eq!(run(&[&base as &[&str], &["--write", "--force"]].concat()).await.status.code(), Some(0));
+}
+
+/// A joinbot that runs until it is dropped: then it is killed.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(configuration: &str) -> Self {
+        let mut command = joinbot(&["start", "-c", configuration]);
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {what}");
+}

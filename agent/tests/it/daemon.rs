@@ -1,0 +1,159 @@
+//! The daemon: renewals, refusals, orders.
+
+use std::{sync::Arc, time::Duration};
+
+use join_agent::{
+    Agent,
+    error::JoinError,
+    health::Health,
+    output::Identity,
+    run::{self, Order},
+};
+use join_domain::refusal::Code;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tonic_types::ErrorDetails;
+
+use crate::{authority::Trouble, host::Host};
+
+struct Daemon {
+    orders: mpsc::Sender<Order>,
+    health: Arc<Health>,
+    task: JoinHandle<Result<bool, JoinError>>,
+}
+
+impl Daemon {
+    fn start(host: &Host, mut agent: Agent) -> Self {
+        let (orders, mut receiver) = mpsc::channel(4);
+        let health = Health::new(host.clock.clone());
+        let seen = health.clone();
+        let task = tokio::spawn(async move { run::daemon(&mut agent, &seen, &mut receiver).await });
+        Self { orders, health, task }
+    }
+
+    /// Stops it; says whether it ever joined.
+    async fn stop(self) -> bool {
+        self.orders.send(Order::Stop).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), self.task).await.unwrap().unwrap().unwrap()
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test]
+async fn it_renews_on_its_interval_and_when_told() {
+    let mut host = Host::new().await;
+    host.config.renewal_interval = Duration::from_secs(1);
+    let daemon = Daemon::start(&host, host.agent());
+    until("three joins", || host.authority.book().accepted >= 3).await;
+    daemon.stop().await;
+    assert_eq!(host.authority.book().recoveries, 1, "all after the first were renewals");
+
+    host.config.renewal_interval = Duration::from_secs(3600);
+    let daemon = Daemon::start(&host, host.agent());
+    until("a join at the start", || daemon.health.is_ready()).await;
+    let before = host.authority.book().accepted;
+    daemon.orders.send(Order::Renew).await.unwrap();
+    until("a join when told", || host.authority.book().accepted == before + 1).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_goes_on_by_itself_after_losses() {
+    let host = Host::new().await;
+    host.authority.trouble([Trouble::LoseRequest, Trouble::LoseAnswer, Trouble::refuse(Code::Unavailable)]);
+    let daemon = Daemon::start(&host, host.agent());
+    until("joined", || daemon.health.is_ready()).await;
+    assert!(daemon.stop().await);
+    let book = host.authority.book();
+    assert_eq!((book.accepted, book.resumed, book.locked), (1, 1, None));
+}
+
+#[tokio::test]
+async fn a_refused_start_ends_it_and_a_later_refusal_does_not() {
+    let host = Host::new().await;
+    let refuse = || Trouble::refuse(Code::RecoveryLimitExhausted);
+    host.authority.trouble([refuse()]);
+    let refused = Daemon::start(&host, host.agent()).task.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Some(Code::RecoveryLimitExhausted));
+
+    let daemon = Daemon::start(&host, host.agent());
+    until("joined", || daemon.health.is_ready()).await;
+    host.authority.trouble([refuse()]);
+    daemon.orders.send(Order::Renew).await.unwrap();
+    until("refused", || host.authority.book().streams == 3).await;
+    // Told again, it tries again: nothing has to be restarted when an administrator has acted.
+    until("renewed", || {
+        let _ = daemon.orders.try_send(Order::Renew);
+        host.authority.book().accepted == 2
+    })
+    .await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_can_be_stopped_before_it_has_joined() {
+    let mut host = Host::new().await;
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    host.config.authority = nobody.local_addr().unwrap().to_string().parse().unwrap();
+    let daemon = Daemon::start(&host, host.agent());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!daemon.stop().await, "also while it waits for an answer");
+}
+
+#[tokio::test]
+async fn one_shot_tries_a_few_times() {
+    let root = tempfile::tempdir().unwrap();
+    let mut host = Host::new().await;
+    host.config.outputs = vec![Identity::new(root.path()).unwrap()];
+    host.authority.trouble([Trouble::LoseAnswer, Trouble::refuse(Code::Conflict)]);
+    run::once(&mut host.agent()).await.unwrap();
+    assert!(root.path().join("tlscert").exists());
+    assert_eq!(host.authority.book().streams, 3);
+
+    let forever = std::iter::repeat_n(Trouble::LoseRequest, 100);
+    host.authority.trouble(forever);
+    let before = host.authority.book().streams;
+    assert!(matches!(run::once(&mut host.agent()).await, Err(JoinError::Network(_))));
+    assert_eq!(host.authority.book().streams - before, 5);
+}
+
+#[tokio::test]
+async fn one_shot_does_not_wait_longer_than_it_may() {
+    let host = Host::new().await;
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(600)));
+    host.authority.trouble([Trouble::refuse_with(Code::RateLimited, details)]);
+    let error = run::once(&mut host.agent()).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::RateLimited));
+    assert_eq!(host.authority.book().streams, 1);
+}
+
+#[tokio::test]
+async fn machines_can_see_how_it_is() {
+    let host = Host::new().await;
+    let daemon = Daemon::start(&host, host.agent());
+    let address = daemon.health.clone().serve("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+    until("joined", || daemon.health.is_ready()).await;
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(address, "/metrics").await.contains("joinbot_joins_total{outcome=\"joined\"} 1"));
+    host.let_certificate_expire();
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+    daemon.stop().await;
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    answer
+}

@@ -1,0 +1,14 @@
+//! The agent against a small authority of its own: real TLS, real challenges, real certificates, and troubles on order.
+
+mod attempts;
+mod authority;
+mod cli;
+mod config;
+mod daemon;
+mod faults;
+mod host;
+mod outputs;
+mod refusals;
+mod storage;
+mod systemd;
+mod trust;
