@@ -1,0 +1,231 @@
+//! An export directory in the making; `join-audit` says what is in one. It can be left off anywhere and gone on with.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use join_proto::v1::ExportedEntry;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::exit::Fault;
+
+/// Entries of one file; 256 full tiles.
+const ENTRIES_PER_FILE: u64 = 1 << 16;
+/// The trust policy (c2sp.org/tlog-policy) with the key of the log, so that an export can be verified by itself.
+pub(super) const POLICY: &str = "policy";
+/// Written last.
+const END: &str = "end.json";
+
+/// An open export.
+pub(super) struct Archive {
+    root: PathBuf,
+    next: u64,
+    entries: BufWriter<File>,
+}
+
+/// A line of entries.
+#[derive(Serialize)]
+struct Line<'a> {
+    log_index: u64,
+    envelope: &'a str,
+}
+
+/// What must be known of a line that is there already.
+#[derive(Deserialize)]
+struct Index {
+    log_index: u64,
+}
+
+impl Archive {
+    /// Begins an export of the log with that key, or goes on with one. It has no end marker until it is sealed again.
+    ///
+    /// # Errors
+    /// When the directory holds something else, or the export of another log.
+    pub(super) fn open(root: &Path, log_key: &str) -> anyhow::Result<Self> {
+        let shown = root.display();
+        fs::create_dir_all(root).with_context(|| format!("cannot make {shown}"))?;
+        let policy = format!("log {log_key}\nquorum none\n");
+        match fs::read_to_string(root.join(POLICY)) {
+            Ok(found) if found == policy => {}
+            Ok(_) => bail!("{shown} holds the export of another log; take another directory"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if fs::read_dir(root)?.next().is_some() {
+                    bail!("{shown} is not empty and holds no export; take another directory");
+                }
+                put(root, POLICY, policy.as_bytes())?;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
+        }
+        match fs::remove_file(root.join(END)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let next = count(root)?;
+        Ok(Self { root: root.to_owned(), next, entries: open_entries(root, next)? })
+    }
+
+    /// The log index of the next entry.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Adds an entry, byte for byte. It must be the next.
+    pub(super) fn append(&mut self, entry: &ExportedEntry) -> anyhow::Result<()> {
+        if entry.log_index != self.next {
+            bail!(Fault(format!("the authority sent entry {} where entry {} is due", entry.log_index, self.next)));
+        }
+        let line = Line { log_index: entry.log_index, envelope: &entry.envelope };
+        serde_json::to_writer(&mut self.entries, &line).map_err(io::Error::from)?;
+        self.entries.write_all(b"\n")?;
+        self.next += 1;
+        if self.next.is_multiple_of(ENTRIES_PER_FILE) {
+            self.sync()?;
+            self.entries = open_entries(&self.root, self.next)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.root.join(name).exists()
+    }
+
+    /// Writes a file, whole or not at all.
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        put(&self.root, name, bytes)
+    }
+
+    /// Completes the export: the checkpoint, and at the very last the end marker.
+    pub(super) fn seal(mut self, checkpoint: &str) -> anyhow::Result<()> {
+        self.sync()?;
+        self.put("checkpoint", checkpoint.as_bytes())?;
+        self.put(END, format!("{{\"entries\":{}}}\n", self.next).as_bytes())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.entries.flush()?;
+        self.entries.get_ref().sync_all()
+    }
+}
+
+fn entry_file(number: u64) -> String {
+    format!("entries-{number:06}.jsonl")
+}
+
+/// The file that the entry at `next` goes into, cut to the entries before it.
+fn open_entries(root: &Path, next: u64) -> anyhow::Result<BufWriter<File>> {
+    let path = root.join(entry_file(next / ENTRIES_PER_FILE));
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    Ok(BufWriter::new(file.with_context(|| format!("cannot write {}", path.display()))?))
+}
+
+/// How many entries are there. What was cut off in the middle of a line is dropped.
+fn count(root: &Path) -> anyhow::Result<u64> {
+    let mut last = 0;
+    while root.join(entry_file(last + 1)).exists() {
+        last += 1;
+    }
+    let path = root.join(entry_file(last));
+    if !path.exists() {
+        return Ok(0);
+    }
+    let (mut next, mut whole) = (last * ENTRIES_PER_FILE, 0);
+    let mut reader = BufReader::new(File::open(&path)?);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+        let fits = serde_json::from_slice::<Index>(&line).is_ok_and(|index| index.log_index == next);
+        if !fits {
+            bail!("{} does not hold entry {next} where it should be; take another directory", path.display());
+        }
+        next += 1;
+        whole += line.len() as u64;
+        line.clear();
+    }
+    OpenOptions::new().write(true).open(&path)?.set_len(whole)?;
+    Ok(next)
+}
+
+fn put(root: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let path = root.join(name);
+    let write = || {
+        let folder = path.parent().unwrap_or(root);
+        fs::create_dir_all(folder)?;
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        // The name is on the disk only when its directory is.
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(log_index: u64) -> ExportedEntry {
+        ExportedEntry { log_index, envelope: format!("{{\"number\":\"{log_index} ä\"}}") }
+    }
+
+    fn filled(root: &Path, entries: std::ops::Range<u64>) -> Archive {
+        let mut archive = Archive::open(root, "log+key").unwrap();
+        assert_eq!(archive.next(), entries.start);
+        entries.for_each(|index| archive.append(&entry(index)).unwrap());
+        archive
+    }
+
+    #[test]
+    fn an_export_goes_on_where_it_was_left_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("new/export");
+        drop(filled(&root, 0..3));
+        // The process died in the middle of a line.
+        let mut file = OpenOptions::new().append(true).open(root.join("entries-000000.jsonl")).unwrap();
+        file.write_all(b"{\"log_index\":3,\"enve").unwrap();
+
+        filled(&root, 3..5).seal("note").unwrap();
+        let text = fs::read_to_string(root.join("entries-000000.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 5);
+        assert_eq!(text.lines().last(), Some(r#"{"log_index":4,"envelope":"{\"number\":\"4 ä\"}"}"#));
+        assert_eq!(fs::read_to_string(root.join(END)).unwrap(), "{\"entries\":5}\n");
+
+        // A sealed export grows, and is no export while it does.
+        let archive = filled(&root, 5..6);
+        assert!(!archive.has(END));
+        archive.seal("note").unwrap();
+        assert_eq!(fs::read_to_string(root.join(END)).unwrap(), "{\"entries\":6}\n");
+    }
+
+    #[test]
+    fn a_full_file_is_followed_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(filled(folder.path(), 0..ENTRIES_PER_FILE));
+        let second = folder.path().join("entries-000001.jsonl");
+        assert_eq!(fs::metadata(&second).unwrap().len(), 0);
+        drop(filled(folder.path(), ENTRIES_PER_FILE..ENTRIES_PER_FILE + 1));
+        assert!(fs::read_to_string(&second).unwrap().starts_with("{\"log_index\":65536,"));
+    }
+
+    #[test]
+    fn an_entry_that_is_not_the_next_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut archive = filled(folder.path(), 0..2);
+        let error = archive.append(&entry(3)).unwrap_err();
+        assert!(error.is::<Fault>(), "{error}");
+    }
+
+    #[test]
+    fn other_directories_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.tex"), "").unwrap();
+        assert!(Archive::open(folder.path(), "log+key").err().unwrap().to_string().contains("is not empty"));
+
+        let folder = tempfile::tempdir().unwrap();
+        drop(filled(folder.path(), 0..1));
+        assert!(Archive::open(folder.path(), "other+key").err().unwrap().to_string().contains("another log"));
+    }
+}

@@ -1,0 +1,122 @@
+//! `joinctl audit export`: the ledger in a directory, to be kept elsewhere and verified offline.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::ProgressBar;
+use join_log::tile::{FULL, Layer, Tile};
+use join_proto::v1::ExportRequest;
+use tonic::Status;
+
+use super::{archive::Archive, progress, sealed};
+use crate::{cli::Context, connection::Client, exit::Fault, output};
+
+/// Where to.
+#[derive(Args, Debug)]
+#[command(after_long_help = "What was exported before is kept: the same command goes on after an interruption, and \
+later adds what is new.
+
+Examples:
+  joinctl audit export --out ledger/
+  joinctl audit verify --from ledger/")]
+pub(super) struct Export {
+    /// Directory, made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Export {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let client = context.connect().await?;
+        let entries = download(&client, &self.out).await?;
+        output::line(&format!("{entries} entries in {}", self.out.display()))
+    }
+}
+
+/// Brings the export up to the log's newest checkpoint and returns how many entries it holds. Memory does not grow
+/// with the log.
+pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Result<u64> {
+    let log_key = client.ca().await?.log_key;
+    let wanted = client.status().await?.log_next_index;
+    let checkpoint = sealed::checkpoint(client, wanted).await?;
+    let mut archive = Archive::open(directory, &log_key)?;
+    if archive.next() > checkpoint.size {
+        anyhow::bail!(Fault(format!(
+            "{} holds {} entries, and the newest checkpoint seals {} only: the authority lost history",
+            directory.display(),
+            archive.next(),
+            checkpoint.size
+        )));
+    }
+    let bar = progress::bar("exporting entries", Some(checkpoint.size));
+    bar.set_position(archive.next());
+    entries(client, &mut archive, checkpoint.size, &bar).await?;
+    for tile in tiles(checkpoint.size) {
+        fetch(client, &archive, tile, checkpoint.size).await?;
+    }
+    bar.finish_and_clear();
+    archive.seal(&checkpoint.note.to_string())?;
+    Ok(checkpoint.size)
+}
+
+async fn entries(client: &Client, archive: &mut Archive, size: u64, bar: &ProgressBar) -> anyhow::Result<()> {
+    if archive.next() == size {
+        return Ok(());
+    }
+    let mut chunks = client.ledger().export(ExportRequest { from_index: archive.next() }).await?.into_inner();
+    while archive.next() < size {
+        let Some(chunk) = chunks.message().await? else {
+            let what = format!("the export was cut off after {} entries; the same command goes on", archive.next());
+            return Err(Status::unavailable(what).into());
+        };
+        for entry in chunk.entries.iter().take_while(|entry| entry.log_index < size) {
+            archive.append(entry)?;
+        }
+        bar.set_position(archive.next());
+        if chunk.end.is_some() && archive.next() < size {
+            let what = format!("the authority has {} entries, and its checkpoint seals {size}", archive.next());
+            anyhow::bail!(Fault(what));
+        }
+    }
+    Ok(())
+}
+
+/// The hash tiles of a log of `size` entries.
+fn tiles(size: u64) -> impl Iterator<Item = Tile> {
+    Layer::of(size).filter(|layer| *layer != Layer::Entries).flat_map(move |layer| {
+        let full = layer.slots(size) / u64::from(FULL);
+        (0..full).map(move |index| Tile { layer, index, width: FULL }).chain(layer.partial(size))
+    })
+}
+
+/// Fetches a tile that is not there yet. A partial one may have given way to the full one meanwhile.
+async fn fetch(client: &Client, archive: &Archive, tile: Tile, size: u64) -> anyhow::Result<()> {
+    for tile in [tile, tile.full()] {
+        let name = tile.to_string();
+        if archive.has(&name) {
+            return Ok(());
+        }
+        if let Some(bytes) = client.log_file(&name).await? {
+            return archive.put(&name, &bytes);
+        }
+    }
+    anyhow::bail!(Fault(format!("the log's {tile} is missing, and the checkpoint of {size} entries needs it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tiles;
+
+    #[test]
+    fn every_tile_of_a_log_is_named() {
+        let names = |size| tiles(size).map(|tile| tile.to_string()).collect::<Vec<_>>();
+        assert!(names(0).is_empty());
+        assert_eq!(names(3), ["tile/0/000.p/3"]);
+        assert_eq!(names(300), ["tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1"]);
+        // The counts of full and partial tiles of 70 000 entries.
+        let many = names(70_000);
+        assert_eq!(many.len(), 273 + 1 + 1 + 1 + 1);
+        assert!(many.contains(&"tile/0/273.p/112".to_owned()) && many.contains(&"tile/1/001.p/17".to_owned()));
+        assert_eq!(many.last().map(String::as_str), Some("tile/2/000.p/1"));
+    }
+}

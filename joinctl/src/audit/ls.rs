@@ -1,0 +1,191 @@
+//! `joinctl audit ls`: events, those that are there and those that come.
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use clap::Args;
+use join_proto::v1::{Event, EventList, ListEventsRequest};
+
+use super::row;
+use crate::{
+    cli::Context,
+    connection::{Client, PAGE_SIZE},
+    exit::{is_unreachable, refusal},
+    moment::Moment,
+    output::{Format, Items, tree},
+};
+
+/// How long to wait before a broken list is followed on.
+const RECONNECT: Duration = Duration::from_secs(2);
+
+/// Which events.
+#[derive(Args, Debug)]
+#[command(after_long_help = "With --follow and --format json each event is one line.
+
+Examples:
+  joinctl audit ls --token example
+  joinctl audit ls --kind join.refused --since 2h
+  joinctl audit ls --follow --format json | jq .kind")]
+pub(super) struct Ls {
+    /// Only those of this token: its whole history, that of deleted namesakes too.
+    #[arg(long, value_name = "NAME")]
+    token: Option<String>,
+
+    /// Only those of this bot.
+    #[arg(long, value_name = "NAME")]
+    bot: Option<String>,
+
+    /// Only these kinds, such as join.refused; several with commas.
+    #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
+    kinds: Vec<String>,
+
+    /// Not before: a time (RFC 3339) or a duration before now, such as 2h.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+
+    /// Not after: a time (RFC 3339) or a duration before now.
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    until: Option<Moment>,
+
+    /// Go on with what comes, until Ctrl-C.
+    #[arg(long, short)]
+    follow: bool,
+
+    /// At most so many, the oldest that match.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+impl Ls {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let client = context.connect().await?;
+        let request = ListEventsRequest {
+            token: self.token.unwrap_or_default(),
+            bot: self.bot.unwrap_or_default(),
+            kinds: self.kinds,
+            since: client.resolve(self.since).await?,
+            until: client.resolve(self.until).await?,
+            page_size: PAGE_SIZE,
+            cursor: String::new(),
+        };
+        let limit = self.limit.unwrap_or(u64::MAX);
+        if self.follow {
+            let mut printer = Printer::begin(context.format, true)?;
+            follow(&client, request, limit, &mut printer).await?;
+            printer.end()
+        } else {
+            let mut printer = Printer::begin(context.format, false)?;
+            list(&client, request, limit, &mut printer).await?;
+            printer.end()
+        }
+    }
+}
+
+async fn list(
+    client: &Client,
+    mut request: ListEventsRequest,
+    mut left: u64,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    loop {
+        request.page_size = u32::try_from(left).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
+        let page = client.ledger().list_events(request.clone()).await?.into_inner();
+        left = print(&page, left, printer)?;
+        if !page.more || left == 0 {
+            return Ok(());
+        }
+        request.cursor = page.cursor;
+    }
+}
+
+/// Follows on from the last cursor when the connection breaks: nothing is skipped, nothing comes twice.
+async fn follow(
+    client: &Client,
+    mut request: ListEventsRequest,
+    mut left: u64,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    let mut was_connected = false;
+    loop {
+        let broken = match client.ledger().follow_events(request.clone()).await {
+            Ok(answer) => {
+                was_connected = true;
+                let mut pages = answer.into_inner();
+                loop {
+                    match pages.message().await {
+                        Ok(Some(page)) => {
+                            left = print(&page, left, printer)?;
+                            if left == 0 {
+                                return Ok(());
+                            }
+                            request.cursor = page.cursor;
+                        }
+                        Ok(None) => break tonic::Status::unavailable("the authority ended the list"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+            Err(status) => status,
+        };
+        if !was_connected || !is_unreachable(&broken) {
+            return Err(broken.into());
+        }
+        eprintln!("{}; following on in {} s", refusal(&broken), RECONNECT.as_secs());
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+/// Prints a page and returns how many events may still come.
+fn print(page: &EventList, left: u64, printer: &mut Printer) -> anyhow::Result<u64> {
+    let count = usize::try_from(left).unwrap_or(usize::MAX).min(page.events.len());
+    page.events[..count].iter().try_for_each(|event| printer.push(event))?;
+    printer.flush()?;
+    Ok(left - count as u64)
+}
+
+enum Printer {
+    Lines(io::BufWriter<io::Stdout>),
+    JsonLines(io::BufWriter<io::Stdout>),
+    Items(Items<io::BufWriter<io::Stdout>>),
+}
+
+impl Printer {
+    fn begin(format: Format, follow: bool) -> io::Result<Self> {
+        let mut out = io::BufWriter::new(io::stdout());
+        Ok(match format {
+            Format::Text => {
+                writeln!(out, "{}", row::headings())?;
+                Self::Lines(out)
+            }
+            Format::Json if follow => Self::JsonLines(out),
+            Format::Json | Format::Yaml => Self::Items(Items::begin(out, format)),
+        })
+    }
+
+    fn push(&mut self, event: &Event) -> io::Result<()> {
+        match self {
+            Self::Lines(out) => writeln!(out, "{}", row::line(event)),
+            Self::JsonLines(out) => {
+                serde_json::to_writer(&mut *out, &tree::of(event))?;
+                writeln!(out)
+            }
+            Self::Items(items) => items.push(&tree::of(event)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Lines(out) | Self::JsonLines(out) => out.flush(),
+            Self::Items(items) => items.flush(),
+        }
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(mut out) | Self::JsonLines(mut out) => Ok(out.flush()?),
+            Self::Items(items) => Ok(items.end()?),
+        }
+    }
+}

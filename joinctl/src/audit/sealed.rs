@@ -1,0 +1,42 @@
+//! The log's newest checkpoint, and waiting for one that seals enough.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use join_log::SignedNote;
+
+use crate::connection::Client;
+
+/// How long to wait for a checkpoint: the log signs one every few seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A checkpoint as it was served. Whether the signature is good, `join-audit` says.
+pub(super) struct Sealed {
+    pub(super) note: SignedNote,
+    /// How many entries it seals.
+    pub(super) size: u64,
+}
+
+/// A checkpoint that seals `wanted` entries, or the newest there is when none comes in time.
+pub(super) async fn checkpoint(client: &Client, wanted: u64) -> anyhow::Result<Sealed> {
+    let begun = Instant::now();
+    loop {
+        let newest = newest(client).await?;
+        match newest {
+            Some(sealed) if sealed.size >= wanted || begun.elapsed() > PATIENCE => return Ok(sealed),
+            None if begun.elapsed() > PATIENCE => bail!("the log has no checkpoint yet: nothing is sealed"),
+            _ => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn newest(client: &Client) -> anyhow::Result<Option<Sealed>> {
+    let Some(bytes) = client.log_file("checkpoint").await? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes).context("the checkpoint is not text")?;
+    let note: SignedNote = text.parse().context("the checkpoint is not a signed note")?;
+    let size = note.checkpoint().context("the signed note is not a checkpoint")?.size;
+    Ok(Some(Sealed { note, size }))
+}

@@ -1,0 +1,151 @@
+//! `joinctl audit verify`: whether the ledger is what it was, and what follows from it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use join_audit::{AuditError, Policy, Progress, Report, Step};
+use join_proto::v1::{Empty, ViewsReport};
+use serde_yaml_ng::{Mapping, Value};
+
+use super::{export, progress, proof, trust::Trust};
+use crate::{
+    cli::Context,
+    exit::Fault,
+    output::{print, printable, tree},
+};
+
+/// What to verify, and against which keys.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
+entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allow this history, and that what \
+the authority decides from follows from it. \
+The code shares nothing with that which writes the log. Exit code 3: something is wrong.
+
+Examples:
+  joinctl audit verify
+  joinctl audit verify --from ledger/ --policy auditors.policy
+  joinctl audit verify --from ledger/ --trusted last-year/checkpoint
+  joinctl audit verify --proof event.tlog-proof")]
+pub(super) struct Verify {
+    /// Verify an export, offline, instead of what the authority has now.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+
+    /// Verify the proof of one event, as `audit prove` makes it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "trusted"])]
+    proof: Option<PathBuf>,
+
+    /// A checkpoint that was kept: the log must still begin with what it sealed.
+    #[arg(long, value_name = "FILE")]
+    trusted: Option<PathBuf>,
+
+    #[command(flatten)]
+    trust: Trust,
+}
+
+impl Verify {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        if let Some(file) = &self.proof {
+            return proof::verify(context, file, &self.trust).await;
+        }
+        let trusted = self.trusted.as_deref().map(read).transpose()?;
+        if let Some(directory) = self.from {
+            let policy = self.trust.or_of_export(&directory)?;
+            let report = audit(directory, policy, trusted).await?;
+            return Verdict { report, views: None }.end(context);
+        }
+        let client = context.connect().await?;
+        let policy = self.trust.or_of_authority(&client).await?;
+        let directory = tempfile::tempdir()?;
+        export::download(&client, directory.path()).await?;
+        let report = audit(directory.path().to_owned(), policy, trusted).await?;
+        let views = client.cluster().verify_views(Empty {}).await?.into_inner();
+        Verdict { report, views: Some(views) }.end(context)
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Audits an export on a thread of its own: the connection stays alive meanwhile.
+async fn audit(directory: PathBuf, policy: Policy, trusted: Option<String>) -> anyhow::Result<Report> {
+    let audit = move || {
+        let mut bar = None;
+        let mut show = |Progress { step, done, total }: Progress| {
+            let (shown, bar) = bar.get_or_insert_with(|| (step, begin(step, total)));
+            if *shown != step {
+                bar.finish_and_clear();
+                (*shown, *bar) = (step, begin(step, total));
+            }
+            bar.set_position(done);
+        };
+        let report = join_audit::verify(&directory, &policy, trusted.as_deref(), &mut show);
+        if let Some((_, bar)) = bar {
+            bar.finish_and_clear();
+        }
+        report
+    };
+    let report: Result<Report, AuditError> = tokio::task::spawn_blocking(audit).await?;
+    Ok(report?)
+}
+
+fn begin(step: Step, total: Option<u64>) -> indicatif::ProgressBar {
+    let what = match step {
+        Step::Entries => "verifying entries",
+        Step::Views => "comparing views",
+    };
+    progress::bar(what, total)
+}
+
+/// What was found, by the audit here and by the authority itself.
+struct Verdict {
+    report: Report,
+    views: Option<ViewsReport>,
+}
+
+impl Verdict {
+    fn end(self, context: &Context) -> anyhow::Result<()> {
+        print(context.format, &self.tree()?, || self.text())?;
+        let differences = self.views.iter().flat_map(|views| &views.differences);
+        let mut wrong = self.report.findings.iter().map(ToString::to_string).chain(differences.cloned());
+        match wrong.next() {
+            None => Ok(()),
+            Some(first) => Err(Fault(format!("the ledger is not what it should be: {first}")).into()),
+        }
+    }
+
+    fn tree(&self) -> anyhow::Result<Value> {
+        let mut tree = Mapping::new();
+        tree.insert("report".into(), serde_yaml_ng::to_value(&self.report)?);
+        tree.insert("authority_views".into(), self.views.as_ref().map_or(Value::Null, tree::of));
+        Ok(tree.into())
+    }
+
+    fn text(&self) -> String {
+        let Report { entries, events, streams, views, tiles, checkpoint, findings } = &self.report;
+        let mut lines = vec![format!("entries      {entries}, with {events} events in {streams} streams")];
+        lines.push(match checkpoint {
+            Some(checkpoint) => format!("checkpoint   {} of {} entries", checkpoint.origin, checkpoint.size),
+            None => "checkpoint   none that is signed by a known log".to_owned(),
+        });
+        lines.push(format!("tiles        {}", if *tiles { "compared" } else { "none to compare with" }));
+        if let Some(views) = views {
+            lines.push(format!("views        {views} compared"));
+        }
+        if let Some(views) = &self.views {
+            lines.push(format!("authority    {} streams compared with its views", views.streams_checked));
+            lines.extend(views.differences.iter().map(|what| format!("WRONG        {what}")));
+        }
+        lines.extend(findings.iter().map(|finding| format!("WRONG        {finding}")));
+        let is_clean = findings.is_empty() && self.views.iter().all(|views| views.differences.is_empty());
+        if is_clean {
+            lines.push("verified     nothing is missing, changed or out of order".to_owned());
+        }
+        lines.iter().map(|line| printable(line).replace('\n', " ") + "\n").collect()
+    }
+}

@@ -1,0 +1,216 @@
+//! Where the authority is and who calls: flags and environment, else what `joind dev` left here, else `~/.config`.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use http::uri::Authority;
+
+/// The port of an address that names none.
+const DEFAULT_PORT: u16 = 3025;
+
+/// `HOST:PORT` of the authority.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Address(Authority);
+
+impl FromStr for Address {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let bare = text.trim().trim_start_matches("https://").trim_end_matches('/');
+        let parse = |text: &str| text.parse::<Authority>().ok().filter(|it| !it.host().is_empty());
+        let mut authority =
+            parse(bare).filter(|it| !bare.contains('@') && (it.port_u16().is_some() || it.host() == bare)).ok_or_else(
+                || anyhow!("{text:?} is no address: HOST:PORT is, such as authority.example.com:3025 or [::1]:3025"),
+            )?;
+        if authority.port_u16().is_none() {
+            authority = format!("{bare}:{DEFAULT_PORT}").parse()?;
+        }
+        Ok(Self(authority))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a connection needs.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) address: Address,
+    /// A directory with `ca.crt`, `tls.crt` and `tls.key`.
+    pub(crate) identity: PathBuf,
+}
+
+/// The places that are looked into.
+pub(crate) struct Places<'a> {
+    /// The file in which `joind dev` says how to reach it.
+    pub(crate) dev_env: &'a Path,
+    /// The user's own directory, with `addr` beside the identity's files.
+    pub(crate) home: Option<&'a Path>,
+}
+
+/// Finds address and identity, each where it is named first.
+pub(crate) fn discover(addr: Option<&str>, identity: Option<&Path>, places: &Places<'_>) -> anyhow::Result<Settings> {
+    let dev = DevEnv::read(places.dev_env)?;
+    let home = places.home.filter(|home| home.is_dir());
+    let home_addr = match home.map(|home| home.join("addr")) {
+        Some(file) => read_if_there(&file)?,
+        None => None,
+    };
+
+    let addr = addr
+        .map(str::to_owned)
+        .or(dev.addr)
+        .or(home_addr)
+        .ok_or_else(|| nothing_found("address", "--addr HOST:PORT or JOINCTL_ADDR", places))?;
+    let identity = identity
+        .map(Path::to_owned)
+        .or(dev.identity)
+        .or_else(|| home.map(Path::to_owned))
+        .ok_or_else(|| nothing_found("identity", "--identity DIR or JOINCTL_IDENTITY", places))?;
+    Ok(Settings { address: addr.parse()?, identity })
+}
+
+fn nothing_found(what: &str, named_by: &str, places: &Places<'_>) -> anyhow::Error {
+    let home = places.home.map(|home| format!(" nor {}", home.display())).unwrap_or_default();
+    anyhow!(
+        "no {what} of the authority: {named_by} is not given, and there is neither {}{home}; start \
+         `joind dev` here, or \
+         let `joind admin issue --role ROLE --name NAME --out DIR` on the server's host make an identity",
+        places.dev_env.display()
+    )
+}
+
+/// The two `export` lines that `joind dev` writes for a shell.
+#[derive(Debug, Default, PartialEq)]
+struct DevEnv {
+    addr: Option<String>,
+    identity: Option<PathBuf>,
+}
+
+impl DevEnv {
+    fn read(file: &Path) -> anyhow::Result<Self> {
+        Ok(read_if_there(file)?.map(|text| Self::parse(&text)).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let value = |name: &str| {
+            text.lines().find_map(|line| {
+                let line = line.trim();
+                let value =
+                    line.strip_prefix("export ").unwrap_or(line).trim_start().strip_prefix(name)?.strip_prefix('=')?;
+                Some(unquoted(value))
+            })
+        };
+        Self { addr: value("JOINCTL_ADDR"), identity: value("JOINCTL_IDENTITY").map(PathBuf::from) }
+    }
+}
+
+/// What a shell makes of a word that may be quoted.
+fn unquoted(word: &str) -> String {
+    let inside = |quote| word.strip_prefix(quote)?.strip_suffix(quote);
+    match (inside('\''), inside('"')) {
+        (Some(inner), _) => inner.replace(r"'\''", "'"),
+        (None, Some(inner)) => inner.to_owned(),
+        (None, None) => word.to_owned(),
+    }
+}
+
+fn read_if_there(file: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// The files of an identity, as PEM.
+pub(crate) struct Identity {
+    pub(crate) ca: Vec<u8>,
+    pub(crate) cert: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Identity {
+    /// Reads `ca.crt`, `tls.crt` and `tls.key`. Errors name the file and how an identity comes to be.
+    pub(crate) fn read(directory: &Path) -> anyhow::Result<Self> {
+        if !directory.is_dir() {
+            bail!(
+                "the identity {} is not a directory; `joind dev` makes one, or \
+                 `joind admin issue --out DIR` on the server's host",
+                directory.display()
+            );
+        }
+        let read = |name: &str| {
+            let file = directory.join(name);
+            fs::read(&file).with_context(|| format!("the identity is incomplete: cannot read {}", file.display()))
+        };
+        Ok(Self { ca: read("ca.crt")?, cert: read("tls.crt")?, key: read("tls.key")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        let shown = |text: &str| text.parse::<Address>().map(|address| address.to_string()).ok();
+        assert_eq!(shown("authority.example.com:3025").as_deref(), Some("authority.example.com:3025"));
+        assert_eq!(shown("authority.example.com").as_deref(), Some("authority.example.com:3025"));
+        assert_eq!(shown("https://127.0.0.1:40001/").as_deref(), Some("127.0.0.1:40001"));
+        assert_eq!(shown("[::1]").as_deref(), Some("[::1]:3025"));
+        assert_eq!(shown("[::1]:9").as_deref(), Some("[::1]:9"));
+        for wrong in ["", "::1", ":3025", "host:port", "host:99999", "user@host:1", "a b:1", "http://host:1"] {
+            assert_eq!(shown(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_env_file_is_read_as_a_shell_would() {
+        let env =
+            DevEnv::parse("# dev\nexport JOINCTL_ADDR=127.0.0.1:3025\nexport JOINCTL_IDENTITY='/my data/identity'\n");
+        assert_eq!(env.addr.as_deref(), Some("127.0.0.1:3025"));
+        assert_eq!(env.identity.as_deref(), Some(Path::new("/my data/identity")));
+        let env = DevEnv::parse(r"export JOINCTL_IDENTITY='/it'\''s/identity'");
+        assert_eq!(env.identity.as_deref(), Some(Path::new("/it's/identity")));
+        assert_eq!(DevEnv::parse("export OTHER=1"), DevEnv::default());
+    }
+
+    #[test]
+    fn flags_come_first_then_the_dev_server_then_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dev_env, home) = (folder.path().join("env"), folder.path().join("home"));
+        let places = Places { dev_env: &dev_env, home: Some(&home) };
+        let found = |addr, identity| {
+            discover(addr, identity, &places)
+                .map(|it| (it.address.to_string(), it.identity))
+                .map_err(|it| it.to_string())
+        };
+
+        assert!(found(None, None).unwrap_err().contains("joind admin issue"));
+        fs::create_dir(&home).unwrap();
+        assert!(found(None, None).unwrap_err().contains("no address"));
+        fs::write(home.join("addr"), "home.example:1\n").unwrap();
+        assert_eq!(found(None, None), Ok(("home.example:1".into(), home.clone())));
+        fs::write(&dev_env, "export JOINCTL_ADDR=localhost:2\nexport JOINCTL_IDENTITY=/dev-identity\n").unwrap();
+        assert_eq!(found(None, None), Ok(("localhost:2".into(), "/dev-identity".into())));
+        assert_eq!(found(Some("flag:3"), Some(Path::new("/flag"))), Ok(("flag:3".into(), "/flag".into())));
+    }
+
+    #[test]
+    fn an_incomplete_identity_names_the_missing_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ca.crt"), "").unwrap();
+        let error = Identity::read(folder.path()).err().unwrap();
+        assert!(error.to_string().ends_with("tls.crt"), "{error}");
+        let error = Identity::read(Path::new("/nowhere")).err().unwrap();
+        assert!(error.to_string().contains("joind admin issue"), "{error}");
+    }
+}

@@ -1,0 +1,30 @@
+//! The log's static files (c2sp.org/tlog-tiles), by HTTP over the same connection.
+
+use anyhow::bail;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use tonic::{Status, body::Body};
+use tower::ServiceExt as _;
+
+use super::Client;
+
+/// The largest file taken: a checkpoint with many cosignatures; a hash tile has 8 KiB.
+const MAX_FILE: usize = 256 << 10;
+
+impl Client {
+    /// The file below `/log/`; nothing when it is not there.
+    pub(crate) async fn log_file(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let request = Request::get(format!("/log/{path}")).body(Body::empty())?;
+        let answer = self.channel().oneshot(request).await.map_err(|error| Status::from_error(Box::new(error)))?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                return Err(Status::unavailable(format!("/log/{path} is not served now")).into());
+            }
+            other => bail!("/log/{path} is not served: the authority answers {other}"),
+        }
+        let body = Limited::new(answer.into_body(), MAX_FILE).collect().await.map_err(Status::from_error)?;
+        Ok(Some(body.to_bytes().into()))
+    }
+}

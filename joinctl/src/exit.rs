@@ -1,0 +1,147 @@
+//! How a command ends: what stderr says, and the exit code that scripts read.
+
+use std::{fmt, io, process::ExitCode};
+
+use anyhow::Error;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::{connection::Unreachable, explain, output::printable};
+
+/// Refused, or wrong usage.
+const REFUSED: u8 = 1;
+/// The server could not be reached, or can't serve at the moment.
+const UNREACHABLE: u8 = 2;
+/// A verification found a fault.
+const FAULT: u8 = 3;
+
+/// What a verification found to be wrong; the command ends with exit code 3.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Prints what clap has to say. Help and version are no errors; wrong usage ends with 1, not with clap's own 2.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the terminal is gone.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+/// Prints why the command failed and chooses its exit code. A reader of stdout that has gone away (`| head`) is no
+/// failure and gets no message.
+pub(crate) fn report(error: &Error) -> ExitCode {
+    if error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", printable(&sentence(error)));
+    if let Some(code) = refusal_code(error).filter(|code| explain::page(code).is_some()) {
+        eprintln!("see: joinctl explain {code}");
+    }
+    ExitCode::from(exit_code(error))
+}
+
+fn is_broken_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+fn exit_code(error: &Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<Fault>()) {
+        FAULT
+    } else if error.chain().any(|cause| cause.is::<Unreachable>()) || status(error).is_some_and(is_unreachable) {
+        UNREACHABLE
+    } else {
+        REFUSED
+    }
+}
+
+/// True for the server's own UNAVAILABLE and for a connection that broke: only the latter has a source.
+pub(crate) fn is_unreachable(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+fn status(error: &Error) -> Option<&Status> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// The stable code of a refusal, such as `LOCKED`.
+fn refusal_code(error: &Error) -> Option<String> {
+    code_of(status(error)?)
+}
+
+/// The stable code of a refusal, when the answer carries one.
+fn code_of(status: &Status) -> Option<String> {
+    let info = status.get_details_error_info()?;
+    (info.domain == "joinauthority").then_some(info.reason)
+}
+
+/// The causes in one sentence, outermost first; a gRPC status is the last that people need to see.
+fn sentence(error: &Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        if let Some(status) = cause.downcast_ref::<Status>() {
+            parts.push(refusal(status));
+            break;
+        }
+        parts.push(cause.to_string());
+    }
+    parts.join(": ")
+}
+
+/// What an answer says, with its stable code when it carries one.
+pub(crate) fn refusal(status: &Status) -> String {
+    if let Some(code) = code_of(status) {
+        return format!("{} ({code})", status.message());
+    }
+    match std::error::Error::source(status) {
+        Some(source) => format!("the connection broke: {}", crate::connection::root_cause(source)),
+        None if status.code() == Code::Unavailable => status.message().to_owned(),
+        None => format!("{} ({})", status.message(), status.code().description()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn refused(code: Code, reason: &str) -> Status {
+        let details = ErrorDetails::with_error_info(reason, "joinauthority", []);
+        Status::with_error_details(code, "token example is locked", details)
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_code_and_what_was_being_done() {
+        let error = Error::from(refused(Code::PermissionDenied, "LOCKED")).context("token/example");
+        assert_eq!(sentence(&error), "token/example: token example is locked (LOCKED)");
+        assert_eq!(refusal_code(&error).as_deref(), Some("LOCKED"));
+        assert_eq!(exit_code(&error), REFUSED);
+    }
+
+    #[test]
+    fn an_answer_without_details_is_told_with_its_grpc_code() {
+        let error = Error::from(Status::unimplemented("no such method"));
+        assert_eq!(sentence(&error), "no such method (Operation is not implemented or not supported)");
+        assert_eq!(exit_code(&error), REFUSED);
+    }
+
+    #[test]
+    fn exit_codes_tell_the_families_apart() {
+        assert_eq!(exit_code(&anyhow!("unknown kind")), REFUSED);
+        assert_eq!(exit_code(&refused(Code::Unavailable, "UNAVAILABLE").into()), UNREACHABLE);
+        assert_eq!(exit_code(&Error::from(Fault("entry 7 was changed".into())).context("audit")), FAULT);
+        let gone = Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))
+            .map_err(|error| Status::from_error(Box::new(error)))
+            .context("listing")
+            .unwrap_err();
+        assert_eq!(exit_code(&gone), UNREACHABLE);
+    }
+}

@@ -1,0 +1,239 @@
+//! Resources as rows of a table.
+
+use join_proto::v1::{Bot, BotInstance, Exemption, Lock, LockTarget, Metadata, Token};
+
+use super::{Kind, Resource};
+use crate::{moment::seconds, output::table};
+
+/// How much of a key or an id is enough to tell one from another.
+const SHORT: usize = 40;
+
+/// The table of resources of one kind.
+pub(crate) fn render(kind: Kind, resources: &[Resource]) -> String {
+    table(headings(kind), resources.iter().map(cells))
+}
+
+const fn headings(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Bot => &["NAME", "USER", "ROLES", "TRAITS", "EXPIRES", "LABELS"],
+        Kind::Token => {
+            &["NAME", "BOT", "STATE", "MODE", "RECOVERIES", "GENERATION", "CERTIFICATE UNTIL", "INSTANCE", "LABELS"]
+        }
+        Kind::BotInstance => &[
+            "NAME",
+            "BOT",
+            "TOKEN",
+            "HEALTH",
+            "GENERATION",
+            "LATEST JOIN",
+            "AT",
+            "FROM",
+            "CERTIFICATE UNTIL",
+            "PREVIOUS",
+        ],
+        Kind::Lock => &["NAME", "TARGET", "CAUSE", "CREATED", "BY", "EXPIRES", "MESSAGE"],
+        Kind::Exemption => &["NAME", "TOKEN", "KIND", "COUNT", "USES LEFT", "STATE", "GRANTED BY", "EXPIRES", "REASON"],
+    }
+}
+
+fn cells(resource: &Resource) -> Vec<String> {
+    let metadata = resource.metadata().cloned().unwrap_or_default();
+    match resource {
+        Resource::Bot(bot) => bot_cells(metadata, bot),
+        Resource::Token(token) => token_cells(metadata, token),
+        Resource::BotInstance(instance) => instance_cells(metadata, instance),
+        Resource::Lock(lock) => lock_cells(metadata, lock),
+        Resource::Exemption(exemption) => exemption_cells(metadata, exemption),
+    }
+}
+
+fn bot_cells(metadata: Metadata, bot: &Bot) -> Vec<String> {
+    let spec = bot.spec.clone().unwrap_or_default();
+    let user = bot.status.as_ref().map(|status| status.user_name.clone()).unwrap_or_default();
+    let traits = spec.traits.iter().map(|it| format!("{}={}", it.name, it.values.join(",")));
+    let traits = traits.collect::<Vec<_>>().join(" ");
+    let (expires, labels) = (seconds(metadata.expires.as_ref()), labels(&metadata));
+    vec![metadata.name, user, spec.roles.join(","), traits, expires, labels]
+}
+
+fn token_cells(metadata: Metadata, token: &Token) -> Vec<String> {
+    let spec = token.spec.clone().unwrap_or_default();
+    let recovery = spec.bound_keypair.and_then(|settings| settings.recovery).unwrap_or_default();
+    let status = token.status.clone().and_then(|status| status.bound_keypair).unwrap_or_default();
+    let state = if status.contested_at.is_some() {
+        "contested"
+    } else if !status.bound_public_key.is_empty() {
+        "bound"
+    } else if status.registration_secret_pending {
+        "secret waits"
+    } else {
+        "unbound"
+    };
+    // Only `standard` counts against the limit.
+    let mode = recovery.mode.unwrap_or_else(|| "standard".to_owned());
+    let limit = if mode == "standard" { recovery.limit.unwrap_or(1).to_string() } else { "unlimited".to_owned() };
+    let labels = labels(&metadata);
+    vec![
+        metadata.name,
+        spec.bot_name,
+        state.to_owned(),
+        mode,
+        format!("{} of {limit}", status.recovery_count),
+        status.generation.to_string(),
+        seconds(status.certificate_expires.as_ref()),
+        status.bound_bot_instance_id,
+        labels,
+    ]
+}
+
+fn instance_cells(metadata: Metadata, instance: &BotInstance) -> Vec<String> {
+    let spec = instance.spec.clone().unwrap_or_default();
+    let status = instance.status.clone().unwrap_or_default();
+    let latest =
+        status.latest_authentications.last().or(status.first_authentication.as_ref()).cloned().unwrap_or_default();
+    vec![
+        metadata.name,
+        spec.bot_name,
+        spec.token_name,
+        status.health,
+        status.generation.to_string(),
+        latest.join,
+        seconds(latest.at.as_ref()),
+        latest.remote_addr,
+        seconds(status.certificate_expires.as_ref()),
+        spec.previous_instance_id,
+    ]
+}
+
+fn lock_cells(metadata: Metadata, lock: &Lock) -> Vec<String> {
+    let spec = lock.spec.clone().unwrap_or_default();
+    let status = lock.status.clone().unwrap_or_default();
+    let expires = seconds(metadata.expires.as_ref());
+    let target = spec.target.as_ref().map(target).unwrap_or_default();
+    vec![
+        metadata.name,
+        target,
+        status.cause,
+        seconds(status.created_at.as_ref()),
+        status.created_by,
+        expires,
+        spec.message,
+    ]
+}
+
+/// The one target that is set: `join_token=example`.
+pub(crate) fn target(target: &LockTarget) -> String {
+    let LockTarget { user, bot_instance_id, join_token, public_key } = target;
+    [("user", user), ("bot_instance_id", bot_instance_id), ("join_token", join_token), ("public_key", public_key)]
+        .iter()
+        .find(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}={}", shortened(value)))
+        .unwrap_or_default()
+}
+
+fn exemption_cells(metadata: Metadata, exemption: &Exemption) -> Vec<String> {
+    let spec = exemption.spec.clone().unwrap_or_default();
+    let status = exemption.status.clone().unwrap_or_default();
+    vec![
+        metadata.name,
+        spec.token_name,
+        spec.kind,
+        spec.count.to_string(),
+        format!("{} of {}", status.uses_left, spec.uses),
+        status.state,
+        status.granted_by,
+        seconds(metadata.expires.as_ref()),
+        spec.reason,
+    ]
+}
+
+fn labels(metadata: &Metadata) -> String {
+    let mut labels: Vec<_> = metadata.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.sort();
+    labels.join(",")
+}
+
+/// Long texts, such as a public key, cut in the middle of nowhere useful.
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= SHORT { text.to_owned() } else { text.chars().take(SHORT - 1).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use join_proto::v1::{
+        Authentication, BotInstanceSpec, BotInstanceStatus, BoundKeypairSpec, BoundKeypairStatus, Recovery, TokenSpec,
+        TokenStatus,
+    };
+
+    use super::*;
+
+    fn named(name: &str) -> Option<Metadata> {
+        Some(Metadata { name: name.into(), labels: [("team".into(), "infra".into())].into(), ..Default::default() })
+    }
+
+    fn token(recovery: Recovery, status: BoundKeypairStatus) -> Resource {
+        let settings = BoundKeypairSpec { recovery: Some(recovery), ..Default::default() };
+        Resource::Token(Token {
+            metadata: named("example"),
+            spec: Some(TokenSpec { bot_name: "example".into(), bound_keypair: Some(settings), ..Default::default() }),
+            status: Some(TokenStatus { bound_keypair: Some(status) }),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn tokens_show_what_they_wait_for_and_what_is_left() {
+        let fresh = BoundKeypairStatus {
+            registration_secret_pending: true,
+            registration_secret: "s3cret".into(),
+            ..Default::default()
+        };
+        let bound = BoundKeypairStatus {
+            bound_public_key: "ssh-ed25519 AAAA".into(),
+            recovery_count: 2,
+            generation: 7,
+            ..Default::default()
+        };
+        let text = render(
+            Kind::Token,
+            &[
+                token(Recovery::default(), fresh),
+                token(Recovery { mode: Some("relaxed".into()), limit: Some(3) }, bound),
+            ],
+        );
+        let rows: Vec<_> = text
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|it| !it.is_empty()).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(rows[1], ["example", "example", "secret waits", "standard", "0 of 1", "0", "-", "-", "team=infra"]);
+        assert_eq!(rows[2][2..6], ["bound", "relaxed", "2 of unlimited", "7"]);
+        assert!(!text.contains("s3cret"), "a table is no place for secrets");
+    }
+
+    #[test]
+    fn an_instance_shows_its_latest_join() {
+        let latest = Authentication { join: "renewal".into(), remote_addr: "192.0.2.7".into(), ..Default::default() };
+        let first = Authentication { join: "first_join".into(), ..Default::default() };
+        let status = BotInstanceStatus {
+            first_authentication: Some(first),
+            latest_authentications: vec![latest],
+            health: "active".into(),
+            ..Default::default()
+        };
+        let instance = BotInstance {
+            metadata: named("0b6c"),
+            spec: Some(BotInstanceSpec { bot_name: "example".into(), ..Default::default() }),
+            status: Some(status),
+            ..Default::default()
+        };
+        let text = render(Kind::BotInstance, &[Resource::BotInstance(instance)]);
+        assert!(text.contains("active") && text.contains("renewal") && text.contains("192.0.2.7"), "{text}");
+    }
+
+    #[test]
+    fn long_keys_are_cut() {
+        let long = LockTarget { public_key: format!("ssh-ed25519 {}", "A".repeat(68)), ..Default::default() };
+        let text = target(&long);
+        assert!(text.starts_with("public_key=ssh-ed25519 AAA") && text.ends_with('…') && text.len() < 60, "{text}");
+    }
+}

@@ -1,0 +1,83 @@
+//! `joinctl create`: resources out of files.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::{Kind, Resource, document};
+use crate::{cli::Context, connection::Client, output};
+
+/// Which files, and whether to replace.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Everything is read and checked before anything is sent. A `status` is ignored.
+
+Examples:
+  joinctl create bot.yaml
+  joinctl create -f token-example.yaml
+  joinctl get token/example --format yaml | joinctl create -f -")]
+pub(crate) struct Create {
+    /// Replace what exists already.
+    #[arg(long, short)]
+    force: bool,
+
+    /// YAML or JSON, with one or more resources; - is stdin.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+impl Create {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let documents = document::read(&self.files)?;
+        let client = context.connect().await?;
+        if !self.force && documents.len() > 1 {
+            refuse_existing(&client, &documents).await?;
+        }
+        let mut done = Done::begin(context);
+        for document::Document { origin, resource } in documents {
+            let (outcome, deed) = if self.force && resource.kind() != Kind::Exemption && !resource.name().is_empty() {
+                (client.upsert(resource).await, "saved")
+            } else {
+                (client.create(resource).await, "created")
+            };
+            done.push(deed, outcome.context(origin)?)?;
+        }
+        done.end()
+    }
+}
+
+/// Says so before the first is created rather than after: several documents are created together or not at all, as far
+/// as one can see beforehand.
+async fn refuse_existing(client: &Client, documents: &[document::Document]) -> anyhow::Result<()> {
+    for document in documents.iter().filter(|document| !document.resource.name().is_empty()) {
+        let reference = document.resource.reference();
+        if client.find(reference.kind, &reference.name).await?.is_some() {
+            bail!("{}: {reference} exists already; nothing was created (`create -f` replaces)", document.origin);
+        }
+    }
+    Ok(())
+}
+
+/// Tells what was done, as it is done: when a later one fails, the earlier ones stand.
+pub(super) struct Done(Option<output::Items<std::io::Stdout>>);
+
+impl Done {
+    pub(super) fn begin(context: &Context) -> Self {
+        Self(match context.format {
+            output::Format::Text => None,
+            format => Some(output::Items::begin(std::io::stdout(), format)),
+        })
+    }
+
+    pub(super) fn push(&mut self, deed: &str, resource: Resource) -> anyhow::Result<()> {
+        match &mut self.0 {
+            Some(items) => items.push(&resource.tree())?,
+            None => output::line(&format!("{} {deed}", resource.reference()))?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        Ok(self.0.map_or(Ok(()), output::Items::end)?)
+    }
+}

@@ -1,0 +1,24 @@
+//! `joinctl rm`: deletes a resource, lifts a lock, revokes an exemption.
+
+use clap::Args;
+
+use super::{Kind, Reference};
+use crate::{cli::Context, output};
+
+/// What to delete.
+#[derive(Args, Debug)]
+pub(crate) struct Rm {
+    /// Such as token/example or lock/0b6c….
+    #[arg(value_name = "KIND/NAME")]
+    resource: Reference,
+}
+
+impl Rm {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let Self { resource } = self;
+        let client = context.connect().await?;
+        client.delete(resource.kind, &resource.name, "").await?;
+        let deed = if resource.kind == Kind::Exemption { "revoked" } else { "deleted" };
+        output::line(&format!("{resource} {deed}"))
+    }
+}

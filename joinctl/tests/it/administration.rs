@@ -1,0 +1,151 @@
+//! What administrators do, against a real authority.
+
+use join_credential::Role;
+
+use crate::{authority::Authority, run};
+
+const BOT: &str = "
+kind: bot
+version: v1
+metadata: {name: example, labels: {team: infra}}
+spec: {roles: [deploy], traits: [{name: logins, values: [deploy]}]}
+";
+
+const TOKEN: &str = "
+kind: token
+version: v2
+metadata: {name: example, labels: {team: infra}}
+spec:
+  roles: [Bot]
+  bot_name: example
+  join_method: bound_keypair
+  bound_keypair: {recovery: {mode: standard, limit: 2}}
+";
+
+#[test]
+fn the_guide_works_as_it_is_written() {
+    let authority = Authority::start();
+    authority.write("bot.yaml", BOT);
+    authority.write("token-example.yaml", TOKEN);
+    assert_eq!(authority.done(&["create", "bot.yaml"]), "bot/example created\n");
+    assert_eq!(authority.done(&["create", "-f", "token-example.yaml"]), "token/example saved\n");
+    let json = authority.json(&["get", "token/example"]);
+    let status = &json[0]["status"]["bound_keypair"];
+    assert!(status["registration_secret"].as_str().unwrap().len() >= 32);
+    assert_eq!((&status["recovery_count"], &status["last_recovered_at"]), (&0.into(), &serde_json::Value::Null));
+    assert_eq!(authority.json(&["get", "bots"])[0]["metadata"]["labels"]["team"], "infra");
+    assert_eq!(authority.json(&["get", "bots", "-l", "team=other"]), serde_json::json!([]));
+
+    let yaml = authority.done(&["get", "token/example", "--format", "yaml"]);
+    authority.write("again.yaml", &yaml);
+    assert_eq!(authority.done(&["create", "-f", "again.yaml"]), "token/example saved\n");
+
+    assert_eq!(authority.done(&["rm", "token/example"]), "token/example deleted\n");
+    assert_eq!(authority.done(&["rm", "bots/example"]), "bot/example deleted\n");
+}
+
+#[test]
+fn what_is_refused_says_so_and_is_explained() {
+    let authority = Authority::start();
+    authority.write("both.yaml", &format!("{TOKEN}---{BOT}"));
+    let ran = authority.run(&["get", "token/none"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.ends_with("(NOT_FOUND)\nsee: joinctl explain NOT_FOUND\n"), "{}", ran.stderr);
+
+    // The bot stands behind its token in the file, and is created before it.
+    assert_eq!(authority.done(&["create", "both.yaml"]), "bot/example created\ntoken/example created\n");
+    let ran = authority.run(&["create", "both.yaml"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("bot/example exists already; nothing was created"), "{}", ran.stderr);
+
+    let ran = authority.run_as(Role::Auditor, &["reopen", "example", "--reason", "none"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("(ROLE_REQUIRED)"), "{}", ran.stderr);
+    let seen = authority.run_as(Role::Auditor, &["get", "token/example", "--format", "json"]);
+    assert!(seen.stdout.contains(r#""registration_secret": "","#), "an auditor sees no secret");
+}
+
+#[test]
+fn a_bot_is_added_with_its_token_or_not_at_all() {
+    let authority = Authority::start();
+    let added =
+        authority.json(&["bots", "add", "web", "--logins", "root", "--recovery-limit", "4", "--token", "web-1"]);
+    let uri = added["join_uri"].as_str().unwrap();
+    assert!(uri.starts_with("tbot+auth+bound-keypair://web-1:") && uri.contains("?ca-pin=sha256:"), "{uri}");
+    assert_eq!(added["token"]["spec"]["bound_keypair"]["recovery"]["limit"], 4);
+
+    // The token's name is taken: no bot is left behind.
+    let ran = authority.run(&["bots", "add", "other", "--token", "web-1"]);
+    assert_eq!(ran.code, 1);
+    assert_eq!(authority.run(&["get", "bot/other"]).code, 1);
+    assert!(authority.done(&["bots", "ls"]).contains("logins=root"));
+}
+
+#[test]
+fn apply_shows_what_it_changes_and_then_has_nothing_to_do() {
+    let authority = Authority::start();
+    authority.write("bot.yaml", BOT);
+    authority.write("token.yaml", TOKEN);
+    let shown = authority.done(&["apply", "-f", ".", "--dry-run"]);
+    assert!(shown.contains("+++ token/example (./token.yaml, document 1)"), "{shown}");
+    assert_eq!(authority.json(&["get", "bots,tokens"]), serde_json::json!([]), "a dry run changes nothing");
+
+    assert_eq!(authority.done(&["apply", "-f", "."]), "bot/example created\ntoken/example created\n");
+    assert_eq!(authority.done(&["apply", "-f", "."]), "");
+    authority.write("token.yaml", &TOKEN.replace("limit: 2", "limit: 3"));
+    let ran = authority.run(&["apply", "-f", "."]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "token/example saved\n"));
+    assert!(ran.stderr.contains("\n-      limit: 2\n+      limit: 3\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_edit_is_saved_unless_nothing_changed_or_somebody_else_did() {
+    let authority = Authority::start().with_bot("example");
+    let edit = |editor: &str| run(authority.command(Role::Admin, &["edit", "token/example"]).env("VISUAL", editor));
+    let limit = || authority.json(&["get", "token/example"])[0]["spec"]["bound_keypair"]["recovery"]["limit"].clone();
+
+    let ran = edit("true");
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "unchanged: token/example stays as it is\n"));
+    assert_eq!(edit("sed -i 's/limit: 1/limit: 5/'").stdout, "token/example saved\n");
+    assert_eq!(limit(), 5);
+    let ran = edit("false");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
+
+    // Somebody else is faster.
+    let joinctl = env!("CARGO_BIN_EXE_joinctl");
+    authority
+        .write("editor.sh", &format!("{joinctl} bound-keypair rotate example\nsed -i 's/limit: 5/limit: 7/' $1\n"));
+    let ran = edit("sh editor.sh");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("(STALE_REVISION)"), "{}", ran.stderr);
+    assert_eq!(limit(), 5);
+    let kept = ran.stderr.lines().find_map(|line| line.strip_prefix("your text is kept in ")).unwrap();
+    assert!(std::fs::read_to_string(kept).unwrap().contains("limit: 7"));
+    std::fs::remove_file(kept).unwrap();
+}
+
+#[test]
+fn locks_and_exemptions_come_and_go() {
+    let authority = Authority::start().with_bot("example");
+    let locked = authority.done(&["lock", "--join-token", "example", "--message", "examined", "--ttl", "2h"]);
+    let lock = locked.trim_end().strip_suffix(" created").unwrap();
+    assert!(authority.done(&["get", "locks"]).contains("join_token=example"));
+    assert_eq!(authority.done(&["rm", lock]), format!("{lock} deleted\n"));
+
+    let granted = ["exempt", "example", "--kind", "recoveries", "--reason", "planned", "--ttl", "1h"];
+    let granted = authority.json(&granted);
+    assert_eq!(granted[0]["spec"]["kind"], "recoveries");
+    let exemption = format!("exemption/{}", granted[0]["metadata"]["name"].as_str().unwrap());
+    assert_eq!(authority.done(&["rm", &exemption]), format!("{exemption} revoked\n"));
+
+    assert_eq!(
+        authority.done(&["reinstate", "example", "--reason", "checked"]),
+        "token/example reinstated: its next join is admitted\n"
+    );
+    let before = authority.json(&["get", "token/example"]);
+    let reopened = authority.json(&["reopen", "example", "--reason", "reinstalled"]);
+    let secret = |token: &serde_json::Value| token["status"]["bound_keypair"]["registration_secret"].clone();
+    assert_ne!(secret(&before[0]), secret(&reopened));
+    authority.done(&["bound-keypair", "rotate", "example"]);
+}

@@ -1,0 +1,105 @@
+//! What auditors do, against a real authority.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use join_credential::Role;
+
+use crate::authority::Authority;
+
+#[test]
+fn events_are_listed_with_filters() {
+    let authority = Authority::start().with_bot("example").with_bot("other");
+    authority.settle();
+    let text = authority.done(&["audit", "ls", "--token", "example"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[1].contains("token/example/1") && lines[1].contains("token.created"), "{text}");
+    assert!(lines[1].contains("admin/admin"), "{text}");
+    assert_eq!(authority.json(&["audit", "ls", "--kind", "bot.created"]).as_array().unwrap().len(), 2);
+    assert_eq!(authority.json(&["audit", "ls", "--kind", "bot.created", "--limit", "1"]).as_array().unwrap().len(), 1);
+    assert_eq!(authority.json(&["audit", "ls", "--since", "2099-01-01T00:00:00Z"]), serde_json::json!([]));
+    assert!(!authority.json(&["audit", "ls", "--since", "1h"]).as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_followed_list_goes_on_with_what_comes() {
+    let authority = Authority::start();
+    let arguments = ["audit", "ls", "--follow", "--kind", "lock.created", "--limit", "2", "--format", "json"];
+    let mut follower = authority.command(Role::Auditor, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    for user in ["bot-a", "bot-b"] {
+        authority.done(&["lock", "--user", user]);
+        let event: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(event["kind"], "lock.created");
+    }
+    assert!(lines.next().is_none());
+    assert!(follower.wait().unwrap().success());
+}
+
+#[test]
+fn the_past_can_be_seen() {
+    let authority = Authority::start().with_bot("example");
+    let before = authority.json(&["status"])["database_time"].as_str().unwrap().to_owned();
+    authority.done(&["reopen", "example", "--reason", "host reinstalled"]);
+    let revision = |token: &serde_json::Value| token[0]["metadata"]["revision"].clone();
+    let then = authority.json(&["get", "token/example", "--at", &before]);
+    assert_ne!(revision(&then), revision(&authority.json(&["get", "token/example"])));
+    assert_eq!(authority.json(&["get", "tokens", "--at", &before]).as_array().unwrap().len(), 1);
+    assert_eq!(authority.json(&["get", "tokens", "--at", "1h"]), serde_json::json!([]));
+
+    let steps = authority.json(&["audit", "replay", "example"]);
+    assert_eq!(steps.as_array().unwrap().len(), 2);
+    assert_eq!(authority.json(&["audit", "replay", "example", "--at", &before]).as_array().unwrap().len(), 1);
+    let text = authority.done(&["audit", "replay", "example"]);
+    assert!(text.contains("token.reopened") && text.contains("  state: mode standard, recoveries 0 of 1"), "{text}");
+}
+
+#[test]
+fn the_ledger_is_verified_exported_and_grows() {
+    let authority = Authority::start().with_bot("example");
+    let verified = authority.run_as(Role::Auditor, &["audit", "verify"]);
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+    assert!(verified.stdout.contains("streams compared with its views"), "{}", verified.stdout);
+
+    authority.done(&["audit", "export", "--out", "ledger"]);
+    let export = authority.directory().join("ledger");
+    fs::copy(export.join("checkpoint"), authority.directory().join("kept")).unwrap();
+    let first = authority.done(&["audit", "verify", "--from", "ledger"]);
+
+    authority.done(&["lock", "--user", "bot-example"]);
+    authority.done(&["audit", "export", "--out", "ledger"]);
+    let second = authority.done(&["audit", "verify", "--from", "ledger", "--trusted", "kept"]);
+    assert_ne!(first, second);
+    assert!(second.contains("verified"), "{second}");
+
+    let entries = export.join("entries-000000.jsonl");
+    fs::write(&entries, fs::read_to_string(&entries).unwrap().replace("bot.created", "bot.removed")).unwrap();
+    assert_eq!(authority.run(&["audit", "verify", "--from", "ledger"]).code, 3);
+}
+
+#[test]
+fn an_event_is_proven_to_whoever_has_the_key() {
+    let authority = Authority::start().with_bot("example");
+    authority.write("event.tlog-proof", &authority.done(&["audit", "prove", "token/example/1"]));
+    authority.done(&["audit", "export", "--out", "ledger"]);
+    let offline = ["audit", "verify", "--proof", "event.tlog-proof", "--policy", "ledger/policy"];
+    assert!(authority.done(&offline).contains("token.created"));
+    let online = authority.run_as(Role::Auditor, &offline[..4]);
+    assert_eq!(online.code, 0, "{}", online.stderr);
+
+    for nothing in ["1000000", "token/example/99", "token/nobody/1"] {
+        assert_eq!(authority.run(&["audit", "prove", nothing]).code, 1, "{nothing}");
+    }
+}
+
+#[test]
+fn the_status_is_told() {
+    let authority = Authority::start().with_bot("example");
+    let status = authority.json(&["status"]);
+    assert_eq!((&status["cluster_name"], &status["alarms"]), (&"test.example".into(), &serde_json::json!([])));
+    assert!(authority.done(&["status"]).contains("cluster     test.example\n"));
+}

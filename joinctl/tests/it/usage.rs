@@ -1,0 +1,125 @@
+//! Exit codes, help, and where the server is looked for.
+
+use std::{fs, net::TcpListener, process::Stdio};
+
+use rstest::rstest;
+
+use crate::{command, joinctl, run};
+
+#[rstest]
+#[case(&["get"], "<KIND[/NAME]>")]
+#[case(&["get", "node"], "unknown kind")]
+#[case(&["rm", "token"], "KIND/NAME is wanted")]
+#[case(&["lock"], "--join-token <NAME>")]
+#[case(&["lock", "--join-token", "a", "--user", "bot-b"], "cannot be used with")]
+#[case(&["exempt", "a", "--kind", "everything", "--reason", "r"], "possible values: recoveries, join_state, generation")]
+#[case(&["exempt", "a", "--kind", "recoveries"], "--reason")]
+#[case(&["reinstate", "--reason", "r"], "TOKEN")]
+#[case(&["audit", "ls", "--since", "yesterday"], "neither a time")]
+#[case(&["frobnicate"], "unrecognized subcommand")]
+fn wrong_usage_ends_with_1_and_says_what_is_wanted(#[case] arguments: &[&str], #[case] told: &str) {
+    let ran = joinctl(arguments);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn help_and_version_are_data() {
+    for argument in ["--help", "--version"] {
+        let ran = joinctl(&[argument]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        assert!(ran.stdout.contains("joinctl") || ran.stdout.contains("Administers"), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn without_a_server_it_says_how_to_get_one() {
+    let ran = joinctl(&["get", "tokens"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("joind dev") && ran.stderr.contains("joind admin issue"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_identity_that_does_not_exist_or_is_incomplete_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("identity")).unwrap();
+    for (identity, told) in [("nowhere", "nowhere is not a directory"), ("identity", "cannot read identity/ca.crt")] {
+        let ran = run(&mut command(folder.path(), &["--addr", "localhost:1", "--identity", identity, "status"]));
+        assert_eq!(ran.code, 1);
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_identity_that_is_no_pem_is_refused_before_a_connection_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ca.crt", "tls.crt", "tls.key"] {
+        fs::write(folder.path().join(name), "not a certificate").unwrap();
+    }
+    let ran = run(&mut command(folder.path(), &["--addr", "localhost:1", "--identity", ".", "status"]));
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("can't be used"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("joind-data");
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::create_dir_all(data.join("identity")).unwrap();
+    for (name, pem) in [
+        ("ca.crt", identity.cert.pem()),
+        ("tls.crt", identity.cert.pem()),
+        ("tls.key", identity.signing_key.serialize_pem()),
+    ] {
+        fs::write(data.join("identity").join(name), pem).unwrap();
+    }
+    // Bound for a moment, so that nobody listens there now.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let exports = format!("export JOINCTL_ADDR=127.0.0.1:{port}\nexport JOINCTL_IDENTITY=joind-data/identity\n");
+    fs::write(data.join("env"), exports).unwrap();
+
+    let ran = run(&mut command(folder.path(), &["get", "tokens", "--format", "json"]));
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("could not reach the authority at 127.0.0.1:{port}: ")), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child =
+        command(folder.path(), &["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[rstest]
+#[case("bash")]
+#[case("zsh")]
+#[case("fish")]
+fn completions_are_printed(#[case] shell: &str) {
+    let ran = joinctl(&["completions", shell]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.stdout.contains("reinstate"));
+}
+
+#[test]
+fn manual_pages_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run(&mut command(folder.path(), &["man", "man/man1"]));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for page in ["joinctl.1", "joinctl-audit-ls.1", "joinctl-bound-keypair-rotate.1"] {
+        assert!(folder.path().join("man/man1").join(page).is_file(), "{page}");
+    }
+}
+
+#[test]
+fn an_unknown_code_lists_those_there_are() {
+    let ran = joinctl(&["explain", "NO_SUCH_CODE"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("there is no code NO_SUCH_CODE"), "{}", ran.stderr);
+}
