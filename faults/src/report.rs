@@ -1,0 +1,166 @@
+//! Which cases run, and what came of them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+/// Which cases of a kind run.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only those with this in their name.
+    pub containing: String,
+    /// So many of each kind, spread evenly; none for all.
+    pub at_most: Option<usize>,
+}
+
+impl Selection {
+    /// Picks from all cases of a kind.
+    pub fn pick<C: fmt::Display>(&self, mut cases: Vec<C>) -> Vec<C> {
+        cases.retain(|case| case.to_string().contains(&self.containing));
+        let (all, wanted) = (cases.len(), self.at_most.unwrap_or(usize::MAX));
+        if all <= wanted {
+            return cases;
+        }
+        // The i-th of `wanted` equal parts begins where it is passed.
+        let mut at = 0;
+        cases.retain(|_| {
+            let begins = at * wanted / all != (at + 1) * wanted / all;
+            at += 1;
+            begins
+        });
+        cases
+    }
+}
+
+/// What came of one case that went well.
+#[derive(Debug, Clone, Default)]
+pub struct Survived {
+    /// Whether the fault happened at all: a run may have a message less than the one that was measured.
+    pub reached: bool,
+    /// What is worth counting.
+    pub noted: Vec<&'static str>,
+}
+
+/// The cases of one kind.
+pub struct Tally {
+    name: &'static str,
+    began: Instant,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    survived: usize,
+    not_reached: usize,
+    noted: BTreeMap<&'static str, usize>,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    /// Nothing counted yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, began: Instant::now(), counted: Mutex::default() }
+    }
+
+    /// Counts one case.
+    pub fn count(&self, case: &impl fmt::Display, outcome: Result<Survived>) {
+        let mut counted = self.lock();
+        match outcome {
+            Ok(Survived { reached: false, .. }) => {
+                if std::env::var_os("SHOW").is_some() {
+                    eprintln!("not reached: {case}");
+                }
+                counted.not_reached += 1
+            }
+            Ok(survived) => {
+                if std::env::var_os("SHOW").is_some() {
+                    eprintln!("{:?} {case} {:?}", self.began.elapsed(), survived.noted);
+                }
+                counted.survived += 1;
+                for noted in survived.noted {
+                    *counted.noted.entry(noted).or_default() += 1;
+                }
+            }
+            Err(error) => {
+                eprintln!("FAILED {case}: {error:#}");
+                counted.failures.push(format!("{case}: {error:#}"));
+            }
+        }
+    }
+
+    /// Counts what is no case: a whole cluster that is not as it should be, or does not start.
+    pub fn fail(&self, what: &str, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            eprintln!("FAILED {what}: {error:#}");
+            self.lock().failures.push(format!("{what}: {error:#}"));
+        }
+    }
+
+    /// The end of it.
+    pub fn finish(self) -> KindReport {
+        let took = self.began.elapsed();
+        let counted = self.counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        KindReport {
+            name: self.name,
+            took,
+            cases: counted.survived + counted.failures.len(),
+            not_reached: counted.not_reached,
+            noted: counted.noted,
+            failures: counted.failures,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of one kind.
+#[derive(Debug)]
+pub struct KindReport {
+    /// The kind.
+    pub name: &'static str,
+    /// Cases in which something went wrong.
+    pub cases: usize,
+    /// Cases in which it did not come to that.
+    pub not_reached: usize,
+    /// What was worth counting.
+    pub noted: BTreeMap<&'static str, usize>,
+    /// Cases that are not as they should be.
+    pub failures: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Display for KindReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<24} {:>5} cases {:>5} s", self.name, self.cases, self.took.as_secs())?;
+        let noted = self.noted.iter().map(|(what, count)| (*count, *what));
+        let not_reached = Some((self.not_reached, "did not come to it")).filter(|(count, _)| *count > 0);
+        let failures = Some((self.failures.len(), "FAILED")).filter(|(count, _)| *count > 0);
+        for (count, what) in noted.chain(not_reached).chain(failures) {
+            write!(f, ", {count} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_evenly() {
+        let pick = |at_most| Selection { at_most, ..Selection::default() }.pick((0..10).collect::<Vec<_>>());
+        assert_eq!(pick(Some(3)), [3, 6, 9]);
+        assert_eq!(pick(Some(10)).len(), 10);
+        assert_eq!(pick(None).len(), 10);
+        let containing = Selection { containing: "1".to_owned(), at_most: None };
+        assert_eq!(containing.pick(vec![1, 2, 10]), [1, 10]);
+    }
+}
