@@ -1,0 +1,379 @@
+//! The append path alone, at 256 joins waiting: the service's own, one transaction for each join in two forms, and
+//! `cqrs-es` with `postgres-es` in a process of its own. The content of a join is the same in all of them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use chrono::TimeDelta;
+use join_domain::{
+    envelope::{Entry, Origin, StreamId},
+    event::{
+        ChallengeIssued, ChallengePurpose, ChallengeSolved, ClientCertificate, Event, GenerationBumped, JoinAccepted,
+        JoinCase, JoinStateSeen, Sighting,
+    },
+    id::{AttemptHash, ChallengeId, Name},
+    state::{State, TokenState},
+};
+use join_embedded::{Cluster, Options};
+use join_ledger::{AppendError, Change, Ledger, PgConnectOptions, Settings, provision};
+use serde::Deserialize;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
+use uuid::Uuid;
+
+use crate::{
+    authority::postgres_of,
+    ceremony::JoinError,
+    import::{Import, import, token_id, token_name},
+    pace::{Cpu, Load, Measured, Plan, Watched, drive},
+    process::to_f64,
+};
+
+const SEED: u64 = 11;
+/// Streams that joins are drawn from.
+pub(crate) const TOKENS: u64 = 20_000;
+/// Joins that wait at once.
+pub(crate) const WAITING: u64 = 256;
+/// Connections of those that don't group.
+const CONNECTIONS: u32 = 16;
+
+/// Databases that hold the same tokens.
+pub(crate) struct Bench {
+    cluster: Cluster,
+    /// The baseline's program, when it was built.
+    baseline: Option<PathBuf>,
+}
+
+/// Who appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// The ledger's group commit, with so many writers.
+    Ledger(usize),
+    /// One transaction for each join: the guard row read, a row for each event, the guard row written.
+    OneTransaction,
+    /// One transaction for each join, with exactly the ledger's rows.
+    OneTransactionSameRows,
+}
+
+impl Bench {
+    pub(crate) async fn prepare(baseline: Option<PathBuf>) -> anyhow::Result<Self> {
+        let options = Options::durable().set("shared_buffers", "512MB");
+        let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
+        let bench = Self { cluster, baseline };
+        provision::provision(&bench.superuser("postgres"), "imported").await?;
+        let tokens = Import { seed: SEED, first: 0, count: TOKENS, joined: true };
+        import(&bench.superuser("imported"), tokens).await?;
+        let mut connection = PgConnection::connect_with(&bench.superuser("postgres")).await?;
+        for copy in ["ledger", "transactions", "same_rows"] {
+            let create = format!("CREATE DATABASE {copy} TEMPLATE imported OWNER {}", provision::OWNER);
+            sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await?;
+        }
+        sqlx::query("CREATE DATABASE postgres_es").execute(&mut connection).await?;
+        sqlx::query("CREATE DATABASE pgbench").execute(&mut connection).await?;
+        connection.close().await?;
+        let mut pgbench = PgConnection::connect_with(&bench.superuser("pgbench")).await?;
+        let table = "CREATE TABLE row (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL)";
+        sqlx::query(table).execute(&mut pgbench).await?;
+        pgbench.close().await?;
+        if let Some(program) = &bench.baseline {
+            let url = bench.cluster.address().url("postgres", "postgres_es");
+            let made = Command::new(program).args(["prepare", &url, &TOKENS.to_string()]).status()?;
+            ensure!(made.success(), "the baseline can't make its tables");
+        }
+        Ok(bench)
+    }
+
+    fn superuser(&self, database: &str) -> PgConnectOptions {
+        let address = self.cluster.address();
+        let options = PgConnectOptions::new_without_pgpass();
+        options.socket(address.socket_dir()).port(address.port()).username("postgres").database(database)
+    }
+
+    fn watched(&self) -> anyhow::Result<Watched> {
+        Ok(Watched { joind: None, postgres: Some(postgres_of(&self.cluster)?) })
+    }
+
+    /// One run of one strategy.
+    pub(crate) async fn run(&self, strategy: Strategy, measured: Duration) -> anyhow::Result<Measured> {
+        let plan = Plan { load: Load::Closed(WAITING), warm_up: Duration::from_secs(1), measured };
+        let watched = self.watched()?;
+        let started: u64 = rand();
+        match strategy {
+            Strategy::Ledger(writers) => {
+                let options = self.superuser("ledger").username(provision::SERVICE);
+                let ledger = Ledger::connect(options, Settings { writers, ..Settings::default() }).await?;
+                let appender = ledger.clone();
+                let what = format!("append: the ledger, {writers} writer{}", if writers == 1 { "" } else { "s" });
+                let done = drive(&what, plan, &watched, move |number| {
+                    let ledger = appender.clone();
+                    async move { append(&ledger, started + number).await }
+                })
+                .await?;
+                ledger.close().await;
+                Ok(done)
+            }
+            Strategy::OneTransaction | Strategy::OneTransactionSameRows => {
+                let same_rows = strategy == Strategy::OneTransactionSameRows;
+                let (database, what) = if same_rows {
+                    ("same_rows", "append: one transaction, same rows")
+                } else {
+                    ("transactions", "append: one transaction")
+                };
+                let pool = PgPoolOptions::new().max_connections(CONNECTIONS);
+                let pool = pool.acquire_timeout(Duration::from_secs(30)).connect_with(self.superuser(database)).await?;
+                let appender = pool.clone();
+                let done = drive(what, plan, &watched, move |number| {
+                    let pool = appender.clone();
+                    async move { transact(&pool, started + number, same_rows).await }
+                })
+                .await?;
+                pool.close().await;
+                Ok(done)
+            }
+        }
+    }
+
+    /// One run of the baseline; none when it was not built.
+    pub(crate) async fn run_baseline(&self, measured: Duration) -> anyhow::Result<Option<Measured>> {
+        let Some(program) = self.baseline.clone() else { return Ok(None) };
+        let postgres = postgres_of(&self.cluster)?;
+        let url = self.cluster.address().url("postgres", "postgres_es");
+        let before = postgres.cpu_us();
+        let run = move || {
+            let numbers = [TOKENS, WAITING, measured.as_secs()].map(|number| number.to_string());
+            Command::new(program).arg("run").arg(url).args(numbers).stderr(Stdio::inherit()).output()
+        };
+        let output = tokio::task::spawn_blocking(run).await??;
+        ensure!(output.status.success(), "the baseline failed");
+        let outcome: BaselineOutcome = serde_json::from_slice(&output.stdout).context("what the baseline prints")?;
+        let joins = to_f64(outcome.all_joins.max(1));
+        let refusals = [("CONFLICT".to_owned(), outcome.conflicts)];
+        Ok(Some(Measured {
+            what: "append: cqrs-es and postgres-es".to_owned(),
+            load: format!("closed, {WAITING} at once"),
+            seconds: measured.as_secs_f64(),
+            joins: outcome.joins,
+            joins_per_s: outcome.joins_per_s,
+            p50_ms: outcome.p50_ms,
+            p90_ms: 0.0,
+            p99_ms: outcome.p99_ms,
+            p999_ms: 0.0,
+            max_ms: 0.0,
+            refusals: refusals.into_iter().filter(|(_, count)| *count > 0).collect(),
+            cpu: Cpu {
+                joind_us: 0.0,
+                postgres_us: (postgres.cpu_us() - before) / joins,
+                generator_us: outcome.cpu_us / joins,
+            },
+            timeline: Vec::new(),
+            percentiles: Vec::new(),
+        }))
+    }
+
+    /// pgbench: durable inserts of one row of a join's size; transactions a second. None when there is no pgbench.
+    pub(crate) async fn run_pgbench(&self, measured: Duration, program: &Path) -> anyhow::Result<Option<f64>> {
+        let directory = tempfile::tempdir()?;
+        let script = directory.path().join("insert.sql");
+        std::fs::write(&script, "INSERT INTO row (payload) VALUES (repeat('x', 1800));\n")?;
+        let address = self.cluster.address();
+        let mut command = Command::new(program);
+        command
+            .args(["--no-vacuum", "--protocol=prepared", "--client=16", "--jobs=2", "--username=postgres"])
+            .arg(format!("--time={}", measured.as_secs()))
+            .arg(format!("--host={}", address.socket_dir().display()))
+            .arg(format!("--port={}", address.port()))
+            .arg("--file")
+            .arg(&script)
+            .arg("pgbench");
+        let output = match tokio::task::spawn_blocking(move || command.output()).await? {
+            Ok(output) => output,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split_whitespace().next()?.parse().ok());
+        Ok(Some(rate.with_context(|| format!("pgbench failed: {}", String::from_utf8_lossy(&output.stderr)))?))
+    }
+}
+
+#[derive(Deserialize)]
+struct BaselineOutcome {
+    joins: u64,
+    joins_per_s: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    conflicts: u64,
+    all_joins: u64,
+    cpu_us: f64,
+}
+
+/// Through the ledger, as the service appends a renewal.
+async fn append(ledger: &Ledger, number: u64) -> Result<(), JoinError> {
+    let broken = |error: &dyn std::fmt::Display| JoinError::Broken(error.to_string());
+    let name: Name = token_name(drawn(number)).parse().map_err(|error| broken(&error))?;
+    let mut slot = ledger.token(&name).await.map_err(|error| broken(&error))?;
+    let known = slot.known().ok_or_else(|| broken(&"an imported token is missing"))?;
+    let (events, attempt) = renewal(&known.token, number);
+    let change = Change { events, decided_at: ledger.now(), origin: origin(&attempt) };
+    let append = known.following(change).using_up(Some(attempt));
+    match slot.append(append).await {
+        Ok(_) => Ok(()),
+        Err(AppendError::Conflict) => Err(JoinError::Refused("CONFLICT".to_owned())),
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+/// In a transaction of its own, as event stores without groups do it.
+async fn transact(pool: &PgPool, number: u64, same_rows: bool) -> Result<(), JoinError> {
+    match try_transact(pool, number, same_rows).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(JoinError::Refused("CONFLICT".to_owned())),
+        Err(error) => Err(JoinError::Broken(format!("{error:#}"))),
+    }
+}
+
+async fn try_transact(pool: &PgPool, number: u64, same_rows: bool) -> anyhow::Result<bool> {
+    let stream = StreamId::from(token_id(SEED, drawn(number)));
+    let mut transaction = pool.begin().await?;
+    let row = sqlx::query("SELECT version, state FROM stream WHERE stream_id = $1");
+    let row = row.bind(stream.id).fetch_one(&mut *transaction).await?;
+    let (version, text): (i64, String) = (row.try_get("version")?, row.try_get("state")?);
+    let before: State = serde_json::from_str(&text)?;
+    let State::Token(token) = &before else { anyhow::bail!("{stream} is no token") };
+    let (events, attempt) = renewal(token, number);
+    let first_version = u64::try_from(version)? + 1;
+    let now = chrono::Utc::now();
+    let entry = Entry { stream, first_version, events, decided_at: now, recorded_at: now, origin: origin(&attempt) };
+    let instance = token.instance().map(|instance| instance.0);
+    let after = State::after(Some(before), &entry)?;
+    let last_version = i64::try_from(entry.last_version())?;
+
+    let parts = if same_rows { vec![entry] } else { one_by_one(&entry) };
+    for part in &parts {
+        let used_up = part.events.iter().any(|event| matches!(event, Event::JoinAccepted(_)));
+        sqlx::query(
+            "INSERT INTO entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope, attempt)
+             VALUES ($1, $2, $3, 'token', $4, $5, $6)",
+        )
+        .bind(stream.id)
+        .bind(i64::try_from(part.first_version)?)
+        .bind(i64::try_from(part.last_version())?)
+        .bind(now)
+        .bind(part.to_envelope()?)
+        .bind(used_up.then_some(attempt.0.as_str()))
+        .execute(&mut *transaction)
+        .await?;
+    }
+    if same_rows {
+        let note = sqlx::query("INSERT INTO outbox (stream_id, first_version) VALUES ($1, $2)");
+        note.bind(stream.id).bind(i64::try_from(first_version)?).execute(&mut *transaction).await?;
+    }
+    let moved = sqlx::query(
+        "UPDATE stream SET version = $3, instance_id = $4, state = $5 WHERE stream_id = $1 AND version = $2",
+    )
+    .bind(stream.id)
+    .bind(version)
+    .bind(last_version)
+    .bind(instance)
+    .bind(serde_json::to_string(&after)?)
+    .execute(&mut *transaction)
+    .await;
+    match moved {
+        Ok(done) if done.rows_affected() == 1 => {
+            transaction.commit().await?;
+            Ok(true)
+        }
+        Ok(_) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn one_by_one(entry: &Entry) -> Vec<Entry> {
+    (entry.first_version..)
+        .zip(&entry.events)
+        .map(|(first_version, event)| Entry { first_version, events: vec![event.clone()], ..entry.clone() })
+        .collect()
+}
+
+fn origin(attempt: &AttemptHash) -> Origin {
+    Origin {
+        actor: "bot-fleet".to_owned(),
+        address: Some("127.0.0.1:40000".to_owned()),
+        attempt: Some(attempt.clone()),
+        request: Some("00000000-000001".to_owned()),
+        trace: None,
+    }
+}
+
+/// The events of a renewal.
+fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
+    let now = chrono::Utc::now();
+    let attempt = AttemptHash(format!("{number:064x}"));
+    let challenge = ChallengeId(Uuid::from_u64_pair(number, scrambled(number)));
+    let latest = &token.latest().expect("imported tokens have joined").join;
+    let generation = latest.generation + 1;
+    let certificate = ClientCertificate {
+        token: token.id,
+        bot: token.spec.bot_name.clone(),
+        instance: latest.instance,
+        generation: latest.generation,
+        serial: latest.serial.clone(),
+    };
+    let join_state = JoinStateSeen::Authentic {
+        bot: token.spec.bot_name.to_string(),
+        token: Some(token.id),
+        instance: latest.instance,
+        sequence: token.recovery_count,
+    };
+    let accepted = JoinAccepted {
+        case: JoinCase::Renewal,
+        generation,
+        previous_instance: None,
+        serial: format!("{:032x}", u128::from(number)),
+        not_before: now,
+        not_after: now + TimeDelta::hours(1),
+        subject_keys: "J5DU8jBZ2oW6LhXfQx1o2q0u7l3k9m4nJ5DU8jBZ2oW".to_owned(),
+        attempt: Some(attempt.clone()),
+        seen: Sighting { certificate: Some(certificate), join_state },
+        ..latest.clone()
+    };
+    let issued = ChallengeIssued { challenge, key: accepted.key.clone(), purpose: ChallengePurpose::Bound, at: now };
+    let events = vec![
+        Event::ChallengeIssued(issued),
+        Event::ChallengeSolved(ChallengeSolved { challenge }),
+        Event::GenerationBumped(GenerationBumped { instance: latest.instance, generation }),
+        Event::JoinAccepted(Box::new(accepted)),
+    ];
+    (events, attempt)
+}
+
+/// The token of a join: uniform, and the same in each run.
+fn drawn(number: u64) -> u64 {
+    scrambled(number) % TOKENS
+}
+
+/// SplitMix64.
+fn scrambled(number: u64) -> u64 {
+    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Where the numbers of a run begin: attempts of two runs must not be the same.
+fn rand() -> u64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    u64::from_be_bytes(bytes) >> 2
+}
+
+/// The program pgbench beside PostgreSQL's own.
+pub(crate) fn pgbench_program() -> PathBuf {
+    match join_embedded::Binaries::find() {
+        Ok(binaries) => binaries.directory().join("pgbench"),
+        Err(_) => PathBuf::from("pgbench"),
+    }
+}

@@ -1,0 +1,208 @@
+//! A private authority: `joind serve` as a process of its own, on a PostgreSQL of its own that keeps what it commits.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use join_embedded::{Cluster, Options};
+use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
+use rustls::pki_types::CertificateDer;
+use tempfile::TempDir;
+
+use crate::{connection::Target, pace::Watched, process::Processes};
+
+/// The name under which the authority is reached.
+const NAME: &str = "127.0.0.1";
+const DATABASE: &str = "join_authority";
+/// How long a node may take until it is ready.
+const START: Duration = Duration::from_secs(120);
+
+/// How the authority is run.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    /// The service's program.
+    pub(crate) joind: PathBuf,
+    /// Writers of the ledger; none for the service's default.
+    pub(crate) writers: Option<usize>,
+    /// PostgreSQL's settings beside its defaults.
+    pub(crate) postgres: Vec<(String, String)>,
+    /// Whether the node keeps the verifiable log's files.
+    pub(crate) log: bool,
+}
+
+/// A private authority; it stops when this is dropped.
+pub(crate) struct Authority {
+    setup: Setup,
+    node: Option<Node>,
+    cluster: Cluster,
+    directory: TempDir,
+}
+
+struct Node {
+    process: Child,
+    address: std::net::SocketAddr,
+    ready_after: Duration,
+}
+
+impl Authority {
+    /// Makes everything from nothing.
+    pub(crate) async fn start(setup: Setup) -> anyhow::Result<Self> {
+        let mut options = Options::durable();
+        for (name, value) in &setup.postgres {
+            options = options.set(name, value);
+        }
+        let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
+        let mut authority = Self { setup, node: None, cluster, directory: tempfile::tempdir()? };
+        provision::provision(&authority.superuser(), DATABASE).await?;
+        authority.configure()?;
+        let identity = authority.identity();
+        let mut init = authority.joind(&["init", "--admin-identity"]);
+        let made = init.arg(&identity).stdout(Stdio::null()).status().context("joind can't be run: build it first")?;
+        ensure!(made.success(), "joind init failed");
+        authority.start_node().await?;
+        Ok(authority)
+    }
+
+    fn configure(&self) -> anyhow::Result<()> {
+        let directory = self.directory.path();
+        let master = directory.join("master.key");
+        join_credential::MasterKey::create(&master)?;
+        let writers = self.setup.writers.map(|writers| format!("  writers: {writers}\n")).unwrap_or_default();
+        let log = match self.setup.log {
+            true => format!("log:\n  directory: {}\n", directory.join("log").display()),
+            false => String::new(),
+        };
+        let url = |role| self.cluster.address().url(role, DATABASE);
+        let configuration = format!(
+            "cluster_name: load.example\nlisten: 127.0.0.1:0\nmetrics_listen: 127.0.0.1:0\npublic_addresses: [{NAME}]\n\
+             database:\n  service_url: \"{}\"\n  owner_url: \"{}\"\n{writers}master_key:\n  file: {}\n{log}",
+            url(provision::SERVICE),
+            url(provision::OWNER),
+            master.display(),
+        );
+        Ok(fs::write(self.configuration(), configuration)?)
+    }
+
+    /// Starts a node and waits until it is ready.
+    pub(crate) async fn start_node(&mut self) -> anyhow::Result<()> {
+        let log = self.directory.path().join("joind.log");
+        let started = Instant::now();
+        let process = self.joind(&["serve"]).stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
+        // A node that isn't ready in time is stopped as it is dropped.
+        let mut node = Node { process, address: ([0, 0, 0, 0], 0).into(), ready_after: Duration::ZERO };
+        while started.elapsed() < START {
+            let text = fs::read_to_string(&log)?;
+            let address = text.lines().find_map(|line| line.split_once("ready on ")?.1.split([',', '"']).next());
+            if let Some(address) = address {
+                node.address = address.parse()?;
+                node.ready_after = started.elapsed();
+                self.node = Some(node);
+                return Ok(());
+            }
+            if let Some(status) = node.process.try_wait()? {
+                bail!("joind ended with {status}: {text}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bail!("joind was not ready after {} s", START.as_secs())
+    }
+
+    /// From the start of the process until it listened.
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.node.as_ref().map(|node| node.ready_after).unwrap_or_default()
+    }
+
+    /// Stops the node as an operator does, and waits for its end.
+    pub(crate) async fn stop_node(&mut self) -> anyhow::Result<()> {
+        let Some(mut node) = self.node.take() else { return Ok(()) };
+        Command::new("kill").arg(node.process.id().to_string()).status()?;
+        tokio::task::spawn_blocking(move || node.process.wait()).await??;
+        Ok(())
+    }
+
+    fn joind(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.setup.joind);
+        command.arg(arguments[0]).arg("-c").arg(self.configuration()).args(&arguments[1..]);
+        command
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.directory.path().join("joind.yaml")
+    }
+
+    /// The directory of the first administrator's identity.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.directory.path().join("admin")
+    }
+
+    /// How bots reach it.
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        let node = self.node.as_ref().context("no node runs")?;
+        Target::new(node.address, NAME, &roots(&self.identity().join("ca.crt"))?)
+    }
+
+    /// A connection past all privileges, for imports and checks.
+    pub(crate) fn superuser(&self) -> PgConnectOptions {
+        let address = self.cluster.address();
+        PgConnectOptions::new_without_pgpass()
+            .socket(address.socket_dir())
+            .port(address.port())
+            .username("postgres")
+            .database(DATABASE)
+    }
+
+    /// A ledger on its database, as the service's role: for checks.
+    pub(crate) async fn ledger(&self) -> anyhow::Result<Ledger> {
+        let settings = Settings { node: "joinload".to_owned(), ..Settings::default() };
+        Ok(Ledger::connect(self.superuser().username(provision::SERVICE), settings).await?)
+    }
+
+    /// Its processes.
+    pub(crate) fn watched(&self) -> anyhow::Result<Watched> {
+        Ok(Watched {
+            joind: self.node.as_ref().map(|node| Processes::One(node.process.id())),
+            postgres: Some(postgres_of(&self.cluster)?),
+        })
+    }
+
+    /// Waits until log and views have caught up, so that what comes next is measured alone.
+    pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        let ledger = self.ledger().await?;
+        loop {
+            let positions = ledger.positions().await?;
+            let integrated = !self.setup.log || positions.signed == positions.next_index;
+            if positions.unsequenced == 0 && positions.views == positions.next_index && integrated {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        ledger.close().await;
+        Ok(())
+    }
+}
+
+/// The processes of a cluster.
+pub(crate) fn postgres_of(cluster: &Cluster) -> anyhow::Result<Processes> {
+    let data = cluster.log().parent().context("the cluster has a directory")?.join("data");
+    Processes::postgres(&data)
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It has ended already, or ends now.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The certificates of a PEM file.
+pub(crate) fn roots(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    use rustls::pki_types::pem::PemObject as _;
+    let certificates =
+        CertificateDer::pem_file_iter(path).with_context(|| format!("{} can't be read", path.display()))?;
+    Ok(certificates.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,238 @@
+//! Bots: what each holds, and how it joins.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::Context as _;
+use rustls::{HandshakeKind, pki_types::CertificateDer, sign::CertifiedKey};
+use tokio::sync::Mutex;
+
+use crate::{
+    ceremony::{self, Ask, Granted, JoinError, Transport},
+    connection::{Connection, Target},
+    import::token_name,
+    key::{BoundKey, SubjectKey},
+};
+
+/// Subject keys are made in advance; bots share them, for their making is not what is measured.
+const SUBJECT_KEYS: usize = 64;
+
+/// How a join without a certificate is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Connections {
+    /// Over one of a few that stay open.
+    Kept,
+    /// Over a new one that resumes an earlier session, where the authority lets it.
+    Resumed,
+    /// Over a new one with a full handshake.
+    New,
+}
+
+/// Bots of one authority.
+pub(crate) struct Fleet {
+    pub(crate) target: Target,
+    pub(crate) bots: Vec<Bot>,
+    kept: Vec<Connection>,
+    seed: u64,
+    transport: Transport,
+    /// Handshakes that were seen: full, and resumed.
+    pub(crate) full_handshakes: AtomicU64,
+    pub(crate) resumed_handshakes: AtomicU64,
+}
+
+/// One bot.
+pub(crate) struct Bot {
+    pub(crate) token: String,
+    number: u64,
+    subject: Arc<SubjectKey>,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What a bot keeps between joins.
+#[derive(Clone)]
+pub(crate) struct State {
+    key: Arc<BoundKey>,
+    /// Made in advance, for when the authority asks for one.
+    next_key: Arc<BoundKey>,
+    secret: String,
+    certificate: Option<Arc<CertifiedKey>>,
+    join_state: Vec<u8>,
+    /// Joins that were accepted.
+    pub(crate) accepted: u64,
+    /// Generation of the certificate.
+    pub(crate) generation: u64,
+    /// Recoveries so far, the first join included.
+    pub(crate) recoveries: u64,
+    /// Rotations so far.
+    pub(crate) rotations: u64,
+}
+
+impl Fleet {
+    /// Bots of the tokens `first` to `first + count`, whose keys are those of the seed.
+    pub(crate) fn preregistered(target: Target, seed: u64, first: u64, count: u64) -> anyhow::Result<Self> {
+        let subjects: Vec<_> =
+            (0..SUBJECT_KEYS).map(|_| SubjectKey::generate().map(Arc::new)).collect::<anyhow::Result<_>>()?;
+        let bots = (first..first + count).zip(subjects.iter().cycle()).map(|(number, subject)| {
+            let state = State {
+                key: Arc::new(BoundKey::of(seed, number, 0)?),
+                next_key: Arc::new(BoundKey::of(seed, number, 1)?),
+                secret: String::new(),
+                certificate: None,
+                join_state: Vec::new(),
+                accepted: 0,
+                generation: 0,
+                recoveries: 0,
+                rotations: 0,
+            };
+            Ok(Bot { token: token_name(number), number, subject: Arc::clone(subject), state: Mutex::new(state) })
+        });
+        Ok(Self {
+            target,
+            bots: bots.collect::<anyhow::Result<_>>()?,
+            kept: Vec::new(),
+            seed,
+            transport: Transport::Grpc,
+            full_handshakes: AtomicU64::new(0),
+            resumed_handshakes: AtomicU64::new(0),
+        })
+    }
+
+    /// The same, registering by secret: one for each bot.
+    pub(crate) fn with_secrets(mut self, secret: impl Fn(&str) -> String) -> Self {
+        for bot in &mut self.bots {
+            bot.state.get_mut().secret = secret(&bot.token);
+        }
+        self
+    }
+
+    /// The same over another transport.
+    pub(crate) fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Opens connections that stay.
+    pub(crate) async fn keep_connections(&mut self, count: usize) -> anyhow::Result<()> {
+        for _ in 0..count {
+            let connection = self.target.connect(None).await?;
+            self.note(&connection);
+            self.kept.push(connection);
+        }
+        Ok(())
+    }
+
+    /// The bot whose turn it is.
+    pub(crate) fn bot(&self, number: u64) -> &Bot {
+        let count = u64::try_from(self.bots.len()).unwrap_or(u64::MAX);
+        &self.bots[usize::try_from(number % count).unwrap_or_default()]
+    }
+
+    fn kept(&self, number: u64) -> Result<&Connection, JoinError> {
+        let index = usize::try_from(number).unwrap_or_default().checked_rem(self.kept.len());
+        index.map(|index| &self.kept[index]).ok_or_else(|| JoinError::Broken("no connection is kept".to_owned()))
+    }
+
+    fn note(&self, connection: &Connection) {
+        let counter = match connection.handshake {
+            HandshakeKind::Resumed => &self.resumed_handshakes,
+            _ => &self.full_handshakes,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A renewal: a new connection with the newest certificate. A bot that has none joins for the first time.
+    pub(crate) async fn renew(&self, number: u64) -> Result<(), JoinError> {
+        let bot = self.bot(number);
+        let mut state = bot.state.lock().await;
+        let connected = self.target.connect(state.certificate.as_ref()).await;
+        let connection = connected.map_err(|error| JoinError::Broken(format!("{error:#}")))?;
+        self.note(&connection);
+        let renewal = state.certificate.is_some();
+        self.join_as(bot, &mut state, &connection, renewal).await
+    }
+
+    /// A first join or a recovery: without a certificate.
+    pub(crate) async fn recover(&self, number: u64, connections: Connections) -> Result<(), JoinError> {
+        let bot = self.bot(number);
+        let mut state = bot.state.lock().await;
+        let new = match connections {
+            Connections::Kept => return self.join_as(bot, &mut state, self.kept(number)?, false).await,
+            Connections::Resumed => self.target.resume().await,
+            Connections::New => self.target.connect(None).await,
+        };
+        let new = new.map_err(|error| JoinError::Broken(format!("{error:#}")))?;
+        self.note(&new);
+        self.join_as(bot, &mut state, &new, false).await
+    }
+
+    /// A copy of a bot's disk comes with what it holds, and keeps nothing of what it gets.
+    pub(crate) async fn recover_as_copy(&self, number: u64, copy: &State) -> Result<(), JoinError> {
+        let bot = self.bot(number);
+        self.join_as(bot, &mut copy.clone(), self.kept(number)?, false).await
+    }
+
+    /// A call that says nothing, over a kept connection.
+    pub(crate) async fn call_nothing(&self, number: u64) -> Result<(), JoinError> {
+        ceremony::empty_call(&self.kept(number)?.requests).await
+    }
+
+    async fn join_as(
+        &self,
+        bot: &Bot,
+        state: &mut State,
+        connection: &Connection,
+        renewal: bool,
+    ) -> Result<(), JoinError> {
+        let registers = !state.secret.is_empty();
+        let ask = Ask {
+            token: &bot.token,
+            key: &state.key,
+            next_key: if registers { &state.key } else { &state.next_key },
+            subject: &bot.subject,
+            secret: &state.secret,
+            join_state: &state.join_state,
+        };
+        let granted = ceremony::join(&connection.requests, self.transport, &ask).await?;
+        let rotated = granted.new_key && !registers;
+        state.keep(granted, renewal, &bot.subject);
+        if rotated {
+            state.rotations += 1;
+            let next = BoundKey::of(self.seed, bot.number, state.rotations + 1);
+            let next = next.map_err(|error| JoinError::Broken(error.to_string()))?;
+            state.key = std::mem::replace(&mut state.next_key, Arc::new(next));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Stores a result.
+    fn keep(&mut self, granted: Granted, renewal: bool, subject: &SubjectKey) {
+        let chain = vec![CertificateDer::from(granted.certificate)];
+        self.certificate = Some(Arc::new(CertifiedKey::new(chain, Arc::clone(&subject.signer))));
+        self.join_state = granted.join_state;
+        self.accepted += 1;
+        if renewal {
+            self.generation += 1;
+        } else {
+            self.generation = 1;
+            self.recoveries += 1;
+        }
+        self.secret.clear();
+    }
+
+    /// The generation that the certificate itself names, to compare with what was counted.
+    pub(crate) fn certified_generation(&self) -> anyhow::Result<u64> {
+        use x509_parser::prelude::FromDer as _;
+        let chain = &self.certificate.as_ref().context("the bot has no certificate")?.cert;
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&chain[0])?;
+        let ours = |oid: &x509_parser::oid_registry::Oid<'_>| oid.to_id_string() == "2.25.424518259384859741";
+        let extension = certificate.extensions().iter().find(|extension| ours(&extension.oid));
+        let extension = extension.context("the certificate lacks the authority's extension")?;
+        let (_, json) = x509_parser::asn1_rs::Utf8String::from_der(extension.value)?;
+        let claims: serde_json::Value = serde_json::from_str(json.as_ref())?;
+        claims["generation"].as_u64().context("the certificate names no generation")
+    }
+}

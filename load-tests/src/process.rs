@@ -1,0 +1,92 @@
+//! What processes use: CPU time and memory, from proc(5).
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+
+/// Processes that are looked at as one.
+#[derive(Debug, Clone)]
+pub(crate) enum Processes {
+    /// One, by its id.
+    One(u32),
+    /// One and its children, those that ended included: PostgreSQL.
+    Family(u32),
+}
+
+impl Processes {
+    /// This process.
+    pub(crate) fn own() -> Self {
+        Self::One(std::process::id())
+    }
+
+    /// PostgreSQL, by its data directory.
+    pub(crate) fn postgres(data: &Path) -> anyhow::Result<Self> {
+        let file = data.join("postmaster.pid");
+        let text = fs::read_to_string(&file).with_context(|| format!("{} can't be read", file.display()))?;
+        let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
+        Ok(Self::Family(pid.context("postmaster.pid is damaged")?))
+    }
+
+    /// User and system time so far, in µs. The kernel counts in ticks of 10 ms.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        let ticks = match self {
+            Self::One(pid) => stat(*pid).map_or(0, |stat| stat.own),
+            Self::Family(pid) => {
+                let children = fs::read_dir("/proc").into_iter().flatten().flatten();
+                let children = children.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(stat));
+                let living: u64 = children.filter(|child| child.parent == *pid).map(|child| child.own).sum();
+                stat(*pid).map_or(0, |stat| stat.own + stat.ended_children) + living
+            }
+        };
+        to_f64(ticks) * 10_000.0
+    }
+
+    /// Resident memory of the (first) process, in MB.
+    pub(crate) fn memory_mb(&self) -> f64 {
+        let (Self::One(pid) | Self::Family(pid)) = self;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kilobytes.unwrap_or_default() / 1024.0
+    }
+}
+
+struct Stat {
+    parent: u32,
+    own: u64,
+    ended_children: u64,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        own: ticks(11)? + ticks(12)?,
+        ended_children: ticks(13)? + ticks(14)?,
+    })
+}
+
+/// A count as a number to calculate with; those here are far below 2^52.
+#[expect(clippy::cast_precision_loss, reason = "counts of a test are far below 2^52")]
+pub(crate) fn to_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// The machine, in words, for the report.
+pub(crate) fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("?");
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let memory = read("/proc/meminfo");
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or("?");
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{cores} × {}, {} of memory, Linux {}",
+        model.trim_start_matches([' ', '\t', ':']),
+        memory.trim(),
+        kernel.trim()
+    )
+}

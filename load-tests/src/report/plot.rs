@@ -1,0 +1,195 @@
+//! Plots as SVG: no script, no font of their own.
+
+use std::fmt::Write as _;
+
+use crate::{bench::by_name, pace::Measured, report::short};
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 34.0;
+const BOTTOM: f64 = 44.0;
+/// Told apart by people who don't see all colours, too.
+const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+
+/// One line of a plot.
+struct Line {
+    name: String,
+    points: Vec<(f64, f64)>,
+}
+
+/// Every plot of a run, by name.
+pub(super) fn all(measured: &[Measured]) -> Vec<(String, String)> {
+    let mut plots = vec![("cost".to_owned(), cost(measured)), ("percentiles".to_owned(), percentiles(measured))];
+    for (index, (what, runs)) in by_name(measured).into_iter().enumerate() {
+        let Some(last) = runs.last().filter(|run| run.timeline.len() > 2) else { continue };
+        let seconds = |value: fn(&crate::pace::Second) -> f64, name: &str| Line {
+            name: name.to_owned(),
+            points: (1_u32..).zip(&last.timeline).map(|(at, second)| (f64::from(at), value(second))).collect(),
+        };
+        let joins = seconds(|second| crate::process::to_f64(second.joins), "joins/s");
+        plots.push((format!("time-{index:02}-joins"), lines(&format!("{what}: joins/s"), "second", &[joins], false)));
+        let latencies = [seconds(|second| second.p50_ms, "p50"), seconds(|second| second.p99_ms, "p99")];
+        plots.push((
+            format!("time-{index:02}-latency"),
+            lines(&format!("{what}: latency, ms"), "second", &latencies, false),
+        ));
+        if last.timeline.iter().any(|second| second.joind_cores > 0.0) {
+            let cores = [
+                seconds(|second| second.joind_cores, "joind"),
+                seconds(|second| second.postgres_cores, "postgres"),
+                seconds(|second| second.generator_cores, "generator"),
+            ];
+            plots.push((
+                format!("time-{index:02}-cpu"),
+                lines(&format!("{what}: cores in use"), "second", &cores, false),
+            ));
+            let memory = [seconds(|second| second.joind_mb, "joind")];
+            plots.push((
+                format!("time-{index:02}-memory"),
+                lines(&format!("{what}: memory, MB"), "second", &memory, false),
+            ));
+        }
+    }
+    plots
+}
+
+/// Latency by percentile, of the runs at a fixed rate.
+fn percentiles(measured: &[Measured]) -> String {
+    let open: Vec<Line> = by_name(measured)
+        .into_iter()
+        .filter_map(|(what, runs)| {
+            let run = runs.into_iter().rfind(|run| run.load.starts_with("open"))?;
+            // One nine more is one step further.
+            let points = run.percentiles.iter().map(|(quantile, ms)| (-(1.0 - quantile).max(1e-5).log10(), *ms));
+            Some(Line { name: what.to_owned(), points: points.collect() })
+        })
+        .collect();
+    lines(
+        "latency by percentile, ms (open loop, from the intended start)",
+        "nines: 1 is p90, 2 is p99, 3 is p99.9",
+        &open,
+        false,
+    )
+}
+
+/// CPU of each process for each join, as bars.
+fn cost(measured: &[Measured]) -> String {
+    let groups: Vec<(&str, [f64; 3])> = by_name(measured)
+        .into_iter()
+        .map(|(what, runs)| {
+            let middle = |of: fn(&Measured) -> f64| crate::floor::median(runs.iter().map(|run| of(run)).collect());
+            let cpu =
+                [middle(|run| run.cpu.joind_us), middle(|run| run.cpu.postgres_us), middle(|run| run.cpu.generator_us)];
+            (what, cpu)
+        })
+        .collect();
+    let most = groups.iter().map(|(_, cpu)| cpu.iter().sum::<f64>()).fold(1.0, f64::max);
+    let height = 60.0 + 24.0 * f64::from(u32::try_from(groups.len()).unwrap_or(u32::MAX));
+    let mut svg = head(height, "CPU time for each join, µs (median of the runs)");
+    let (begin, scale) = (290.0, (WIDTH - 290.0 - 70.0) / most);
+    for (row, (what, cpu)) in (0_u32..).zip(&groups) {
+        let y = 40.0 + 24.0 * f64::from(row);
+        let _ = write!(
+            svg,
+            r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#,
+            begin - 8.0,
+            y + 12.0,
+            escape(what)
+        );
+        let mut x = begin;
+        for (value, colour) in cpu.iter().zip(COLOURS) {
+            let width = value * scale;
+            let _ = write!(svg, r#"<rect x="{x:.1}" y="{y:.0}" width="{width:.1}" height="16" fill="{colour}"/>"#);
+            x += width;
+        }
+        let _ = write!(svg, r#"<text x="{:.0}" y="{:.0}">{}</text>"#, x + 6.0, y + 12.0, short(cpu.iter().sum()));
+    }
+    legend(&mut svg, ["joind", "postgres", "generator"].into_iter(), height - 10.0);
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn lines(title: &str, below: &str, lines: &[Line], from_least: bool) -> String {
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let least = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::INFINITY, f64::min);
+    let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
+    let mut svg = head(HEIGHT, title);
+    if points().next().is_none() {
+        svg.push_str("<text x=\"80\" y=\"80\">nothing was measured</text></svg>\n");
+        return svg;
+    }
+    let (from_x, to_x) = (least(|point| point.0), most(|point| point.0));
+    let from_y = if from_least { least(|point| point.1) } else { 0.0 };
+    let to_y = round_up(most(|point| point.1).max(1e-9));
+    let x = |value: f64| LEFT + (value - from_x) / (to_x - from_x).max(1e-9) * (WIDTH - LEFT - RIGHT);
+    let y = |value: f64| HEIGHT - BOTTOM - (value - from_y) / (to_y - from_y).max(1e-9) * (HEIGHT - TOP - BOTTOM);
+    for step in 0..=4 {
+        let value = from_y + (to_y - from_y) * f64::from(step) / 4.0;
+        let at = y(value);
+        let _ = write!(
+            svg,
+            r##"<line x1="{LEFT}" y1="{at:.1}" x2="{:.0}" y2="{at:.1}" stroke="#ccc"/><text x="{:.0}" y="{:.1}" text-anchor="end">{}</text>"##,
+            WIDTH - RIGHT,
+            LEFT - 6.0,
+            at + 4.0,
+            short(value)
+        );
+        let value = from_x + (to_x - from_x) * f64::from(step) / 4.0;
+        let _ = write!(
+            svg,
+            r#"<text x="{:.1}" y="{:.0}" text-anchor="middle">{}</text>"#,
+            x(value),
+            HEIGHT - BOTTOM + 14.0,
+            short(value)
+        );
+    }
+    let _ = write!(
+        svg,
+        r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#,
+        WIDTH - RIGHT,
+        HEIGHT - 4.0,
+        escape(below)
+    );
+    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        let path: Vec<String> =
+            line.points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
+        let _ =
+            write!(svg, r#"<polyline fill="none" stroke="{colour}" stroke-width="2" points="{}"/>"#, path.join(" "));
+    }
+    legend(&mut svg, lines.iter().map(|line| line.name.as_str()), HEIGHT - 4.0);
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn head(height: f64, title: &str) -> String {
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/><text x="12" y="20" font-size="14">{}</text>"##,
+        escape(title)
+    )
+}
+
+fn legend<'a>(svg: &mut String, names: impl Iterator<Item = &'a str>, y: f64) {
+    let mut x = 12.0;
+    for (name, colour) in names.zip(COLOURS.iter().cycle()) {
+        let _ = write!(
+            svg,
+            r#"<rect x="{x:.0}" y="{:.0}" width="10" height="10" fill="{colour}"/><text x="{:.0}" y="{y:.0}">{}</text>"#,
+            y - 9.0,
+            x + 14.0,
+            escape(name)
+        );
+        x += 30.0 + 6.2 * f64::from(u32::try_from(name.len()).unwrap_or_default());
+    }
+}
+
+/// The next of 1, 2, 2.5, 5 and their tenfolds.
+fn round_up(value: f64) -> f64 {
+    let magnitude = 10_f64.powf(value.log10().floor());
+    [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|step| step * magnitude).find(|step| *step >= value).unwrap_or(value)
+}
+
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
