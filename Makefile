@@ -1,0 +1,65 @@
+# What people type. `make` alone lists it.
+
+# rustup puts cargo here; a shell that was open before that doesn't know.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Somebody's database is none of ours: tests and demo run one of their own.
+unexport DATABASE_URL PGHOST PGHOSTADDR PGPORT PGUSER PGPASSWORD PGPASSFILE PGDATABASE PGSERVICE PGOPTIONS PGSSLMODE
+
+# Further words for the command: make test ARGS="-p join-ledger append"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: need ## the five-minute story: join, renew, recover, be copied, be locked, be reinstated
+	@# A development build: the release profile optimises across crates, for minutes, which a story doesn't need.
+	cargo build -p join-server -p joinctl -p join-agent --bins
+	@scripts/demo
+
+.PHONY: test
+test: need ## the whole test suite, on a real PostgreSQL
+	cargo test $(or $(ARGS),--workspace)
+
+.PHONY: build
+build: ## joind, joinctl and joinbot in target/release
+	cargo build --release -p join-server -p joinctl -p join-agent --bins
+
+.PHONY: lint
+lint: ## format, clippy, licences, and who may depend on what
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/optional cargo-deny "cargo install --locked cargo-deny" -- cargo deny check bans licenses sources
+	@scripts/optional shellcheck "apt-get install shellcheck" -- \
+		shellcheck scripts/need scripts/demo scripts/optional .ci/run deploy/passwords.sh service/embedded/src/supervise.sh
+
+.PHONY: faults
+faults: need ## the service under failing networks, databases and processes
+	cargo test -p join-server --test it -- --ignored faults $(ARGS)
+
+.PHONY: bench
+bench: need bench-build ## speed and memory of the service, as ratios within one run
+	target/release/joinload bench $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: need bench-build ## the same against a million tokens and fifty million events
+	target/release/joinload growth $(ARGS)
+
+# Built before, so that nothing is compiled beside what is measured.
+.PHONY: bench-build
+bench-build:
+	cargo build --release -p join-server -p joinload --bins
+	cargo build --release --manifest-path load-tests/baseline-cqrs/Cargo.toml --target-dir target
+
+.PHONY: docs
+docs: ## the crates' documentation in target/doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+# What the others need: Rust, a C compiler, PostgreSQL's programs.
+.PHONY: need
+need:
+	@scripts/need
