@@ -15,9 +15,10 @@ CREATE TABLE authority_key (
     public      bytea       NOT NULL,
     certificate bytea,
     sealed      bytea       NOT NULL,
-    created_at  timestamptz NOT NULL
+    created_at  timestamptz NOT NULL,
+    phase_since timestamptz NOT NULL
 );
 
 -- Readers get neither.
 GRANT SELECT, INSERT, UPDATE, DELETE ON secret TO join_service;
-GRANT SELECT, INSERT, UPDATE ON authority_key TO join_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON authority_key TO join_service;

@@ -27,7 +27,7 @@ pub(crate) fn row(state: &State) -> Value {
     serde_json::to_value(state).unwrap_or_default()
 }
 
-/// Whether a view has to be there. Streams from which nothing is decided may go without.
+/// Whether a view has to be there. What is no resource may go without.
 pub(crate) fn has_view(state: &State) -> bool {
-    !matches!(state, State::Record)
+    !matches!(state, State::Administrator(_) | State::Record)
 }

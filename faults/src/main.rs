@@ -28,9 +28,6 @@ async fn main() -> Result<ExitCode> {
     let selection = Selection { containing, at_most };
     let began = Instant::now();
     let lengths = kinds::lengths(&[Client::Grpc, Client::Json]).await?;
-    for (k, v) in &lengths {
-        println!("{k:?} {v:?}");
-    }
     let mut reports: Vec<KindReport> = Vec::new();
     let mut add = |report: KindReport| {
         println!("{report}");

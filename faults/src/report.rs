@@ -71,16 +71,8 @@ impl Tally {
     pub fn count(&self, case: &impl fmt::Display, outcome: Result<Survived>) {
         let mut counted = self.lock();
         match outcome {
-            Ok(Survived { reached: false, .. }) => {
-                if std::env::var_os("SHOW").is_some() {
-                    eprintln!("not reached: {case}");
-                }
-                counted.not_reached += 1
-            }
+            Ok(Survived { reached: false, .. }) => counted.not_reached += 1,
             Ok(survived) => {
-                if std::env::var_os("SHOW").is_some() {
-                    eprintln!("{:?} {case} {:?}", self.began.elapsed(), survived.noted);
-                }
                 counted.survived += 1;
                 for noted in survived.noted {
                     *counted.noted.entry(noted).or_default() += 1;

@@ -74,8 +74,10 @@ pub struct History {
 }
 
 impl History {
-    /// An administrator looked at the host: turns are counted anew.
+    /// An administrator looked at the host: turns are counted anew, and an attempt that is pending on both disks is one
+    /// that they share again.
     pub(crate) fn reinstated(&mut self) {
+        self.diverged = false;
         self.turns = 0;
         self.turn_of = None;
         self.accepted = [0; ATTEMPTS];

@@ -105,7 +105,9 @@ async fn run_in_one_world(cases: &[Case], tally: &Tally) -> Result<()> {
     let disk = |at: usize| Disk::Directory(folder.path().join(format!("bot-{at}")));
     let hosts = set_up_on(&world, cases, |at| (Client::Grpc, cases[at].scenario), disk).await?;
     stream::iter(cases.iter().zip(&hosts))
-        .for_each_concurrent(AT_ONCE, async |(case, host)| tally.count(case, in_time(survive(&world, host, case)).await))
+        .for_each_concurrent(AT_ONCE, async |(case, host)| {
+            tally.count(case, in_time(survive(&world, host, case)).await)
+        })
         .await;
     world.close().await
 }

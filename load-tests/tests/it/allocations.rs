@@ -1,14 +1,14 @@
 //! Allocations of one renewal: its certificate read, challenge and solution, the decision, the durable append, and the
 //! credentials signed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use allocation_counter::{AllocationInfo, measure};
 use aws_lc_rs::{
     encoding::AsDer as _,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
-use join_credential::{AuthorityKeys, ClientCertificates, Issuer, MasterKey};
+use join_credential::MasterKey;
 use join_domain::{
     decision::join::Policy,
     envelope::Origin,
@@ -29,6 +29,7 @@ use join_server::{
     cluster,
     config::Limits,
     entropy::SystemEntropy,
+    keyring::Keyring,
     request::caller::{Connection, Peer, RequestIds},
 };
 use rustls::pki_types::CertificateDer;
@@ -60,7 +61,6 @@ fn a_renewal_allocates_no_more_than_is_allowed() {
 /// A bot and, in the same process, the authority that it joins.
 struct Bot {
     ceremonies: Ceremonies,
-    certificates: ClientCertificates,
     key: SigningKey,
     subject: SubjectKeys,
     joined: Option<Joined>,
@@ -74,19 +74,18 @@ impl Bot {
         let ledger = Ledger::connect(roles.service, Settings::default()).await.unwrap();
         let (name, master) = (name("test.example"), MasterKey::generate());
         cluster::create(&ledger, &name, &master).await.unwrap();
-        let keys = AuthorityKeys::open(name.clone(), cluster::keys(&ledger).await.unwrap(), &master).unwrap();
+        let keyring = Keyring::open(name.clone(), cluster::keys(&ledger).await.unwrap(), master).unwrap();
         let pair = Ed25519KeyPair::generate().unwrap();
         let public = PublicKey::from_ed25519(pair.public_key().as_ref().try_into().unwrap());
         create(&ledger, public).await;
         Self {
-            certificates: ClientCertificates::new(&keys).unwrap(),
             ceremonies: Ceremonies {
-                issuer: Arc::new(Issuer::new(&keys).unwrap()),
-                keys: Arc::new(keys),
+                keyring: Arc::new(keyring),
                 entropy: Arc::new(SystemEntropy::default()),
                 cluster: name,
                 policy: Policy::default(),
                 strangers: Strangers::new(&Limits::default()),
+                behind: Mutex::default(),
                 ledger,
             },
             key: SigningKey::from_pkcs8(pair.to_pkcs8().unwrap().as_ref(), Algorithm::EdDsa),
@@ -124,7 +123,8 @@ impl Bot {
     }
 
     async fn open(&self, connection: &Connection, ask: Ask) -> (Peer, Box<join_server::ceremony::pending::Pending>) {
-        let presented = self.certificates.read(&connection.certificates, self.ceremonies.ledger.now());
+        let presented =
+            self.ceremonies.keyring.get().certificates.read(&connection.certificates, self.ceremonies.ledger.now());
         let peer = Peer::new(connection, RequestIds { request: "00000000-000001".to_owned(), trace: None }, presented);
         match self.ceremonies.open(ask, &peer).await {
             Ok(Step::Challenge(pending)) => (peer, pending),
@@ -158,7 +158,12 @@ impl Bot {
     }
 
     fn generation(&self) -> u64 {
-        let presented = self.certificates.read(&self.connection().certificates, self.ceremonies.ledger.now());
+        let presented = self
+            .ceremonies
+            .keyring
+            .get()
+            .certificates
+            .read(&self.connection().certificates, self.ceremonies.ledger.now());
         match presented {
             join_credential::Presented::Bot(bot) => bot.generation,
             other => panic!("{other:?}"),

@@ -16,8 +16,9 @@ const BOUNDS: Bounds =
 
 /// Visits every state, prints how many there were, and fails with the story of a broken promise.
 #[track_caller]
-fn holds(name: &str, setup: Setup) {
-    let started = Instant::now();
+fn holds(setup: Setup) {
+    let (started, thread) = (Instant::now(), std::thread::current());
+    let name = thread.name().unwrap_or_default();
     let checker = setup.checker().spawn_bfs().join();
     let model = checker.model();
     let (tokens, decisions) = model.authority.size();
@@ -34,102 +35,87 @@ fn holds(name: &str, setup: Setup) {
 }
 
 #[test]
-fn e01_alone() {
-    holds(
-        "alone unbound 3 in flight",
-        Setup::new(Standard, 3, Unbound, Copies::None, Bounds { in_flight: 3, rotations: 1, raises: 1, ..BOUNDS }),
-    );
+fn an_owner_alone_from_its_first_join_on() {
+    holds(Setup::new(Standard, 1, Unbound, Copies::None, Bounds { rotations: 2, raises: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e15() {
-    holds(
-        "alone lives 2 ticks 3",
-        Setup::new(Standard, 3, Joined, Copies::None, Bounds { ticks: 3, lives: 2, ..BOUNDS }),
-    );
+fn an_owner_alone_with_three_messages_on_the_way() {
+    holds(Setup::new(Standard, 3, Unbound, Copies::None, Bounds { in_flight: 3, attempts: 3, rotations: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e16() {
-    holds(
-        "clone lives 2 ticks 2",
-        Setup::new(Standard, 3, Joined, Copies::Clone, Bounds { ticks: 2, lives: 2, attempts: 3, ..BOUNDS }),
-    );
+fn an_owner_alone_with_certificates_of_different_lives() {
+    holds(Setup::new(Standard, 3, Joined, Copies::None, Bounds { ticks: 3, lives: 2, ..BOUNDS }));
 }
+
 #[test]
-fn e02_alone() {
-    holds(
-        "alone limit 1 raise",
-        Setup::new(Standard, 1, Unbound, Copies::None, Bounds { in_flight: 2, rotations: 2, raises: 1, ..BOUNDS }),
-    );
+fn an_owner_whose_authority_is_restored_from_a_backup() {
+    holds(Setup::new(Standard, 3, Joined, Copies::None, Bounds { restores: 1, rotations: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e03_restored() {
-    holds("restored", Setup::new(Standard, 3, Joined, Copies::None, Bounds { restores: 1, rotations: 1, ..BOUNDS }));
+fn a_copy_at_any_moment() {
+    holds(Setup::new(Standard, 3, Joined, Copies::Clone, BOUNDS));
 }
+
 #[test]
-fn e04() {
-    holds("clone 2 ticks", Setup::new(Standard, 3, Joined, Copies::Clone, BOUNDS));
+fn a_copy_before_the_first_join() {
+    holds(Setup::new(Standard, 3, Unbound, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e05() {
-    holds(
-        "clone 1 tick rot",
-        Setup::new(Standard, 3, Joined, Copies::Clone, Bounds { ticks: 1, rotations: 1, ..BOUNDS }),
-    );
+fn a_copy_with_a_rotation() {
+    holds(Setup::new(Standard, 3, Joined, Copies::Clone, Bounds { ticks: 1, rotations: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e06() {
-    holds("clone unbound 1 tick", Setup::new(Standard, 3, Unbound, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
+fn a_copy_with_no_recovery_left() {
+    holds(Setup::new(Standard, 1, Joined, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e07() {
-    holds(
-        "clone reinst 1 tick",
-        Setup::new(Standard, 2, Joined, Copies::Clone, Bounds { ticks: 1, reinstatements: 1, ..BOUNDS }),
-    );
+fn a_copy_with_certificates_of_different_lives() {
+    holds(Setup::new(Standard, 3, Joined, Copies::Clone, Bounds { attempts: 3, lives: 2, ..BOUNDS }));
 }
+
 #[test]
-fn e08() {
-    holds(
-        "cunning 1 tick",
-        Setup::new(Standard, 3, Joined, Copies::Cunning, Bounds { ticks: 1, in_flight: 1, ..BOUNDS }),
-    );
+fn a_copy_and_a_reinstatement() {
+    holds(Setup::new(Standard, 2, Joined, Copies::Clone, Bounds { ticks: 1, reinstatements: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e09() {
-    holds(
-        "cunning 1 tick rot",
-        Setup::new(Standard, 3, Joined, Copies::Cunning, Bounds { ticks: 1, in_flight: 1, rotations: 1, ..BOUNDS }),
-    );
+fn a_copy_in_mode_relaxed() {
+    holds(Setup::new(Relaxed, 0, Joined, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e10() {
-    holds("relaxed clone 1 tick", Setup::new(Relaxed, 0, Joined, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
+fn a_copy_in_mode_insecure() {
+    holds(Setup::new(Insecure, 0, Joined, Copies::Clone, Bounds { ticks: 1, attempts: 3, in_flight: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e11() {
-    holds("insecure clone 1 tick", Setup::new(Insecure, 0, Joined, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
+fn a_cunning_thief() {
+    holds(Setup::new(Standard, 3, Joined, Copies::Cunning, Bounds { ticks: 1, in_flight: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e12() {
-    holds("clone limit 1", Setup::new(Standard, 1, Joined, Copies::Clone, Bounds { ticks: 1, ..BOUNDS }));
+fn a_cunning_thief_with_two_messages_on_the_way() {
+    holds(Setup::new(Standard, 3, Joined, Copies::Cunning, Bounds { ticks: 1, attempts: 3, ..BOUNDS }));
 }
+
 #[test]
-fn e13() {
-    holds(
-        "cunning 2 flight 3 attempts",
-        Setup::new(Standard, 3, Joined, Copies::Cunning, Bounds { ticks: 1, attempts: 3, rotations: 1, ..BOUNDS }),
-    );
+fn a_cunning_thief_and_a_rotation() {
+    holds(Setup::new(Standard, 3, Joined, Copies::Cunning, Bounds { ticks: 1, in_flight: 1, rotations: 1, ..BOUNDS }));
 }
+
 #[test]
-fn e14() {
-    holds(
-        "cunning reinst",
-        Setup::new(
-            Standard,
-            2,
-            Joined,
-            Copies::Cunning,
-            Bounds { ticks: 1, in_flight: 1, reinstatements: 1, ..BOUNDS },
-        ),
-    );
+fn a_cunning_thief_and_a_reinstatement() {
+    holds(Setup::new(
+        Standard,
+        2,
+        Joined,
+        Copies::Cunning,
+        Bounds { ticks: 1, in_flight: 1, reinstatements: 1, ..BOUNDS },
+    ));
 }

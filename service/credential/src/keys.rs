@@ -163,6 +163,12 @@ pub enum KeysError {
         /// Where it stands.
         phase: Phase,
     },
+    /// Documents under a join state key have no end.
+    #[error(
+        "`{0}` stays: documents that it signed have no end, and a bot that was away for long shows one; revoke it if \
+             it is compromised"
+    )]
+    KeptForEver(String),
     /// What the key signed may still be in use.
     #[error("`{kid}` must stay trusted until {until}: certificates that it signed may live until then")]
     StillNeeded {

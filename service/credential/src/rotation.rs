@@ -66,15 +66,17 @@ impl AuthorityKeys {
 
     /// Removes a retired key when nothing that it signed is alive: `longest_life` after it was retired.
     ///
-    /// A join state key must stay for as long as a token's latest document was signed with it; that the ledger knows.
-    ///
     /// # Errors
-    /// [`KeysError::StillNeeded`] before that time, [`KeysError::NotRetired`], [`KeysError::Unknown`].
+    /// [`KeysError::StillNeeded`] before that time, [`KeysError::NotRetired`], [`KeysError::Unknown`];
+    /// [`KeysError::KeptForEver`] for a join state key: a bot that was away for long shows a document under it.
     pub fn forget(&mut self, kid: &str, longest_life: TimeDelta, now: Timestamp) -> Result<(), KeysError> {
         let at = self.position(kid)?;
         let key = &self.keys[at];
         if key.phase != Phase::Retired {
             return Err(KeysError::NotRetired { kid: kid.to_owned(), phase: key.phase });
+        }
+        if key.purpose == Purpose::JoinState {
+            return Err(KeysError::KeptForEver(kid.to_owned()));
         }
         let until = key.phase_since + longest_life;
         if now < until {

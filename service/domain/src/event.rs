@@ -105,6 +105,12 @@ catalogue! {
     RefusalsSummarised(RefusalsSummarised) = "refusals.summarised" v 1;
     /// An administrator's identity was issued.
     AdministratorIssued(AdministratorIssued) = "administrator.issued" v 1;
+    /// An administrator's identity was revoked: it is refused from then on.
+    AdministratorRevoked(AdministratorRevoked) = "administrator.revoked" v 1;
+    /// A key of the authority was made, or moved to another phase of its life.
+    AuthorityKeyMoved(AuthorityKeyMoved) = "authority_key.moved" v 1;
+    /// The authority's keys were sealed under another master key.
+    MasterKeyChanged(Nothing) = "master_key.changed" v 1;
 }
 
 /// An event that says all by its kind.
@@ -489,4 +495,24 @@ pub struct AdministratorIssued {
     pub serial: String,
     /// End of the identity.
     pub not_after: Timestamp,
+}
+
+/// `administrator.revoked`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdministratorRevoked {
+    /// Why.
+    pub reason: String,
+}
+
+/// `authority_key.moved`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityKeyMoved {
+    /// The key's id.
+    pub kid: String,
+    /// What it is for: `x509-ca`, `ssh-ca` or `join-state`.
+    pub purpose: String,
+    /// Where it stands now: `standby`, `active`, `retired`, `revoked`, or `forgotten` when it is gone.
+    pub phase: String,
+    /// Why, when somebody said so.
+    pub reason: Option<String>,
 }

@@ -2,13 +2,14 @@
 //!
 //! A fold takes every time from the record, so a replay next year gives today's answer.
 
+pub mod administrator;
 pub mod bot;
 pub mod lock;
 pub mod token;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{bot::BotState, lock::LockState, token::TokenState};
+pub use self::{administrator::AdministratorState, bot::BotState, lock::LockState, token::TokenState};
 use crate::{
     Timestamp,
     envelope::{Entry, StreamId, StreamKind},
@@ -50,7 +51,9 @@ pub enum State {
     Bot(BotState),
     /// A lock.
     Lock(LockState),
-    /// The cluster and administrators keep a history, but nothing is decided from it.
+    /// An administrator's identity.
+    Administrator(AdministratorState),
+    /// The cluster keeps a history, but nothing is decided from it.
     Record,
 }
 
@@ -120,7 +123,8 @@ impl State {
             (None, StreamKind::Token) => Self::Token(Box::new(TokenState::begin(TokenId(stream.id), event, recorded)?)),
             (None, StreamKind::Bot) => Self::Bot(BotState::begin(BotId(stream.id), event, recorded)?),
             (None, StreamKind::Lock) => Self::Lock(LockState::begin(LockId(stream.id), event, recorded)?),
-            (None, StreamKind::Cluster | StreamKind::Administrator) => Self::Record,
+            (None, StreamKind::Administrator) => Self::Administrator(AdministratorState::begin(event)?),
+            (None, StreamKind::Cluster) => Self::Record,
             (Some(Self::Token(mut token)), StreamKind::Token) => {
                 token.apply(version, event, recorded)?;
                 Self::Token(token)
@@ -133,7 +137,11 @@ impl State {
                 lock.apply(event)?;
                 Self::Lock(lock)
             }
-            (Some(Self::Record), StreamKind::Cluster | StreamKind::Administrator) => Self::Record,
+            (Some(Self::Administrator(mut administrator)), StreamKind::Administrator) => {
+                administrator.apply(event)?;
+                Self::Administrator(administrator)
+            }
+            (Some(Self::Record), StreamKind::Cluster) => Self::Record,
             _ => return None,
         })
     }
@@ -145,7 +153,7 @@ impl State {
             Self::Bot(bot) if bot.live => {
                 vec![Claim { namespace: Namespace::BotName, value: bot.name.to_string() }]
             }
-            Self::Bot(_) | Self::Lock(_) | Self::Record => Vec::new(),
+            Self::Bot(_) | Self::Lock(_) | Self::Administrator(_) | Self::Record => Vec::new(),
         }
     }
 
@@ -154,7 +162,7 @@ impl State {
         match self {
             Self::Token(token) => Some(&token.name),
             Self::Bot(bot) => Some(&bot.name),
-            Self::Lock(_) | Self::Record => None,
+            Self::Lock(_) | Self::Administrator(_) | Self::Record => None,
         }
     }
 
@@ -164,6 +172,7 @@ impl State {
             Self::Token(token) => token.live,
             Self::Bot(bot) => bot.live,
             Self::Lock(lock) => lock.live,
+            Self::Administrator(administrator) => administrator.live,
             Self::Record => true,
         }
     }

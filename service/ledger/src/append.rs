@@ -8,7 +8,7 @@ use join_domain::{
     state::{Claim, Namespace, State},
 };
 
-use crate::{AppendError, AuthorityKey, Stored, row::Columns};
+use crate::{AppendError, KeyChanges, Stored, row::Columns};
 
 /// What was decided, for one stream.
 #[derive(Debug, Clone)]
@@ -121,18 +121,18 @@ impl StreamAppend {
 #[derive(Debug, Clone)]
 pub struct Append {
     pub(crate) streams: Vec<StreamAppend>,
-    pub(crate) keys: Vec<AuthorityKey>,
+    pub(crate) keys: KeyChanges,
 }
 
 impl Append {
     /// Changes of several streams, at most one of each.
     pub fn all(streams: Vec<StreamAppend>) -> Self {
-        Self { streams, keys: Vec::new() }
+        Self { streams, keys: KeyChanges::default() }
     }
 
-    /// Stores new keys of the authority with it.
-    pub fn with_keys(mut self, keys: Vec<AuthorityKey>) -> Self {
-        self.keys.extend(keys);
+    /// Changes the authority's keys with it.
+    pub fn with_keys(mut self, keys: KeyChanges) -> Self {
+        self.keys = keys;
         self
     }
 }
@@ -156,7 +156,7 @@ pub struct Recorded {
 #[derive(Debug)]
 pub(crate) struct PreparedAppend {
     pub(crate) parts: Vec<Prepared>,
-    pub(crate) keys: Vec<AuthorityKey>,
+    pub(crate) keys: KeyChanges,
 }
 
 impl Append {

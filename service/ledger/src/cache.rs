@@ -209,7 +209,7 @@ async fn load(
         match stored.state {
             State::Token(found) => token = Some((found, stored.version, stored.fence)),
             State::Bot(found) if found.live => bot = Some(found),
-            State::Bot(_) | State::Record => {}
+            State::Bot(_) | State::Administrator(_) | State::Record => {}
             State::Lock(found) => locks.push(found),
         }
     }

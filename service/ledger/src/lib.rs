@@ -50,7 +50,7 @@ pub use lookup::Positions;
 pub use read::{Cursor, ListFilter, Listed};
 pub use rebuild::{Comparison, Difference, Progress, Stage};
 pub use row::Stored;
-pub use secret::AuthorityKey;
+pub use secret::{AuthorityKey, KeyChanges};
 pub use sequencer::Assigned;
 pub use settings::Settings;
 pub use sqlx::postgres::PgConnectOptions;

@@ -3,7 +3,7 @@
 use join_domain::{
     Timestamp,
     envelope::{StreamId, StreamKind},
-    state::{BotState, LockState, State, TokenState},
+    state::{AdministratorState, BotState, LockState, State, TokenState},
 };
 use uuid::Uuid;
 
@@ -43,6 +43,14 @@ impl Stored {
     pub fn lock(&self) -> Option<&LockState> {
         match &self.state {
             State::Lock(lock) => Some(lock),
+            _ => None,
+        }
+    }
+
+    /// The administrator's identity, if it is one.
+    pub fn administrator(&self) -> Option<&AdministratorState> {
+        match &self.state {
+            State::Administrator(administrator) => Some(administrator),
             _ => None,
         }
     }

@@ -22,6 +22,24 @@ pub struct AuthorityKey {
     pub sealed: Vec<u8>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Since when it is in its phase.
+    pub phase_since: Timestamp,
+}
+
+/// What becomes of the authority's keys with an append.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChanges {
+    /// New keys, and old ones that changed.
+    pub put: Vec<AuthorityKey>,
+    /// Ids of keys that are forgotten.
+    pub forget: Vec<String>,
+}
+
+impl KeyChanges {
+    /// True when nothing becomes of them.
+    pub fn is_empty(&self) -> bool {
+        self.put.is_empty() && self.forget.is_empty()
+    }
 }
 
 impl Ledger {
@@ -35,14 +53,17 @@ impl Ledger {
         Ok(sealed.fetch_optional(self.pool()).await?)
     }
 
-    /// Forgets a secret that expired.
+    /// Forgets the secrets with which nobody can register any more, because their time is over.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn forget_secret(&self, stream: StreamId, purpose: &str) -> Result<(), LedgerError> {
-        let delete = sqlx::query!("DELETE FROM secret WHERE stream_id = $1 AND purpose = $2", stream.id, purpose);
-        delete.execute(self.pool()).await?;
-        Ok(())
+    pub async fn forget_expired_secrets(&self, now: Timestamp) -> Result<u64, LedgerError> {
+        let delete = sqlx::query!(
+            "DELETE FROM secret USING stream t WHERE t.stream_id = secret.stream_id
+                 AND (t.state::jsonb #>> '{spec,must_register_before}')::timestamptz <= $1",
+            now
+        );
+        Ok(delete.execute(self.pool()).await?.rows_affected())
     }
 
     /// The authority's keys, oldest first.
@@ -52,39 +73,35 @@ impl Ledger {
     pub async fn authority_keys(&self) -> Result<Vec<AuthorityKey>, LedgerError> {
         let keys = sqlx::query_as!(
             AuthorityKey,
-            "SELECT kid, purpose, phase, public, certificate, sealed, created_at FROM authority_key
+            "SELECT kid, purpose, phase, public, certificate, sealed, created_at, phase_since FROM authority_key
              ORDER BY created_at, kid"
         );
         Ok(keys.fetch_all(self.pool()).await?)
     }
-
-    /// Moves a key to another phase of its life, if it is in `from`; says whether it was.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn move_authority_key(&self, kid: &str, from: &str, to: &str) -> Result<bool, LedgerError> {
-        let update = sqlx::query!("UPDATE authority_key SET phase = $3 WHERE kid = $1 AND phase = $2", kid, from, to);
-        let done = update.execute(self.pool()).await?;
-        Ok(done.rows_affected() == 1)
-    }
 }
 
-/// Stores new keys, in the transaction of the append that tells of them.
-pub(crate) async fn add_keys(connection: &mut PgConnection, keys: &[AuthorityKey]) -> Result<(), sqlx::Error> {
-    for key in keys {
+/// Changes keys, in the transaction of the append that tells of it.
+pub(crate) async fn change_keys(connection: &mut PgConnection, keys: &KeyChanges) -> Result<(), sqlx::Error> {
+    for key in &keys.put {
         sqlx::query!(
-            "INSERT INTO authority_key (kid, purpose, phase, public, certificate, sealed, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO authority_key (kid, purpose, phase, public, certificate, sealed, created_at, phase_since)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (kid) DO UPDATE SET phase = excluded.phase, phase_since = excluded.phase_since,
+                 sealed = excluded.sealed",
             &key.kid,
             &key.purpose,
             &key.phase,
             &key.public,
             key.certificate.as_ref(),
             &key.sealed,
-            key.created_at
+            key.created_at,
+            key.phase_since
         )
         .execute(&mut *connection)
         .await?;
+    }
+    if !keys.forget.is_empty() {
+        sqlx::query!("DELETE FROM authority_key WHERE kid = ANY($1)", &keys.forget).execute(connection).await?;
     }
     Ok(())
 }

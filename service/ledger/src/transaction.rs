@@ -18,7 +18,7 @@ use crate::{
     append::{Prepared, PreparedAppend, Row},
     error::{append_refused, is_connection_lost, sqlstate},
     row::unsigned,
-    secret::add_keys,
+    secret::change_keys,
     statement,
 };
 
@@ -76,7 +76,7 @@ async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> R
     if appended.contains(&false) {
         return Err(Failure::Append(AppendError::Conflict));
     }
-    add_keys(connection, &append.keys).await?;
+    change_keys(connection, &append.keys).await?;
     let moved = concerns.move_fences(connection).await?;
     for (stream, fence) in moved {
         append.parts.iter_mut().filter(|part| part.after.stream.id == stream).for_each(|part| part.after.fence = fence);
@@ -96,6 +96,8 @@ struct Concerns {
     outside: bool,
     /// Bots that tokens of the append get, by name and id.
     new_bots: Vec<(String, Uuid)>,
+    /// Bots that end: no live token may have one.
+    ended_bots: Vec<Uuid>,
 }
 
 impl Concerns {
@@ -118,11 +120,12 @@ impl Concerns {
                     concerns.outside = true;
                     concerns.claim(Namespace::BotName, bot.name.to_string());
                     concerns.bots.push(bot.id.0);
+                    concerns.ended_bots.extend((!bot.live).then_some(bot.id.0));
                 }
                 State::Token(token) => {
                     concerns.new_bots.extend(new_bot.map(|bot| (token.spec.bot_name.to_string(), bot.0)));
                 }
-                State::Bot(_) | State::Record => {}
+                State::Bot(_) | State::Administrator(_) | State::Record => {}
             }
         }
         concerns.new_bots.sort();
@@ -143,6 +146,16 @@ impl Concerns {
             let meet = sqlx::query_file_scalar!("sql/meet_bot.sql", name);
             let found = meet.fetch_optional(&mut *connection).await?;
             if found != Some(*id) {
+                return Err(Failure::Append(AppendError::Conflict));
+            }
+        }
+        if !self.ended_bots.is_empty() {
+            // A token that got the bot since it was decided that none has it.
+            let taken = sqlx::query_scalar!(
+                r#"SELECT EXISTS (SELECT FROM stream WHERE kind = 'token' AND live AND bot_id = ANY($1)) AS "taken!""#,
+                &self.ended_bots
+            );
+            if taken.fetch_one(&mut *connection).await? {
                 return Err(Failure::Append(AppendError::Conflict));
             }
         }

@@ -5,9 +5,11 @@ pub mod join;
 pub mod pending;
 pub mod strangers;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
-use join_credential::{AuthorityKeys, Issuer};
 use join_domain::{
     decision::join::Policy,
     id::Name,
@@ -17,7 +19,7 @@ use join_domain::{
 use join_ledger::{AppendError, Ledger, LedgerError};
 
 use self::strangers::Strangers;
-use crate::entropy::Entropy;
+use crate::{entropy::Entropy, keyring::Keyring};
 
 /// Purpose of the stored registration secret, and of its keyed hash.
 pub const REGISTRATION_SECRET: &str = "registration-secret";
@@ -26,10 +28,8 @@ pub const REGISTRATION_SECRET: &str = "registration-secret";
 pub struct Ceremonies {
     /// The history and what is folded from it.
     pub ledger: Ledger,
-    /// Signs what was recorded.
-    pub issuer: Arc<Issuer>,
-    /// The authority's keys.
-    pub keys: Arc<AuthorityKeys>,
+    /// The authority's keys, and who signs with them.
+    pub keyring: Arc<Keyring>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     /// The cluster's name.
@@ -38,6 +38,9 @@ pub struct Ceremonies {
     pub policy: Policy,
     /// Those who proved nothing: counted and limited.
     pub strangers: Strangers,
+    /// Tokens whose holders showed evidence that is newer than the store, until they are admitted. Their agents come
+    /// again and again, so a node that starts learns of them soon.
+    pub behind: Mutex<BTreeSet<Name>>,
 }
 
 /// What the ledger could not do, as an answer to the caller.

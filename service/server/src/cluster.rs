@@ -1,24 +1,34 @@
-//! The cluster: its creation, its keys, the identities of its administrators.
+//! The cluster: its creation, its keys and their phases, the identities of its administrators.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
 use join_credential::{
-    AuthorityKeys, Issuer, MasterKey, Purpose, Role, SealedKey, Serial, administrator::AdministratorGrant,
+    AuthorityKeys, Issuer, KeysError, MasterKey, Phase, Purpose, Role, SealedKey, Serial,
+    administrator::AdministratorGrant,
 };
 use join_domain::{
+    Timestamp,
     envelope::{Origin, StreamId, StreamKind},
-    event::{AdministratorIssued, ClusterCreated, Event},
+    event::{AdministratorIssued, AdministratorRevoked, AuthorityKeyMoved, ClusterCreated, Event, Nothing},
     id::Name,
     key::PublicKey,
+    state::AdministratorState,
 };
-use join_ledger::{Append, AuthorityKey as AuthorityKeyRow, Change, Ledger, StreamAppend};
+use join_ledger::{Append, AuthorityKey as AuthorityKeyRow, Change, KeyChanges, Ledger, ListFilter, StreamAppend};
+use uuid::Uuid;
 
 use crate::entropy::Entropy;
 
 /// How long an administrator's identity lives.
-const ADMINISTRATOR_LIFE: TimeDelta = TimeDelta::days(365);
+pub const ADMINISTRATOR_LIFE: TimeDelta = TimeDelta::days(365);
+/// How long a key is on standby at least. Every node that can reach the database has opened it by then; one that had not
+/// would take what the key signs for foreign.
+pub const STANDBY: TimeDelta = TimeDelta::minutes(1);
 /// How far before its issue it begins, for clocks that are behind.
 const BACKDATED: TimeDelta = TimeDelta::minutes(2);
 
@@ -31,7 +41,7 @@ pub async fn create(ledger: &Ledger, cluster: &Name, master: &MasterKey) -> anyh
         bail!("the database holds cluster `{existing}` already: it is created once");
     }
     let keys = AuthorityKeys::generate(cluster.clone(), ledger.now());
-    let rows = keys.seal(master).into_iter().map(to_row).collect::<Vec<_>>();
+    let rows = KeyChanges { put: keys.seal(master).into_iter().map(to_row).collect(), forget: Vec::new() };
     let ids: BTreeMap<String, String> = Purpose::ALL
         .iter()
         .map(|purpose| (purpose.as_str().to_owned(), keys.active(*purpose).kid().to_owned()))
@@ -95,9 +105,101 @@ pub async fn issue_administrator(
         serial: serial.to_string(),
         not_after,
     });
-    let stream = StreamId { kind: StreamKind::Administrator, id: entropy.uuid() };
     let change = Change { events: vec![issued], decided_at: now, origin: system() };
-    ledger.append(StreamAppend::begin(stream, change)).await.context("the identity could not be recorded")?;
+    let append = StreamAppend::begin(administrator_stream(&serial), change);
+    ledger.append(append).await.context("the identity could not be recorded")?;
+    Ok(())
+}
+
+/// The stream of an administrator's identity, by the serial number of its certificate.
+pub fn administrator_stream(serial: &Serial) -> StreamId {
+    StreamId { kind: StreamKind::Administrator, id: Uuid::from_bytes(*serial.as_bytes()) }
+}
+
+/// The identities that were issued and not revoked, expired ones too.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn administrators(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
+    let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = ledger.list(StreamKind::Administrator, &filter).await?;
+        found.extend(page.streams.iter().filter_map(|stored| stored.administrator().cloned()));
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Revokes an identity, at once and on every node.
+///
+/// # Errors
+/// When there is none with this serial number, or it was revoked before.
+pub async fn revoke_administrator(ledger: &Ledger, serial: &Serial, reason: &str) -> anyhow::Result<()> {
+    let stored = ledger.load(administrator_stream(serial)).await?;
+    let live = stored.filter(|stored| stored.administrator().is_some_and(|identity| identity.live));
+    let stored = live.with_context(|| format!("there is no identity {serial}, or it was revoked before"))?;
+    let revoked = Event::AdministratorRevoked(AdministratorRevoked { reason: reason.to_owned() });
+    let change = Change { events: vec![revoked], decided_at: ledger.now(), origin: system() };
+    ledger.append(StreamAppend::following(&stored, change)).await.context("the revocation could not be recorded")?;
+    Ok(())
+}
+
+/// Lets `act` move keys from phase to phase, and records what it did together with the keys.
+///
+/// # Errors
+/// What `act` says, or that somebody else moved keys at the same moment.
+pub async fn move_keys(
+    ledger: &Ledger,
+    master: &MasterKey,
+    reason: Option<&str>,
+    act: impl FnOnce(&mut AuthorityKeys, Timestamp) -> Result<(), KeysError>,
+) -> anyhow::Result<Vec<AuthorityKeyMoved>> {
+    let (cluster, now) = (name(ledger).await?.context("there is no cluster yet")?, ledger.now());
+    let stored = ledger.load(StreamId::CLUSTER).await?.context("there is no cluster yet")?;
+    let mut keys = AuthorityKeys::open(cluster, self::keys(ledger).await?, master)?;
+    let before: BTreeMap<String, (Purpose, Phase)> =
+        keys.iter().map(|key| (key.kid().to_owned(), (key.purpose(), key.phase()))).collect();
+    act(&mut keys, now)?;
+    let moved = |kid: &str, purpose: Purpose, phase: &str| AuthorityKeyMoved {
+        kid: kid.to_owned(),
+        purpose: purpose.as_str().to_owned(),
+        phase: phase.to_owned(),
+        reason: reason.map(str::to_owned),
+    };
+    let changed = keys.iter().filter(|key| before.get(key.kid()) != Some(&(key.purpose(), key.phase())));
+    let mut told: Vec<_> = changed.map(|key| moved(key.kid(), key.purpose(), key.phase().as_str())).collect();
+    let put: BTreeSet<String> = told.iter().map(|moved| moved.kid.clone()).collect();
+    let kept: BTreeSet<&str> = keys.iter().map(|key| key.kid()).collect();
+    let gone = before.iter().filter(|(kid, _)| !kept.contains(kid.as_str()));
+    let gone: Vec<_> = gone.map(|(kid, (purpose, _))| moved(kid, *purpose, "forgotten")).collect();
+    let changes = KeyChanges {
+        put: keys.seal(master).into_iter().filter(|key| put.contains(&key.kid)).map(to_row).collect(),
+        forget: gone.iter().map(|moved| moved.kid.clone()).collect(),
+    };
+    told.extend(gone);
+    let events = told.iter().cloned().map(Event::AuthorityKeyMoved).collect();
+    let change = Change { events, decided_at: now, origin: system() };
+    let append = Append::from(StreamAppend::following(&stored, change)).with_keys(changes);
+    ledger.append(append).await.context("the keys could not be moved: did somebody else at the same moment?")?;
+    Ok(told)
+}
+
+/// Seals all keys under another master key.
+///
+/// # Errors
+/// When the present one does not open them, or they can't be stored.
+pub async fn change_master_key(ledger: &Ledger, master: &MasterKey, next: &MasterKey) -> anyhow::Result<()> {
+    let cluster = name(ledger).await?.context("there is no cluster yet")?;
+    let stored = ledger.load(StreamId::CLUSTER).await?.context("there is no cluster yet")?;
+    let keys = AuthorityKeys::open(cluster, self::keys(ledger).await?, master)?;
+    let change =
+        Change { events: vec![Event::MasterKeyChanged(Nothing {})], decided_at: ledger.now(), origin: system() };
+    let changes = KeyChanges { put: keys.seal(next).into_iter().map(to_row).collect(), forget: Vec::new() };
+    let append = Append::from(StreamAppend::following(&stored, change)).with_keys(changes);
+    ledger.append(append).await.context("the keys could not be stored: did somebody else move keys just now?")?;
     Ok(())
 }
 
@@ -114,6 +216,7 @@ fn to_row(key: SealedKey) -> AuthorityKeyRow {
         certificate: key.certificate,
         sealed: key.sealed,
         created_at: key.created_at,
+        phase_since: key.phase_since,
     }
 }
 
@@ -130,7 +233,6 @@ fn from_row(row: AuthorityKeyRow) -> anyhow::Result<SealedKey> {
         certificate: row.certificate,
         sealed: row.sealed,
         created_at: row.created_at,
-        // Keys are not moved between phases yet, so they are in theirs since they were made.
-        phase_since: row.created_at,
+        phase_since: row.phase_since,
     })
 }

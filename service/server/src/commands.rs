@@ -4,6 +4,7 @@ mod admin;
 mod dev;
 mod import;
 mod init;
+mod keys;
 mod log;
 mod rebuild;
 mod serve;
@@ -11,7 +12,7 @@ mod serve;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use join_credential::{MasterKey, Role};
+use join_credential::{MasterKey, Purpose, Role, Serial};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings};
 
@@ -70,10 +71,15 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Administrators' identities.
+    /// Administrators' identities. Run it on the server's host: it needs the master key.
     Admin {
         #[command(subcommand)]
         command: AdminCommand,
+    },
+    /// The authority's own keys, and their rotation in phases. Run it on the server's host: it needs the master key.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
     },
 }
 
@@ -126,7 +132,22 @@ enum LogCommand {
 
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
-    /// Issues an identity for joinctl. Run it on the server's host: it needs the master key.
+    /// Lists the identities that were issued and not revoked.
+    Ls {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Revokes identities: they are refused at once, on every node.
+    Revoke {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        whose: Whose,
+        /// Why; it stands in the history.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Issues an identity for joinctl.
     Issue {
         #[command(flatten)]
         place: Place,
@@ -140,6 +161,75 @@ enum AdminCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+}
+
+/// Which identities.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Whose {
+    /// All that this administrator has.
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// The one whose certificate has this serial number.
+    #[arg(long, value_name = "SERIAL")]
+    serial: Option<Serial>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Lists the keys, each with its phase.
+    Ls {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Makes a new key on standby: it is published and trusted, and does not sign yet.
+    Prepare {
+        #[command(flatten)]
+        place: Place,
+        /// What for.
+        #[arg(value_parser = rotatable())]
+        purpose: Purpose,
+    },
+    /// Lets the key on standby sign from now on, and retires the one before it, which stays trusted.
+    Activate {
+        #[command(flatten)]
+        place: Place,
+        /// What for.
+        #[arg(value_parser = rotatable())]
+        purpose: Purpose,
+    },
+    /// Ends the trust in a compromised key that no longer signs. What it signed is refused from now on.
+    Revoke {
+        #[command(flatten)]
+        place: Place,
+        /// The key's id.
+        kid: String,
+        /// Why; it stands in the history.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Removes a retired key, once nothing that it signed is alive.
+    Forget {
+        #[command(flatten)]
+        place: Place,
+        /// The key's id.
+        kid: String,
+    },
+    /// Seals all keys under another master key. Nodes that run go on; give them the new one before they start again.
+    Reseal {
+        #[command(flatten)]
+        place: Place,
+        /// The file with the new master key.
+        #[arg(long, value_name = "FILE")]
+        new_master_key: PathBuf,
+    },
+}
+
+/// The purposes whose keys rotate.
+fn rotatable() -> impl clap::builder::TypedValueParser<Value = Purpose> {
+    use clap::builder::TypedValueParser as _;
+    let purposes = [Purpose::X509Ca, Purpose::SshCa, Purpose::JoinState].map(Purpose::as_str);
+    clap::builder::PossibleValuesParser::new(purposes).try_map(|word| word.parse::<Purpose>())
 }
 
 /// Which cluster: that of a configuration, or that of `joind dev`.
@@ -200,6 +290,11 @@ impl Cli {
             Command::Admin { command: AdminCommand::Issue { place, role, name, out } } => {
                 admin::issue(&place, role, &name, &out).await
             }
+            Command::Admin { command: AdminCommand::Ls { place } } => admin::ls(&place).await,
+            Command::Admin { command: AdminCommand::Revoke { place, whose, reason } } => {
+                admin::revoke(&place, &whose, &reason).await
+            }
+            Command::Keys { command } => keys::run(&command).await,
         }
     }
 }

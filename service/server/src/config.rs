@@ -69,6 +69,8 @@ pub enum MasterKeySource {
     File(PathBuf),
     /// An environment variable with the same.
     Env(String),
+    /// A program that prints the same, and its arguments: how a key management service hooks in.
+    Command(Vec<String>),
 }
 
 /// The verifiable log.
@@ -133,6 +135,8 @@ pub struct Limits {
     pub refusals_per_token_and_address: u32,
     /// Open connections.
     pub connections: usize,
+    /// Open connections from one address (a /64 of IPv6).
+    pub connections_per_address: usize,
     /// Streams open at once on one connection.
     pub streams_per_connection: u32,
 }
@@ -168,6 +172,7 @@ impl Default for Limits {
             failures_per_token_and_address: 30,
             refusals_per_token_and_address: 600,
             connections: 10_000,
+            connections_per_address: 2000,
             streams_per_connection: 128,
         }
     }
@@ -214,6 +219,7 @@ impl Config {
         Ok(match &self.master_key {
             MasterKeySource::File(path) => MasterKey::read(path)?,
             MasterKeySource::Env(name) => MasterKey::from_env(name)?,
+            MasterKeySource::Command(command) => MasterKey::from_command(command)?,
         })
     }
 

@@ -1,8 +1,17 @@
 //! The accept loop of the one TLS port: gRPC, HTTP/2 and HTTP/1.1.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use axum::Router;
+use axum::{Router, body::Body, response::Response};
+use http_body_util::BodyExt as _;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -16,12 +25,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use crate::{config::Limits, request::caller::Connection, telemetry::METRICS};
+use crate::{ceremony::strangers::network, config::Limits, request::caller::Connection, telemetry::METRICS};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send the head of a request; the first one included.
 const HEAD: Duration = Duration::from_secs(15);
+/// How long a connection may be open without a request.
+const IDLE: Duration = Duration::from_secs(10 * 60);
 /// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long open requests may go on once the service stops.
@@ -39,6 +50,7 @@ pub async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits.connections));
+    let hosts = Arc::new(Hosts { most: limits.connections_per_address, open: Mutex::default() });
     let connections = TaskTracker::new();
     let protocol = Arc::new(protocol(limits));
     loop {
@@ -57,6 +69,7 @@ pub async fn serve(
         };
         // Beyond the limit a connection is closed at once: memory stays flat, and the client retries.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let Some(place) = hosts.admit(address.ip()).map(|of_host| (place, of_host)) else { continue };
         let (acceptor, router, protocol, stop) =
             (acceptor.clone(), router.clone(), Arc::clone(&protocol), stop.clone());
         connections.spawn(async move {
@@ -100,17 +113,107 @@ async fn converse(
     let (_, session) = stream.get_ref();
     let certificates = session.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned());
     let connection = Arc::new(Connection { address, certificates: certificates.collect() });
-    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+    let requests = Arc::new(Requests::default());
+    let counted = Arc::clone(&requests);
+    let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
-        request.map(axum::body::Body::new)
+        let (open, answer) = (Requests::begin(&counted), router.clone().oneshot(request.map(Body::new)));
+        async move {
+            let answer: Response = answer.await?;
+            // A request is open until its answer has been sent, however long that streams.
+            Ok::<_, std::convert::Infallible>(answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _open = &open;
+                    frame
+                }))
+            }))
+        }
     });
     let serving = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(serving);
     tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+        ended = serving.as_mut() => return ended,
+        () = stop.cancelled() => {}
+        () = requests.idle() => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    match tokio::time::timeout(GRACE, serving).await {
+        Ok(ended) => ended,
+        Err(_) => Err("it did not end in time".into()),
+    }
+}
+
+/// The requests of one connection.
+#[derive(Default)]
+struct Requests {
+    begun: AtomicUsize,
+    open: AtomicUsize,
+}
+
+/// An open request.
+struct Open(Arc<Requests>);
+
+impl Requests {
+    fn begin(requests: &Arc<Self>) -> Open {
+        requests.begun.fetch_add(1, Ordering::Relaxed);
+        requests.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(requests))
+    }
+
+    /// Returns once nothing was asked for too long: a client that is only there takes the place of others.
+    async fn idle(&self) {
+        let (mut since, mut last) = (Instant::now(), 0);
+        loop {
+            tokio::time::sleep(HEAD).await;
+            let begun = self.begun.load(Ordering::Relaxed);
+            if begun != last || self.open.load(Ordering::Relaxed) > 0 {
+                (since, last) = (Instant::now(), begun);
+            } else if begun == 0 || since.elapsed() >= IDLE {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Open connections of each network, so that one host can't take the places of all.
+struct Hosts {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A place that a connection of a network takes.
+struct Place {
+    hosts: Arc<Hosts>,
+    network: IpAddr,
+}
+
+impl Hosts {
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let network = network(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(network).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { hosts: Arc::clone(self), network })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.hosts.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
         }
     }
 }

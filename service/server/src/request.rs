@@ -7,6 +7,7 @@ pub mod observe;
 pub mod problem;
 pub mod public;
 pub mod resource;
+pub mod watcher;
 pub mod why;
 
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub fn router(app: &Arc<App>) -> anyhow::Result<Router> {
     grpc.add_service(grpc::health::service(share()));
     let grpc = grpc.routes();
     let json = join_transcode::router(&DESCRIPTORS, grpc.clone(), join_transcode::Limits::default())?;
-    let grpc = grpc.into_axum_router().reset_fallback();
+    let grpc = grpc.into_axum_router().reset_fallback().layer(middleware::map_response(problem::malformed));
     Ok(Router::new()
         .merge(grpc)
         .merge(public::router(share()))

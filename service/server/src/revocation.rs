@@ -1,38 +1,128 @@
 //! What relying parties must learn: certificates of locked, reopened or reinstated lineages that did not expire yet.
+//!
+//! Locks are read as they are, certificates from a view, which follows the history. So a list is as new as its view: its
+//! times say so, and whoever refuses stale lists is safe when the view stands still.
+
+use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use join_credential::{Serial, crl::Revoked};
-use join_domain::{Timestamp, refusal::Refusal};
+use join_credential::{
+    Serial,
+    crl::{REFRESH, Revoked},
+};
+use join_domain::{
+    Timestamp,
+    refusal::{Code, Refusal},
+};
+use join_ledger::{Ledger, Positions};
+use tokio::sync::Mutex;
 
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
+    keyring::Opened,
 };
+
+/// How long lists are given again when nothing happened since.
+const SAME: TimeDelta = TimeDelta::seconds(30);
+/// How often, and how long apart, a view that lags a little is looked at.
+const LOOK: (u32, Duration) = (40, Duration::from_millis(50));
+
+/// The lists as they were made last. One request at a time makes them, and only when something happened: what everybody
+/// may ask for must not keep the database from joins.
+#[derive(Default)]
+pub struct Lists(Mutex<Made>);
+
+#[derive(Default)]
+struct Made {
+    complete: Completeness,
+    signed: Option<Signed>,
+}
+
+struct Signed {
+    at: Timestamp,
+    positions: Positions,
+    keys: Arc<Opened>,
+    crl: String,
+    krl: Vec<u8>,
+}
 
 /// The X.509 revocation lists (RFC 5280), one by each trusted CA, in PEM.
 ///
 /// # Errors
-/// UNAVAILABLE when the database can't be read.
+/// UNAVAILABLE when the database can't be read, or the view stands still.
 pub async fn crl(app: &App) -> Result<String, Refusal> {
-    let now = app.ceremonies.ledger.now();
-    let revoked = revoked(app, now).await?;
-    let next = now + join_credential::crl::REFRESH;
-    let lists = app.ceremonies.issuer.revocation_lists(&revoked, number(now), now, next).map_err(internal)?;
-    Ok(lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect())
+    signed(app, |signed| signed.crl.clone()).await
 }
 
 /// The OpenSSH key revocation list.
 ///
 /// # Errors
-/// UNAVAILABLE when the database can't be read.
+/// UNAVAILABLE when the database can't be read, or the view stands still.
 pub async fn krl(app: &App) -> Result<Vec<u8>, Refusal> {
-    let now = app.ceremonies.ledger.now();
-    let serials: Vec<Serial> = revoked(app, now).await?.into_iter().map(|revoked| revoked.serial).collect();
-    Ok(app.ceremonies.issuer.key_revocation_list(&serials, number(now), now))
+    signed(app, |signed| signed.krl.clone()).await
 }
 
-async fn revoked(app: &App, now: Timestamp) -> Result<Vec<Revoked>, Refusal> {
-    let certificates = app.ceremonies.ledger.revoked_certificates(now).await.answer()?;
+async fn signed<T>(app: &App, part: impl Fn(&Signed) -> T) -> Result<T, Refusal> {
+    let ledger = &app.ceremonies.ledger;
+    let mut made = app.revocations.0.lock().await;
+    let (complete, positions) = made.complete.as_of(ledger).await?;
+    let (now, keys) = (ledger.now(), app.ceremonies.keyring.get());
+    let same =
+        |signed: &&Signed| signed.positions == positions && Arc::ptr_eq(&signed.keys, &keys) && now - signed.at < SAME;
+    if let Some(signed) = made.signed.as_ref().filter(same) {
+        return Ok(part(signed));
+    }
+    let revoked = revoked(ledger, now).await?;
+    let serials: Vec<Serial> = revoked.iter().map(|revoked| revoked.serial).collect();
+    let lists = keys.issuer.revocation_lists(&revoked, number(now), complete, complete + REFRESH).map_err(internal)?;
+    let signed = Signed {
+        at: now,
+        positions,
+        crl: lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect(),
+        krl: keys.issuer.key_revocation_list(&serials, number(now), complete),
+        keys,
+    };
+    Ok(part(made.signed.insert(signed)))
+}
+
+/// Up to which moment the view is known to have seen everything.
+#[derive(Default)]
+struct Completeness {
+    known: Option<Timestamp>,
+    /// A moment, and where the view is once it has seen everything up to there.
+    awaited: Option<(Timestamp, u64)>,
+}
+
+impl Completeness {
+    /// Waits a little for a view that lags; says up to when it is complete, and where everything stands. A view that is
+    /// behind for longer is as new as it was, until it is too old to go by.
+    async fn as_of(&mut self, ledger: &Ledger) -> Result<(Timestamp, Positions), Refusal> {
+        let mut looks = 0;
+        loop {
+            let now = ledger.now();
+            let positions = ledger.positions().await.answer()?;
+            let end = positions.next_index.saturating_add(positions.unsequenced);
+            let (moment, awaited) = *self.awaited.get_or_insert((now, end));
+            let reached = positions.views >= awaited;
+            if reached {
+                self.awaited = None;
+                self.known = Some(if positions.views >= end { now } else { moment });
+            }
+            match self.known {
+                Some(known) if reached || looks >= LOOK.0 && now - known < REFRESH => return Ok((known, positions)),
+                _ if looks >= LOOK.0 => {
+                    return Err(Refusal::new(Code::Unavailable, "the views are behind the history: try again"));
+                }
+                _ => looks += 1,
+            }
+            tokio::time::sleep(LOOK.1).await;
+        }
+    }
+}
+
+async fn revoked(ledger: &Ledger, now: Timestamp) -> Result<Vec<Revoked>, Refusal> {
+    let certificates = ledger.revoked_certificates(now).await.answer()?;
     certificates
         .iter()
         .map(|certificate| {

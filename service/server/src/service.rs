@@ -1,10 +1,15 @@
 //! Puts a node together and runs it: keys, ledger, listeners, and the work behind the requests.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use axum::{Router, http::header, routing::get};
-use join_credential::{AuthorityKeys, ClientCertificates, Issuer, MasterKey, server::SERVER_LIFE};
+use join_credential::{MasterKey, server::SERVER_LIFE};
 use join_domain::{Timestamp, id::Name};
 use join_ledger::Ledger;
 use join_log::NoteSigner;
@@ -21,21 +26,23 @@ use crate::{
     cluster,
     config::{self, Limits},
     entropy::{Entropy, SystemEntropy},
+    keyring::Keyring,
     listen,
     logbook::Logbook,
     request,
+    revocation::Lists,
     telemetry::METRICS,
     tls::{self, ServerCertificate},
     witness::Witness,
 };
 
-/// How often refusals without proof are summed up in the ledger.
+/// How often refusals without proof are summed up in the ledger, and expired secrets are forgotten.
 const SUMMARY: Duration = Duration::from_secs(60);
 /// How often positions and alarms are measured.
 const MEASURE: Duration = Duration::from_secs(5);
 
-/// How often the end of the server certificate is looked at.
-const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60 * 60);
+/// How often it is looked whether keys were moved, and how long the server certificate lives.
+const LOOK_AT_KEYS: Duration = Duration::from_secs(5);
 
 /// What a node is made of.
 pub struct Parts {
@@ -94,19 +101,18 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
              a backup (an archive holds no keys, so what is imported from one can be read and verified, not served)"
         );
     }
-    let keys = Arc::new(AuthorityKeys::open(name.clone(), rows, &parts.master)?);
-    let issuer = Arc::new(Issuer::new(&keys)?);
-    let certificates = ClientCertificates::new(&keys).context("the CA certificates cannot be read")?;
+    let keyring = Arc::new(Keyring::open(name.clone(), rows, parts.master)?);
+    let opened = keyring.get();
 
     let listener = bind(parts.listen, "gRPC and HTTP").await?;
     let metrics_listener = bind(parts.metrics_listen, "metrics").await?;
     let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
-    let identity = issuer.generate_server_identity(&parts.names, parts.ledger.now())?;
+    let identity = opened.issuer.generate_server_identity(&parts.names, parts.ledger.now())?;
     let certificate = Arc::new(ServerCertificate::new(identity.chain, PrivateKeyDer::Pkcs8(identity.key))?);
     let server = tls::server_config(Arc::clone(&certificate))?;
 
     let origin = parts.log_origin.unwrap_or_else(|| cluster::default_origin(&name));
-    let log_signer = NoteSigner::from_key_pair(&origin, keys.log_signer().into())?;
+    let log_signer = NoteSigner::from_key_pair(&origin, opened.keys.log_signer().into())?;
     let log_key = log_signer.verifier_key().to_string();
     let book = match &parts.log_directory {
         Some(directory) => {
@@ -121,16 +127,16 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let app = Arc::new(App {
         ceremonies: Ceremonies {
             ledger: parts.ledger,
-            issuer,
-            keys,
+            keyring,
             entropy: parts.entropy.unwrap_or_else(|| Arc::new(SystemEntropy::default())),
             cluster: name,
             policy: parts.limits.policy(),
             strangers: Strangers::new(&parts.limits),
+            behind: Mutex::default(),
         },
-        certificates,
         log_directory: parts.log_directory,
         log_key,
+        revocations: Lists::default(),
         stopping: stopping.clone(),
         background: background.clone(),
     });
@@ -141,8 +147,8 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let stop = stopping.clone();
     tasks.spawn(async move { listen::serve(listener, Arc::new(server), router, &limits, stop).await });
     tasks.spawn(serve_metrics(metrics_listener, stopping.clone()));
-    tasks.spawn(renew_certificate(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
-    tasks.spawn(summarise(Arc::clone(&app), stopping.clone()));
+    tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
+    tasks.spawn(tidy(Arc::clone(&app), stopping.clone()));
     tasks.spawn(measure(Arc::clone(&app), stopping.clone()));
     let (ledger, stop) = (app.ceremonies.ledger.clone(), stopping.clone());
     tasks.spawn(async move { ledger.run_sequencer(stop).await });
@@ -187,33 +193,44 @@ async fn serve_metrics(listener: TcpListener, stop: CancellationToken) {
     }
 }
 
-/// Replaces the server certificate when a third of its life is left.
-async fn renew_certificate(
+/// Opens keys again that were moved, and replaces the server certificate then and when a third of its life is left.
+async fn follow_keys(
     app: Arc<App>,
     certificate: Arc<ServerCertificate>,
     names: Vec<String>,
     mut not_after: Timestamp,
     stop: CancellationToken,
 ) {
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_CERTIFICATE)).await.is_some() {
-        let now = app.ceremonies.ledger.now();
-        if not_after - now > SERVER_LIFE / 3 {
+    let (keyring, ledger) = (&app.ceremonies.keyring, &app.ceremonies.ledger);
+    // Keys may also be opened by a join that shows a document under one that is not known here yet.
+    let mut certified_under = keyring.get();
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_KEYS)).await.is_some() {
+        if let Err(error) = keyring.follow(ledger).await {
+            tracing::warn!("the authority's keys could not be looked at: {error:#}");
+        }
+        let (opened, now) = (keyring.get(), ledger.now());
+        if not_after - now > SERVER_LIFE / 3 && Arc::ptr_eq(&opened, &certified_under) {
             continue;
         }
-        let renewed = app.ceremonies.issuer.generate_server_identity(&names, now).map_err(anyhow::Error::from);
+        let renewed = opened.issuer.generate_server_identity(&names, now).map_err(anyhow::Error::from);
         let replaced = renewed.and_then(|identity| {
             certificate.replace(identity.chain, PrivateKeyDer::Pkcs8(identity.key))?;
             Ok(identity.not_after)
         });
         match replaced {
-            Ok(end) => not_after = end,
+            Ok(end) => (not_after, certified_under) = (end, opened),
             Err(error) => tracing::error!("the server certificate ends at {not_after} and can't be renewed: {error}"),
         }
     }
 }
 
-async fn summarise(app: Arc<App>, stop: CancellationToken) {
+/// What is done once a minute: refusals of strangers are summed up, expired secrets are forgotten.
+async fn tidy(app: Arc<App>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(SUMMARY)).await.is_some() {
+        let ledger = &app.ceremonies.ledger;
+        if let Err(error) = ledger.forget_expired_secrets(ledger.now()).await {
+            tracing::warn!("expired secrets could not be forgotten: {error}");
+        }
         if let Err(refusal) = app.ceremonies.strangers.summarise(&app.ceremonies.ledger).await {
             tracing::warn!("refusals could not be summed up: {refusal}");
         }

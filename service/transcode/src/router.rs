@@ -28,6 +28,8 @@ use crate::{
 /// How long the head of a streamed answer waits for the first message, so that an early error has its HTTP status. A
 /// stream that has nothing to say yet begins without.
 const FIRST_MESSAGE: Duration = Duration::from_secs(1);
+/// How long a body may take to come.
+const BODY: Duration = Duration::from_secs(30);
 
 /// Headers that are about the HTTP connection or body, and would be wrong on the gRPC request. Those named `grpc-…` are
 /// left out too.
@@ -157,7 +159,9 @@ impl Route {
 
     async fn read(&self, body: Body, headers: &HeaderMap) -> Result<Bytes, Problem> {
         let limit = if self.call.is_for_anyone() { self.limits.strangers } else { self.limits.administrators };
-        let body = Limited::new(body, limit).collect().await.map_err(|error| {
+        let read = tokio::time::timeout(BODY, Limited::new(body, limit).collect());
+        let read = read.await.map_err(|_| Problem::invalid("the body did not come in time"))?;
+        let body = read.map_err(|error| {
             Problem::invalid(if error.is::<LengthLimitError>() {
                 format!("the body is larger than the {limit} bytes that are allowed")
             } else {

@@ -160,7 +160,8 @@ impl<'w> Story<'w> {
         let (entry, refused) = locking.context("no refusal names the lock")?;
 
         ensure!(self.came_from(who, entry), "the one sighting is from {:?}", entry.origin.address);
-        let seen = |ClientCertificate { serial, generation, .. }: &ClientCertificate| (serial.clone(), Some(*generation));
+        let seen =
+            |ClientCertificate { serial, generation, .. }: &ClientCertificate| (serial.clone(), Some(*generation));
         let seen = refused.seen.certificate.as_ref().map(seen);
         ensure!(seen.as_ref() == shown, "the certificate seen is {seen:?}, the one shown {shown:?}");
 
@@ -193,6 +194,11 @@ impl<'w> Story<'w> {
         if why.contains("RECOVERY_LIMIT_EXHAUSTED") && !self.ample && self.runs.len() < 2 {
             return Ok(());
         }
+        // A missing document is refused and never locks: a host that was reset misses it, too. It shows as contested.
+        if why.contains("JOIN_STATE_REQUIRED") && !self.has_joined(who)? {
+            ensure!(history.token.contested_at.is_some(), "a proven holder was refused, and nothing shows it");
+            return Ok(());
+        }
         bail!("refused without a lock: {why}")
     }
 
@@ -205,20 +211,29 @@ impl<'w> Story<'w> {
         Ok(bound || retired)
     }
 
+    /// Whether somebody ever stored the result of a join.
+    fn has_joined(&self, who: Who) -> Result<bool> {
+        Ok(self.host(who).state()?.accepted.is_some())
+    }
+
     fn came_from(&self, who: Who, entry: &Entry) -> bool {
         self.host(who).proxy.is_origin(entry.origin.address.as_deref().unwrap_or_default())
     }
 
-    /// Both have come in turns: the token is locked, unless one of them never held its key, or had no recovery left.
+    /// Both have come in turns: the token is locked, unless one of them never held its key or never joined, or had no
+    /// recovery left.
     pub(super) async fn end(self) -> Result<Survived> {
         let history = History::read(self.world, &self.owner.name).await?;
-        let two = self.is_holder(Who::Owner, &history.token)? && self.is_holder(Who::Thief, &history.token)?;
-        ensure!(self.locked || !two || !self.ample, "both holders come in turns, and nothing is locked");
+        let both = |is: &dyn Fn(Who) -> Result<bool>| Ok::<_, anyhow::Error>(is(Who::Owner)? && is(Who::Thief)?);
+        let two = both(&|who| self.is_holder(who, &history.token))?;
+        let joined = both(&|who| self.has_joined(who))?;
+        ensure!(self.locked || !two || !joined || !self.ample, "both holders come in turns, and nothing is locked");
         self.world.check().await?;
-        let noted = match (self.locked, two) {
-            (true, _) => "locked",
-            (false, true) => "the copy had no recovery left",
-            (false, false) => "the copy had no key",
+        let noted = match (self.locked, two, joined) {
+            (true, ..) => "locked",
+            (false, false, _) => "one had no key",
+            (false, true, false) => "one never joined",
+            (false, true, true) => "one had no recovery left",
         };
         Ok(Survived { reached: true, noted: vec![noted] })
     }

@@ -131,6 +131,15 @@ pub fn delete_token() -> Event {
     Event::TokenDeleted(Nothing {})
 }
 
+/// The locks that end with a deleted token: those that a rule made, because of its holders. What an administrator locked
+/// by name stays locked, whoever gets the name next.
+pub fn locks_ended_by_deletion(token: &TokenState, locks: &[LockState]) -> Vec<(LockId, Event)> {
+    let own = LockTarget::JoinToken(token.name.clone());
+    let ended = locks.iter().filter(|lock| lock.live && lock.target == own && lock.cause.is_some());
+    let deleted = || Event::LockDeleted(LockDeleted { reason: Some("the token was deleted".to_owned()) });
+    ended.map(|lock| (lock.id, deleted())).collect()
+}
+
 /// A grant as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantAsked {

@@ -1,5 +1,7 @@
 //! The first step of a join: which key is challenged, or that a new one is asked for (protocol, section 3).
 
+use serde::{Deserialize, Serialize};
+
 use super::Known;
 use crate::{
     Timestamp,
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// How the registration secret that a client sent compares with the token's; compared outside, in constant time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecretShown {
     /// None was sent.
     None,

@@ -90,11 +90,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         (1..9_u8).prop_map(Shown::NewKey),
         (0..3_u8).prop_map(Shown::Secret),
     ];
-    let kind = prop_oneof![
-        Just(ExemptionKind::Recoveries),
-        Just(ExemptionKind::JoinState),
-        Just(ExemptionKind::Generation)
-    ];
+    let kind =
+        prop_oneof![Just(ExemptionKind::Recoveries), Just(ExemptionKind::JoinState), Just(ExemptionKind::Generation)];
     let administer = prop_oneof![
         3 => (0..5_u32).prop_map(Admin::Limit),
         1 => prop_oneof![Just(Standard), Just(Relaxed), Just(Insecure)].prop_map(Admin::Mode),

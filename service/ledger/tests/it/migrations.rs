@@ -347,6 +347,24 @@ async fn everything_happens(ledger: &Ledger, clock: &ManualClock) {
         (lab.into(), vec![Event::TokenDeleted(Nothing {})], None),
         (other_bot.into(), vec![Event::BotDeleted(Nothing {})], None),
         (
+            StreamId { kind: StreamKind::Administrator, id: id(11) },
+            vec![Event::AdministratorRevoked(AdministratorRevoked { reason: "she left".to_owned() })],
+            None,
+        ),
+        (
+            StreamId::CLUSTER,
+            vec![
+                Event::AuthorityKeyMoved(AuthorityKeyMoved {
+                    kid: "x509-ca-2".to_owned(),
+                    purpose: "x509-ca".to_owned(),
+                    phase: "standby".to_owned(),
+                    reason: None,
+                }),
+                Event::MasterKeyChanged(Nothing {}),
+            ],
+            None,
+        ),
+        (
             StreamId::CLUSTER,
             vec![Event::RefusalsSummarised(RefusalsSummarised {
                 token: Some(name("web")),

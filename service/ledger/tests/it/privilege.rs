@@ -77,7 +77,7 @@ async fn the_privileges_of_every_table_are_known() {
     let expected = [
         "_sqlx_migrations join_reader SELECT".to_owned(),
         "_sqlx_migrations join_service SELECT".to_owned(),
-        "authority_key join_service INSERT,SELECT,UPDATE".to_owned(),
+        "authority_key join_service DELETE,INSERT,SELECT,UPDATE".to_owned(),
         "certificate_view join_reader SELECT".to_owned(),
         format!("certificate_view join_service {all}"),
         "claim join_reader SELECT".to_owned(),

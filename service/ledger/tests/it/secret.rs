@@ -2,10 +2,10 @@
 
 use join_domain::{
     envelope::StreamId,
-    event::{ClusterCreated, Event, Nothing},
+    event::{AuthorityKeyMoved, ClusterCreated, Event, Nothing},
     id::TokenId,
 };
-use join_ledger::{Append, AppendError, AuthorityKey, SecretChange, StreamAppend};
+use join_ledger::{Append, AppendError, AuthorityKey, KeyChanges, SecretChange, StreamAppend};
 
 use crate::support::*;
 
@@ -52,17 +52,29 @@ async fn the_clusters_keys_are_stored_once_by_whoever_creates_it() {
             certificate: Some(vec![2]),
             sealed: vec![3],
             created_at: ledger.now(),
+            phase_since: ledger.now(),
         };
         let cluster = StreamAppend::begin(StreamId::CLUSTER, change(&ledger, vec![created]));
-        (Append::from(cluster).with_keys(vec![key.clone()]), key)
+        (Append::from(cluster).with_keys(KeyChanges { put: vec![key.clone()], ..KeyChanges::default() }), key)
     };
     let ((first, key), (second, _)) = (create("one"), create("two"));
     ledger.append(first).await.unwrap();
     assert!(matches!(ledger.append(second).await, Err(AppendError::Conflict)));
-    assert_eq!(ledger.authority_keys().await.unwrap(), [key]);
-    assert!(ledger.move_authority_key("one", "active", "retired").await.unwrap());
-    assert!(!ledger.move_authority_key("one", "active", "retired").await.unwrap());
-    assert_eq!(ledger.authority_keys().await.unwrap()[0].phase, "retired");
+    assert_eq!(ledger.authority_keys().await.unwrap(), [key.clone()]);
+
+    let retired = AuthorityKey { phase: "retired".to_owned(), ..key };
+    let moved = |phase: &str| {
+        let (kid, purpose) = ("one".to_owned(), "x509".to_owned());
+        Event::AuthorityKeyMoved(AuthorityKeyMoved { kid, purpose, phase: phase.to_owned(), reason: None })
+    };
+    let cluster = ledger.load(StreamId::CLUSTER).await.unwrap().unwrap();
+    let retire = Append::from(StreamAppend::following(&cluster, change(&ledger, vec![moved("retired")])))
+        .with_keys(KeyChanges { put: vec![retired.clone()], ..KeyChanges::default() });
+    let forget = Append::from(StreamAppend::following(&cluster, change(&ledger, vec![moved("forgotten")])))
+        .with_keys(KeyChanges { forget: vec!["one".to_owned()], ..KeyChanges::default() });
+    ledger.append(retire).await.unwrap();
+    assert!(matches!(ledger.append(forget).await, Err(AppendError::Conflict)), "somebody else was first");
+    assert_eq!(ledger.authority_keys().await.unwrap(), [retired]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,9 +140,13 @@ impl Ceremonies {
         self.write(|| async {
             let (stored, token) = self.token(name).await?;
             check_revision(revision, Some(token.revision))?;
+            let locks = self.own_locks(name).await?;
+            let states: Vec<LockState> = locks.iter().map(|(_, lock)| lock.clone()).collect();
+            let released = administer::locks_ended_by_deletion(&token, &states);
             let change = self.change(vec![administer::delete_token()], admin.origin());
-            let append = StreamAppend::following(&stored, change);
-            Ok((append.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET }).into(), ()))
+            let first = StreamAppend::following(&stored, change);
+            let first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
+            Ok((Append::all(self.releasing(first, &locks, released, admin)), ()))
         })
         .await
     }
@@ -319,16 +323,14 @@ impl Ceremonies {
     /// When the database can't be read.
     pub async fn pending_secret(&self, token: &TokenState) -> Result<Option<String>, Refusal> {
         let usable = token.spec.must_register_before.is_none_or(|end| self.ledger.now() < end);
-        if token.secret.is_none() {
-            return Ok(None);
-        }
-        if !usable {
-            self.ledger.forget_secret(StreamId::from(token.id), REGISTRATION_SECRET).await.answer()?;
+        if token.secret.is_none() || !usable {
             return Ok(None);
         }
         let sealed = self.ledger.secret(StreamId::from(token.id), REGISTRATION_SECRET).await.answer()?;
         let Some(sealed) = sealed else { return Ok(None) };
-        let opened = self.keys.sealer().open(REGISTRATION_SECRET, &token.id.to_string(), &sealed).map_err(internal)?;
+        let keyring = self.keyring.get();
+        let opened = keyring.keys.sealer().open(REGISTRATION_SECRET, &token.id.to_string(), &sealed);
+        let opened = opened.map_err(internal)?;
         String::from_utf8(opened.to_vec()).map(Some).map_err(|_| internal("a stored secret is no text"))
     }
 
@@ -393,7 +395,7 @@ impl Ceremonies {
             SecretSource::Written => written.unwrap_or_default(),
             SecretSource::Generated => generated,
         };
-        let sealed = self.keys.sealer().seal(REGISTRATION_SECRET, &token.to_string(), secret.as_bytes());
+        let sealed = self.keyring.get().keys.sealer().seal(REGISTRATION_SECRET, &token.to_string(), secret.as_bytes());
         append.with_secret(SecretChange::Put { purpose: REGISTRATION_SECRET, sealed })
     }
 

@@ -1,6 +1,6 @@
 //! A join, step by step: load → decide → append → issue. gRPC streams and HTTP calls both come through here.
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, sync::PoisonError, time::Instant};
 
 use chrono::TimeDelta;
 use join_credential::{Grant, Serial, Subject};
@@ -24,6 +24,7 @@ use subtle::ConstantTimeEq as _;
 use super::{
     Answer as _, Ceremonies, REGISTRATION_SECRET,
     pending::{Issued, Pending, Stage},
+    unavailable,
 };
 use crate::{
     request::{caller::Peer, problem::invalid},
@@ -32,6 +33,8 @@ use crate::{
 
 /// How often a decision is made again from fresh state before the client is told to retry.
 const MAX_TRIES: usize = 8;
+/// How many tokens the alarm tells apart.
+const MAX_BEHIND: usize = 100_000;
 /// The most keys that a client may say it holds.
 const MAX_HELD_KEYS: usize = 16;
 
@@ -93,7 +96,7 @@ impl Ceremonies {
         if ask.secret.len() > 512 {
             return Err(invalid("initial_join_secret", "longer than 512 characters"));
         }
-        let join_state = self.read_join_state(&ask.join_state);
+        let join_state = self.read_join_state(&ask.join_state).await?;
 
         let mut slot = self.ledger.token(&token).await.answer()?;
         loop {
@@ -125,7 +128,7 @@ impl Ceremonies {
                 certificate: peer.certificate.clone(),
                 join_state,
                 evidence: state.evidence,
-                secret_shown: matches!(secret, SecretShown::Right | SecretShown::Spent),
+                secret,
                 life_millis: ask.life.map(|life| life.num_milliseconds()),
                 stage: Stage::RegistrationKey,
                 expires: now + TimeDelta::seconds(proof::CHALLENGE_LIFE),
@@ -216,9 +219,10 @@ impl Ceremonies {
         self.conclude(pending, proven, peer).await
     }
 
-    /// The client went away; after it had proven something, that is recorded too.
+    /// The client went away; after it had proven something, that is recorded too. A used-up secret alone does not count:
+    /// an honest agent sends the one in its configuration each time, and its connections break now and then.
     pub async fn abandoned(&self, pending: Pending, peer: &Peer) {
-        if pending.is_proven() {
+        if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
             self.failed(&pending, pending.unanswered("the client went away before it answered"), peer).await;
         } else {
             self.ledger.forget_token(&pending.token).await;
@@ -269,7 +273,7 @@ impl Ceremonies {
                 Verdict::Refuse { events, lock, .. } => (std::mem::take(events), None, lock.as_deref()),
             };
             if events.is_empty() {
-                return Err(refused(&verdict, &pending));
+                return Err(self.refused(&verdict, &pending));
             }
             if plain_refusal {
                 self.strangers.check_refusals(&pending.token, peer)?;
@@ -306,13 +310,14 @@ impl Ceremonies {
         let join = match verdict {
             Verdict::Accept { join, .. } => {
                 METRICS.accepted(Some(join.case));
+                self.is_behind(&pending.token, false);
                 join
             }
             Verdict::Resume { accepted, .. } => {
                 METRICS.accepted(None);
                 Box::new(accepted.join)
             }
-            Verdict::Refuse { .. } | Verdict::RotateFirst => return Err(refused(&verdict, pending)),
+            Verdict::Refuse { .. } | Verdict::RotateFirst => return Err(self.refused(&verdict, pending)),
         };
         let binding = token.binding.as_ref().ok_or_else(|| internal("the accepted token has no key"))?;
         self.issue(&join, &token.spec.bot_name, pending, binding.key.clone())
@@ -343,7 +348,8 @@ impl Ceremonies {
             Some(read) => Cow::Borrowed(read),
             None => Cow::Owned(Subject::read(&pending.subject_keys()).map_err(|error| invalid("public_keys", error))?),
         };
-        let credentials = self
+        let keyring = self.keyring.get();
+        let credentials = keyring
             .issuer
             .issue(&Grant {
                 token: pending.token_id,
@@ -399,6 +405,9 @@ impl Ceremonies {
             self.ledger.forget_token(&pending.token).await;
             return self.strangers.refused_from(&pending.token, peer, refusal);
         }
+        if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {
+            return limited;
+        }
         METRICS.refused(refusal.code, true);
         if let Err(error) = self.append_failure(pending, &refusal, peer).await {
             // The client's answer stays the same: its failure is a fact, recorded or not.
@@ -450,13 +459,22 @@ impl Ceremonies {
         }
     }
 
-    fn read_join_state(&self, document: &[u8]) -> JoinStateSeen {
+    async fn read_join_state(&self, document: &[u8]) -> Result<JoinStateSeen, Refusal> {
         if document.is_empty() {
-            return JoinStateSeen::Missing;
+            return Ok(JoinStateSeen::Missing);
         }
-        match JoinState::open(document, &self.cluster, |kid| self.keys.join_state_key(kid)) {
+        let mut keyring = self.keyring.get();
+        let mut opened = JoinState::open(document, &self.cluster, |kid| keyring.keys.join_state_key(kid));
+        if matches!(opened, Err(proof::JoinStateError::UnknownKey)) {
+            // Perhaps it was signed on a node that learned of a new key before this one did. In doubt nothing is decided:
+            // a document that is not authentic locks.
+            keyring = self.keyring.newest(&self.ledger).await.map_err(unavailable)?;
+            opened = JoinState::open(document, &self.cluster, |kid| keyring.keys.join_state_key(kid));
+        }
+        let under_revoked_key = || proof::key_id(document).is_some_and(|kid| keyring.keys.is_revoked(&kid));
+        Ok(match opened {
             // A document under a key that was revoked as compromised proves nothing: it counts as missing.
-            Err(proof::JoinStateError::UnknownKey) if self.under_revoked_key(document) => JoinStateSeen::Missing,
+            Err(proof::JoinStateError::UnknownKey) if under_revoked_key() => JoinStateSeen::Missing,
             Err(error) => JoinStateSeen::NotAuthentic(error),
             Ok(claims) => JoinStateSeen::Authentic {
                 bot: claims.sub,
@@ -464,11 +482,7 @@ impl Ceremonies {
                 instance: claims.bot_instance_id,
                 sequence: claims.recovery_sequence,
             },
-        }
-    }
-
-    fn under_revoked_key(&self, document: &[u8]) -> bool {
-        proof::key_id(document).is_some_and(|kid| self.keys.is_revoked(&kid))
+        })
     }
 
     /// Compares keyed hashes in constant time, with the same work for every outcome.
@@ -488,28 +502,41 @@ impl Ceremonies {
         }
     }
 
+    /// Keeps the alarm that the authority lost history: it stands while a bot that showed so waits to be admitted.
+    fn is_behind(&self, token: &Name, behind: bool) {
+        let mut tokens = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = match behind {
+            true if tokens.len() < MAX_BEHIND => tokens.insert(token.clone()),
+            true => false,
+            false => !tokens.is_empty() && tokens.remove(token),
+        };
+        if changed {
+            METRICS.alarm("authority_behind", !tokens.is_empty());
+        }
+    }
+
+    /// Counts a refusal by a rule, and tells the operator of those that need one.
+    fn refused(&self, verdict: &Verdict, pending: &Pending) -> Refusal {
+        let Verdict::Refuse { refusal, lock, .. } = verdict else {
+            return internal("a rotation was decided where none can be");
+        };
+        METRICS.refused(refusal.code, true);
+        if lock.is_some() {
+            METRICS.locked();
+            tracing::warn!(join.token = %pending.token, join.refusal = refusal.code.as_str(),
+                "token {} is locked: {}", pending.token, refusal.message);
+        }
+        if refusal.code == Code::AuthorityBehind {
+            self.is_behind(&pending.token, true);
+            tracing::error!(join.token = %pending.token, "the authority lost history: {}", refusal.message);
+        }
+        refusal.clone()
+    }
+
     /// The keyed hash of a registration secret, as events keep it.
     pub(crate) fn secret_hash(&self, secret: &str) -> String {
-        hex::encode(self.keys.sealer().keyed_hash(REGISTRATION_SECRET, secret.as_bytes()))
+        hex::encode(self.keyring.get().keys.sealer().keyed_hash(REGISTRATION_SECRET, secret.as_bytes()))
     }
-}
-
-/// Counts a refusal by a rule, and tells the operator of those that need one.
-fn refused(verdict: &Verdict, pending: &Pending) -> Refusal {
-    let Verdict::Refuse { refusal, lock, .. } = verdict else {
-        return internal("a rotation was decided where none can be");
-    };
-    METRICS.refused(refusal.code, true);
-    if lock.is_some() {
-        METRICS.locked();
-        tracing::warn!(join.token = %pending.token, join.refusal = refusal.code.as_str(),
-            "token {} is locked: {}", pending.token, refusal.message);
-    }
-    if refusal.code == Code::AuthorityBehind {
-        METRICS.alarm("authority_behind", true);
-        tracing::error!(join.token = %pending.token, "the authority lost history: {}", refusal.message);
-    }
-    refusal.clone()
 }
 
 /// True when the cached locks are all that concern the attempt: the bound key, and no certificate of another instance.

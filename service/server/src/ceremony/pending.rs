@@ -4,7 +4,10 @@ use chrono::TimeDelta;
 use join_credential::Subject;
 use join_domain::{
     Timestamp,
-    decision::join::{Proven, Solved},
+    decision::{
+        join::{Proven, Solved},
+        opening::SecretShown,
+    },
     event::{ChallengePurpose, ClientCertificate, JoinStateSeen, Sighting},
     id::{AttemptId, Name, TokenId},
     key::PublicKey,
@@ -35,8 +38,8 @@ pub struct Pending {
     pub join_state: JoinStateSeen,
     /// How often the token had been joined, bound or reopened at the first step.
     pub evidence: u64,
-    /// True when the token's own registration secret was shown, used up or not.
-    pub secret_shown: bool,
+    /// How the registration secret that was shown compared.
+    pub secret: SecretShown,
     /// Wished life of the certificates, in milliseconds.
     pub life_millis: Option<i64>,
     /// What is asked next.
@@ -113,7 +116,17 @@ impl Pending {
 
     /// True once possession of the key or the secret was proven: from then on nothing passes unseen.
     pub fn is_proven(&self) -> bool {
-        self.secret_shown || matches!(self.stage, Stage::RotationKey(_) | Stage::RotationChallenge(..))
+        matches!(self.secret, SecretShown::Right | SecretShown::Spent) || self.is_rotating()
+    }
+
+    /// True when nothing was proven but knowledge of a registration secret that is used up.
+    pub fn has_shown_only_a_spent_secret(&self) -> bool {
+        self.secret == SecretShown::Spent && !self.is_rotating()
+    }
+
+    /// True once the bound key was proven, and a new one is asked for.
+    fn is_rotating(&self) -> bool {
+        matches!(self.stage, Stage::RotationKey(_) | Stage::RotationChallenge(..))
     }
 
     /// The refusal of a client that does not answer what it was asked.

@@ -18,12 +18,14 @@ use join_domain::{
     id::Name,
     refusal::{Code, Refusal},
 };
-use join_ledger::{Change, Ledger, StreamAppend};
+use join_ledger::{AppendError, Change, Ledger, StreamAppend};
 
 use crate::{config::Limits, request::caller::Peer, telemetry::METRICS};
 
 /// How many different tokens are told apart in one interval; the rest is summed up together.
 const MAX_COUNTED: usize = 10_000;
+/// How often a summary is appended again after a conflict.
+const MAX_TRIES: usize = 16;
 
 /// Counters and limits.
 pub struct Strangers {
@@ -55,13 +57,13 @@ impl Strangers {
 
     /// Counts a refusal for a name that is no token's: invented names are not told apart.
     pub fn refused_unknown(&self, peer: &Peer, refusal: Refusal) -> Refusal {
-        let within = self.by_address.check_key(&peer.address.ip()).is_ok();
+        let within = self.by_address.check_key(&network(peer.address.ip())).is_ok();
         self.count(None, refusal, within)
     }
 
     /// Counts a refusal on a token; beyond the limits the answer is RATE_LIMITED.
     pub fn refused_from(&self, token: &Name, peer: &Peer, refusal: Refusal) -> Refusal {
-        let address = peer.address.ip();
+        let address = network(peer.address.ip());
         let within = self.by_address.check_key(&address).is_ok()
             & self.by_token_and_address.check_key(&(token.clone(), address)).is_ok();
         self.count(Some(token.clone()), refusal, within)
@@ -72,7 +74,7 @@ impl Strangers {
     /// # Errors
     /// RATE_LIMITED.
     pub fn check_guess(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
-        match self.guesses.check_key(&(token.clone(), peer.address.ip())) {
+        match self.guesses.check_key(&(token.clone(), network(peer.address.ip()))) {
             Ok(()) => Ok(()),
             Err(_) => Err(self.count(Some(token.clone()), too_many(), true)),
         }
@@ -84,7 +86,7 @@ impl Strangers {
     /// # Errors
     /// RATE_LIMITED.
     pub fn check_refusals(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
-        match self.proven.check_key(&(token.clone(), peer.address.ip())) {
+        match self.proven.check_key(&(token.clone(), network(peer.address.ip()))) {
             Ok(()) => Ok(()),
             Err(_) => Err(self.count(Some(token.clone()), too_many(), true)),
         }
@@ -116,29 +118,26 @@ impl Strangers {
             let mut counted = self.counted();
             (counted.since.replace(until).unwrap_or(until), std::mem::take(&mut counted.refusals))
         };
-        if refusals.is_empty() {
-            return Ok(());
-        }
-        let mut events: Vec<RefusalsSummarised> = refusals
-            .iter()
-            .map(|((token, code), count)| RefusalsSummarised {
-                token: token.clone(),
-                code: *code,
-                count: *count,
-                since,
-                until,
-            })
-            .collect();
+        let summarised = |((token, code), count): (&(Option<Name>, Code), &u64)| RefusalsSummarised {
+            token: token.clone(),
+            code: *code,
+            count: *count,
+            since,
+            until,
+        };
+        let mut events: Vec<RefusalsSummarised> = refusals.iter().map(summarised).collect();
         events.sort_by(|a, b| (&a.token, a.code).cmp(&(&b.token, b.code)));
-        for events in events.chunks(200) {
-            let loaded = ledger.load(StreamId::CLUSTER).await.answer()?;
-            let Some(loaded) = loaded else { return Ok(()) };
-            let change = Change {
-                events: events.iter().cloned().map(Event::RefusalsSummarised).collect(),
-                decided_at: until,
-                origin: Origin { actor: "system".to_owned(), ..Origin::default() },
-            };
-            ledger.append(StreamAppend::following(&loaded, change)).await.answer()?;
+        let mut left = events.chunks(200);
+        while let Some(events) = left.next() {
+            if let Err(error) = append(ledger, events, until).await {
+                let mut counted = self.counted();
+                counted.since = Some(since);
+                for unrecorded in events.iter().chain(left.flatten()) {
+                    let count = counted.refusals.entry((unrecorded.token.clone(), unrecorded.code)).or_default();
+                    *count = count.saturating_add(unrecorded.count);
+                }
+                return Err(error).answer();
+            }
         }
         Ok(())
     }
@@ -146,6 +145,33 @@ impl Strangers {
     fn counted(&self) -> MutexGuard<'_, Counted> {
         // A panic while counting leaves numbers that are still numbers.
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Every node appends to the cluster's stream, each in its minute: a conflict is nothing unusual.
+async fn append(ledger: &Ledger, events: &[RefusalsSummarised], at: Timestamp) -> Result<(), AppendError> {
+    for _ in 0..MAX_TRIES {
+        let loaded = ledger.load(StreamId::CLUSTER).await.map_err(AppendError::from)?;
+        let Some(loaded) = loaded else { return Ok(()) };
+        let change = Change {
+            events: events.iter().cloned().map(Event::RefusalsSummarised).collect(),
+            decided_at: at,
+            origin: Origin { actor: "system".to_owned(), ..Origin::default() },
+        };
+        match ledger.append(StreamAppend::following(&loaded, change)).await {
+            Ok(_) => return Ok(()),
+            Err(AppendError::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(AppendError::Conflict)
+}
+
+/// Limits are for networks: one host has a whole /64 of IPv6 addresses to itself.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 

@@ -1,11 +1,12 @@
-//! `joind admin issue`: an identity for joinctl, made on the server's host.
+//! `joind admin`: identities for joinctl, made and revoked on the server's host.
 
 use std::path::Path;
 
-use join_credential::{AuthorityKeys, Issuer, Role};
+use anyhow::{bail, ensure};
+use join_credential::{AuthorityKeys, Issuer, Role, Serial};
 use join_domain::id::Name;
 
-use super::Place;
+use super::{Place, Whose, keys::table};
 use crate::{cluster, entropy::SystemEntropy};
 
 pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) -> anyhow::Result<u8> {
@@ -16,5 +17,39 @@ pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) ->
     cluster::issue_administrator(&ledger, &issuer, &SystemEntropy::default(), name, role, out).await?;
     ledger.close().await;
     println!("the identity of {role} {name} is in {}", out.display());
+    Ok(0)
+}
+
+pub(super) async fn ls(place: &Place) -> anyhow::Result<u8> {
+    let ledger = place.ledger().await?.0;
+    let (mut identities, now) = (cluster::administrators(&ledger).await?, ledger.now());
+    ledger.close().await;
+    identities.sort_by(|a, b| (&a.name, a.not_after).cmp(&(&b.name, b.not_after)));
+    let rows = identities.into_iter().map(|identity| {
+        let ended = if identity.not_after <= now { "expired" } else { "live" };
+        [identity.serial, identity.name, identity.role, ended.to_owned(), identity.not_after.to_rfc3339()]
+    });
+    print!("{}", table(["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"], rows));
+    Ok(0)
+}
+
+pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow::Result<u8> {
+    ensure!(!reason.trim().is_empty(), "--reason is empty: say why, for those who read the history");
+    let ledger = place.ledger().await?.0;
+    let serials: Vec<Serial> = match (&whose.serial, &whose.name) {
+        (Some(serial), _) => vec![*serial],
+        (None, Some(name)) => {
+            let identities = cluster::administrators(&ledger).await?;
+            let of_name = identities.iter().filter(|identity| identity.name == name.as_str());
+            of_name.map(|identity| identity.serial.parse()).collect::<Result<_, _>>()?
+        }
+        (None, None) => bail!("give --name or --serial"),
+    };
+    ensure!(!serials.is_empty(), "no identity of that name is on record; `joind admin ls` lists all");
+    for serial in serials {
+        cluster::revoke_administrator(&ledger, &serial, reason).await?;
+        println!("identity {serial} is revoked");
+    }
+    ledger.close().await;
     Ok(0)
 }

@@ -109,8 +109,7 @@ fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()
         bound if bound.ip().is_unspecified() => format!("localhost:{}", bound.port()),
         bound => bound.to_string(),
     };
-    let authority = &node.app.ceremonies.issuer.tls_ca_certificates()[0];
-    let pin = join_credential::pin::ca_pin(authority)?;
+    let pin = join_credential::pin::ca_pin(&node.app.ceremonies.keyring.get().issuer.tls_ca_certificates()[0])?;
     let exports =
         format!("export JOINCTL_ADDR={address}\nexport JOINCTL_IDENTITY={}\n", quote(&identity.display().to_string()));
     write_private(&directory.join("env"), &exports)?;

@@ -121,7 +121,7 @@ fn allows(role: Role, needed: Role) -> bool {
     }
 }
 
-fn unauthenticated(why: impl std::fmt::Display) -> Refusal {
+pub(crate) fn unauthenticated(why: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::Unauthenticated,
         format!("{why}: use an administrator's identity (`joind admin issue` on the server's host makes one)"),

@@ -142,7 +142,7 @@ impl Showing {
         let bound = token.is_some_and(|token| token.instance() == Some(instance.id));
         let concerns = |target: &LockTarget| match target {
             LockTarget::BotInstanceId(id) => *id == instance.id,
-            LockTarget::JoinToken(name) => bound && name.as_str() == instance.token_name,
+            LockTarget::JoinToken(name) => name.as_str() == instance.token_name,
             LockTarget::User(name) => name.as_str() == instance.bot_name,
             LockTarget::PublicKey(fingerprint) => {
                 bound

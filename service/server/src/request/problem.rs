@@ -52,6 +52,18 @@ pub fn status(refusal: &Refusal) -> Status {
     Status::with_error_details(grpc_code(refusal.code), refusal.message.clone(), details)
 }
 
+/// Gives the code INVALID_REQUEST to answers of the gRPC library itself, for messages that don't decode or are too large:
+/// it calls that an internal error, or out of range. What we answer has details, so it is left as it is.
+pub async fn malformed<B: Default>(response: http::Response<B>) -> http::Response<B> {
+    let headers = response.headers();
+    let of_library = ["13", "11"].iter().any(|code| headers.get("grpc-status").is_some_and(|status| status == code));
+    if !of_library || headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    let why = Status::from_header_map(headers).map(|status| status.message().to_owned()).unwrap_or_default();
+    status(&invalid("message", why)).into_http()
+}
+
 /// A malformed request: names the field.
 pub fn invalid(field: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::InvalidRequest, format!("{field}: {why}"))

@@ -75,11 +75,12 @@ async fn log_file(State(app): State<Arc<App>>, Path(path): Path<String>, request
         return (StatusCode::NOT_FOUND, "this node keeps no files of the log\n").into_response();
     };
     if path.starts_with("tile/entries/")
-        && let Err(refusal) = app.administrator(request.extensions(), Role::Auditor)
+        && let Err(refusal) = app.administrator(request.extensions(), Role::Auditor).await
     {
         let body = json!({ "error": { "code": refusal.code.as_str(), "message": refusal.message } });
         let status = match refusal.code {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::FORBIDDEN,
         };
         return (status, Json(body)).into_response();
@@ -92,14 +93,15 @@ async fn log_file(State(app): State<Arc<App>>, Path(path): Path<String>, request
             ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")], bytes)
                 .into_response()
         }
-        Ok(bytes) => (
-            [
-                (header::CONTENT_TYPE, "application/octet-stream"),
-                (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-            ],
-            bytes,
-        )
-            .into_response(),
+        Ok(bytes) => {
+            // What needs a role is nothing for a cache that many share.
+            let cache = match path.starts_with("tile/entries/") {
+                true => "private, max-age=31536000, immutable",
+                false => "public, max-age=31536000, immutable",
+            };
+            ([(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, cache)], bytes)
+                .into_response()
+        }
         Err(_) => (StatusCode::NOT_FOUND, "no such file of the log\n").into_response(),
     }
 }

@@ -33,7 +33,7 @@ pub fn from_wire_time(field: &str, time: &WireTime) -> Result<Timestamp, Refusal
     let nanos = u32::try_from(time.nanos).ok().map(|nanos| nanos - nanos % 1000);
     nanos
         .and_then(|nanos| Timestamp::from_timestamp(time.seconds, nanos))
-        .filter(|time| time.timestamp() < 253_402_300_800)
+        .filter(|time| (0..253_402_300_800).contains(&time.timestamp()))
         .ok_or_else(|| invalid(field, "not a time of the years 1970 to 9999"))
 }
 

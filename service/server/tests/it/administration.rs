@@ -448,7 +448,8 @@ async fn everything_can_be_done_as_json_over_http() {
     world.settle().await;
     assert_eq!(send("GET", "/v1/bot_instances", None).await["bot_instances"].as_array().unwrap().len(), 1);
     let events = send("GET", "/v1/events?token=example&kinds=token.*", None).await;
-    let kinds: Vec<_> = events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<_> =
+        events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["token.created", "token.updated", "token.updated", "token.reinstated", "token.reopened"]);
     send("DELETE", "/v1/tokens/example", None).await;
     send("DELETE", "/v1/bots/example", None).await;

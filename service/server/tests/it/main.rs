@@ -9,6 +9,7 @@ mod history;
 mod hostile;
 mod instances;
 mod join_state;
+mod keys;
 mod late;
 mod locks;
 mod nodes;

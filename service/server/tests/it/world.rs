@@ -72,7 +72,7 @@ pub(crate) struct World {
     pub(crate) operator: Administrator,
     pub(crate) auditor: Administrator,
     limits: Limits,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     identities: Arc<TempDir>,
     /// Where the first node keeps the log's files.
     log: TempDir,
@@ -232,7 +232,7 @@ impl World {
     pub(crate) fn sign(&self, claims: &JoinState) -> String {
         let (key, now) = (Key::p256(), self.now());
         let keys = SubjectKeys { tls: key.spki(), ssh: key.ssh_wire() };
-        let credentials = self.node(0).app.ceremonies.issuer.issue(&Grant {
+        let credentials = self.node(0).app.ceremonies.keyring.get().issuer.issue(&Grant {
             token: claims.token_id.unwrap_or(TokenId(uuid::Uuid::nil())),
             bot: &name("example"),
             instance: claims.bot_instance_id,
@@ -300,7 +300,7 @@ impl World {
         tokio::time::timeout(PATIENCE, settled).await.expect("log and views come to rest");
     }
 
-    fn ledger(&self) -> &Ledger {
+    pub(crate) fn ledger(&self) -> &Ledger {
         &self.nodes[0].app.ceremonies.ledger
     }
 

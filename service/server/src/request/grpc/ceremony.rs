@@ -30,7 +30,7 @@ pub struct Ceremonies(pub Arc<App>);
 impl Ceremony for Ceremonies {
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<CeremonyStep>, Status> {
         let opened = async {
-            let peer = self.0.peer(request.extensions())?;
+            let peer = self.0.peer(request.extensions()).await?;
             let open = request.into_inner();
             if open.attempt_id.is_empty() {
                 return Err(problem::invalid("attempt_id", "it is required here: 128 random bits in hex"));
@@ -51,7 +51,7 @@ impl Ceremony for Ceremonies {
 
     async fn r#continue(&self, request: Request<ContinueRequest>) -> Result<Response<CeremonyStep>, Status> {
         let continued = async {
-            let peer = self.0.peer(request.extensions())?;
+            let peer = self.0.peer(request.extensions()).await?;
             let answer = request.into_inner();
             let pending = self.unseal(&answer.continuation)?;
             let step = match (answer.solution.as_str(), answer.public_key.as_str()) {
@@ -68,7 +68,8 @@ impl Ceremony for Ceremonies {
 
 impl Ceremonies {
     fn unseal(&self, continuation: &str) -> Result<Pending, Refusal> {
-        let opened: Result<Pending, _> = self.0.ceremonies.keys.sealer().open_token(CONTINUATION, continuation);
+        let opened: Result<Pending, _> =
+            self.0.ceremonies.keyring.get().keys.sealer().open_token(CONTINUATION, continuation);
         opened.map_err(|_| {
             Refusal::new(
                 Code::ChallengeFailed,
@@ -78,7 +79,8 @@ impl Ceremonies {
     }
 
     fn tell(&self, step: Step) -> Result<CeremonyStep, Refusal> {
-        let seal = |pending: &Pending| self.0.ceremonies.keys.sealer().seal_token(CONTINUATION, pending);
+        let keyring = self.0.ceremonies.keyring.get();
+        let seal = |pending: &Pending| keyring.keys.sealer().seal_token(CONTINUATION, pending);
         Ok(match step {
             Step::KeyRequest(pending) => CeremonyStep {
                 rotation_request: Some(RotationRequest { signature_algorithm_suite: "balanced-v1".to_owned() }),
@@ -101,7 +103,8 @@ impl Ceremonies {
     }
 
     fn result(&self, joined: Joined) -> Result<JoinResult, Refusal> {
-        let issuer = &self.0.ceremonies.issuer;
+        let keyring = self.0.ceremonies.keyring.get();
+        let issuer = &keyring.issuer;
         let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
         let certificate = ssh_key::Certificate::from_bytes(&joined.ssh_certificate).map_err(internal)?;
         let pem = |der: &[u8]| join_credential::pem("CERTIFICATE", der);

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{problem, resource},
+    request::{problem, resource, watcher::Watcher},
     telemetry::METRICS,
 };
 
@@ -24,8 +24,8 @@ const REPEAT: Duration = Duration::from_secs(60);
 pub struct About(pub Arc<App>);
 
 impl About {
-    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let checked = self.0.administrator(request.extensions(), Role::Auditor);
+    async fn check<T: Sync>(&self, request: &Request<T>) -> Result<(), Status> {
+        let checked = self.0.administrator(request.extensions(), Role::Auditor).await;
         checked.map(drop).map_err(|refusal| problem::status(&refusal))
     }
 }
@@ -34,7 +34,8 @@ impl About {
 impl Cluster for About {
     async fn get_ca(&self, _: Request<v1::Empty>) -> Result<Response<v1::Ca>, Status> {
         let told = || -> Result<v1::Ca, Refusal> {
-            let issuer = &self.0.ceremonies.issuer;
+            let keyring = self.0.ceremonies.keyring.get();
+            let issuer = &keyring.issuer;
             let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
             let certificates = issuer.tls_ca_certificates();
             Ok(v1::Ca {
@@ -53,7 +54,7 @@ impl Cluster for About {
     }
 
     async fn get_status(&self, request: Request<v1::Empty>) -> Result<Response<v1::Status>, Status> {
-        self.check(&request)?;
+        self.check(&request).await?;
         let told = async {
             let ledger = &self.0.ceremonies.ledger;
             let now = ledger.now();
@@ -82,12 +83,15 @@ impl Cluster for About {
     type WatchLocksStream = Pin<Box<dyn Stream<Item = Result<v1::LockList, Status>> + Send>>;
 
     async fn watch_locks(&self, request: Request<v1::Empty>) -> Result<Response<Self::WatchLocksStream>, Status> {
-        self.check(&request)?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
-        let told = stream::unfold(Some((app, None::<Vec<v1::Lock>>)), async |watching| {
-            let (app, last) = watching?;
+        let told = stream::unfold(Some((app, watcher, None::<Vec<v1::Lock>>)), async |watching| {
+            let (app, mut watcher, last) = watching?;
             let mut waited = Duration::ZERO;
             loop {
+                if let Err(status) = watcher.still_counts().await {
+                    return Some((Err(status), None));
+                }
                 let ledger = &app.ceremonies.ledger;
                 let locks = match ledger.locks_in_force(ledger.now()).await.answer() {
                     Ok(locks) => locks,
@@ -96,7 +100,7 @@ impl Cluster for About {
                 let locks: Vec<v1::Lock> = locks.iter().map(|lock| resource::write_lock(lock, 1)).collect();
                 if last.as_ref() != Some(&locks) || waited >= REPEAT {
                     let list = v1::LockList { locks: locks.clone(), next_cursor: String::new() };
-                    return Some((Ok(list), Some((app, Some(locks)))));
+                    return Some((Ok(list), Some((app, watcher, Some(locks)))));
                 }
                 tokio::select! {
                     () = app.stopping.cancelled() => return None,
@@ -108,7 +112,7 @@ impl Cluster for About {
     }
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
-        self.check(&request)?;
+        self.check(&request).await?;
         // It folds the whole history: a thread of its own keeps it away from joins.
         let (ledger, runtime) = (self.0.ceremonies.ledger.clone(), tokio::runtime::Handle::current());
         let checked = tokio::task::spawn_blocking(move || runtime.block_on(ledger.check(|_| {})));

@@ -45,7 +45,7 @@ impl JoinService for Joining {
     type JoinStream = Answers;
 
     async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Answers>, Status> {
-        let peer = self.0.peer(request.extensions()).map_err(|refusal| problem::status(&refusal))?;
+        let peer = self.0.peer(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
         let conversation = Box::new(Conversation {
             app: Arc::clone(&self.0),
             peer,
@@ -104,7 +104,7 @@ impl Conversation {
         match (std::mem::replace(&mut self.awaiting, Awaiting::Nothing), payload) {
             (_, None) => self.gone(),
             (awaiting, Some(join_request::Payload::GivingUp(giving_up))) => {
-                tracing::info!("the client gives up: {:?} {}", giving_up.reason(), giving_up.msg.escape_debug());
+                tracing::info!("the client gives up: {:?} {}", giving_up.reason(), shortened(&giving_up.msg));
                 match awaiting {
                     Awaiting::Answer(pending) if pending.is_proven() => {
                         let refusal = pending.unanswered("the client gave up");
@@ -252,7 +252,8 @@ impl Conversation {
     }
 
     fn result(&self, joined: Joined) -> wire::Result {
-        let issuer = &self.app.ceremonies.issuer;
+        let keyring = self.app.ceremonies.keyring.get();
+        let issuer = &keyring.issuer;
         let certificates = wire::Certificates {
             tls_cert: joined.tls_certificate,
             tls_ca_certs: issuer.tls_ca_certificates().iter().map(|certificate| certificate.to_vec()).collect(),
@@ -283,7 +284,7 @@ fn check_init(init: wire::ClientInit) -> Result<String, Refusal> {
     if let Some(method) = init.join_method.as_deref().filter(|method| !method.is_empty() && *method != JOIN_METHOD) {
         return Err(Refusal::new(
             Code::Unimplemented,
-            format!("join method `{}` is not served: use {JOIN_METHOD}", method.escape_debug()),
+            format!("join method `{}` is not served: use {JOIN_METHOD}", shortened(method)),
         ));
     }
     if init.system_role != "Bot" {
@@ -313,6 +314,11 @@ fn unexpected(awaiting: &Awaiting, got: &join_request::Payload) -> Refusal {
         Awaiting::Answer(_) | Awaiting::Nothing => "solution",
     };
     problem::invalid("payload", format!("{got} came where {expected} is expected"))
+}
+
+/// A stranger's words, for a log line or an answer.
+fn shortened(text: &str) -> String {
+    text.chars().take(100).flat_map(char::escape_debug).collect()
 }
 
 fn unserved(method: &str) -> Refusal {

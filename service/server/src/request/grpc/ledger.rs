@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{problem, problem::invalid, resource, why},
+    request::{problem, problem::invalid, resource, watcher::Watcher, why},
 };
 
 /// Entries of a page when nobody says.
@@ -67,8 +67,8 @@ impl Search {
 }
 
 impl History {
-    fn check<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
-        self.0.administrator(request.extensions(), Role::Auditor).map(drop)
+    async fn check<T: Sync>(&self, request: &Request<T>) -> Result<(), Refusal> {
+        self.0.administrator(request.extensions(), Role::Auditor).await.map(drop)
     }
 }
 
@@ -76,7 +76,7 @@ impl History {
 impl Ledger for History {
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Result<Response<v1::EventList>, Status> {
         let listed = async {
-            self.check(&request)?;
+            self.check(&request).await?;
             let search = Search::read(request.get_ref())?;
             events_of(&self.0, &search).await.map(|(list, _)| list)
         };
@@ -89,17 +89,21 @@ impl Ledger for History {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<Self::FollowEventsStream>, Status> {
-        let search = self.check(&request).and_then(|()| Search::read(request.get_ref()));
-        let search = search.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await;
+        let following = watcher.and_then(|watcher| Ok((watcher, Search::read(request.get_ref())?)));
+        let (watcher, search) = following.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
-        let pages = stream::unfold(Some((app, search)), async |following| {
-            let (app, mut search) = following?;
+        let pages = stream::unfold(Some((app, watcher, search)), async |following| {
+            let (app, mut watcher, mut search) = following?;
             loop {
+                if let Err(status) = watcher.still_counts().await {
+                    return Some((Err(status), None));
+                }
                 match events_of(&app, &search).await {
                     Err(refusal) => return Some((Err(problem::status(&refusal)), None)),
                     Ok((list, next)) if !list.events.is_empty() => {
                         search.from = next;
-                        return Some((Ok(list), Some((app, search))));
+                        return Some((Ok(list), Some((app, watcher, search))));
                     }
                     Ok((list, next)) => {
                         search.from = next;
@@ -118,7 +122,7 @@ impl Ledger for History {
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
         let replayed = async {
-            self.check(&request)?;
+            self.check(&request).await?;
             let replay = request.get_ref();
             let name: Name = replay.name.parse().map_err(|error| invalid("name", error))?;
             let at = replay.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
@@ -158,22 +162,25 @@ impl Ledger for History {
     type ExportStream = Answers<v1::ExportChunk>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        self.check(&request).map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let from = request.get_ref().from_index;
         // The end is that of the moment when the export began: what comes later is for the next one.
         let end = self.0.ceremonies.ledger.settled().await.answer().map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
-        let chunks = stream::unfold(Some((app, from, end)), async |exporting| {
-            let (app, from, end) = exporting?;
+        let chunks = stream::unfold(Some((app, watcher, from, end)), async |exporting| {
+            let (app, mut watcher, from, end) = exporting?;
             if from >= end {
                 return Some((Ok(v1::ExportChunk { entries: Vec::new(), end: Some(end) }), None));
+            }
+            if let Err(status) = watcher.still_counts().await {
+                return Some((Err(status), None));
             }
             match app.ceremonies.ledger.log(from, CHUNK).await.answer() {
                 Err(refusal) => Some((Err(problem::status(&refusal)), None)),
                 Ok(page) => {
                     let within = page.entries.into_iter().filter(|entry| entry.index < end);
                     let entries: Vec<_> = within.map(exported).collect();
-                    Some((Ok(v1::ExportChunk { entries, end: None }), Some((app, page.next, end))))
+                    Some((Ok(v1::ExportChunk { entries, end: None }), Some((app, watcher, page.next, end))))
                 }
             }
         });

@@ -63,8 +63,8 @@ fn same_name(path: &str, written: &str) -> Result<(), Refusal> {
 
 impl Administration {
     /// The administrator, if the role is enough.
-    fn admin<T>(&self, request: &Request<T>, needed: Role) -> Result<Administrator, Refusal> {
-        self.0.administrator(request.extensions(), needed)
+    async fn admin<T: Sync>(&self, request: &Request<T>, needed: Role) -> Result<Administrator, Refusal> {
+        self.0.administrator(request.extensions(), needed).await
     }
 
     fn now(&self) -> Timestamp {
@@ -159,7 +159,7 @@ impl Administration {
 impl Resources for Administration {
     async fn get_bot(&self, request: Request<v1::GetRequest>) -> Answer<v1::Bot> {
         let got = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let get = request.get_ref();
             match &get.at {
                 None => self.bot(&name(&get.name)?).await,
@@ -174,7 +174,7 @@ impl Resources for Administration {
 
     async fn list_bots(&self, request: Request<v1::ListRequest>) -> Answer<v1::BotList> {
         let listed = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let (streams, next_cursor) = self.page(StreamKind::Bot, request.get_ref()).await?;
             let bots = streams.iter().filter_map(|stored| Some(resource::write_bot(stored.bot()?, stored.version)));
             Ok(v1::BotList { bots: bots.collect(), next_cursor })
@@ -184,7 +184,7 @@ impl Resources for Administration {
 
     async fn create_bot(&self, request: Request<v1::Bot>) -> Answer<v1::Bot> {
         let created = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let (head, spec) = resource::read_bot(request.into_inner())?;
             let name = self.0.ceremonies.create_bot(&admin, head.name()?, spec).await?;
             self.bot(&name).await
@@ -194,7 +194,7 @@ impl Resources for Administration {
 
     async fn upsert_bot(&self, request: Request<v1::UpsertBotRequest>) -> Answer<v1::Bot> {
         let upserted = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let upsert = request.into_inner();
             let (head, spec) = resource::read_bot(upsert.bot.unwrap_or_default())?;
             same_name(&upsert.name, &head.name)?;
@@ -206,7 +206,7 @@ impl Resources for Administration {
 
     async fn delete_bot(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let deleted = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let delete = request.get_ref();
             self.0.ceremonies.delete_bot(&admin, &name(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
@@ -216,7 +216,7 @@ impl Resources for Administration {
 
     async fn get_token(&self, request: Request<v1::GetRequest>) -> Answer<v1::Token> {
         let got = async {
-            let admin = self.admin(&request, Role::Auditor)?;
+            let admin = self.admin(&request, Role::Auditor).await?;
             let get = request.get_ref();
             match &get.at {
                 None => self.token(&name(&get.name)?, &admin).await,
@@ -232,11 +232,16 @@ impl Resources for Administration {
 
     async fn list_tokens(&self, request: Request<v1::ListRequest>) -> Answer<v1::TokenList> {
         let listed = async {
-            let admin = self.admin(&request, Role::Auditor)?;
+            let admin = self.admin(&request, Role::Auditor).await?;
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
+            let is_past = request.get_ref().at.is_some();
             let mut tokens = Vec::with_capacity(streams.len());
             for token in streams.iter().filter_map(Stored::token) {
-                tokens.push(self.show_token(token, &admin).await?);
+                tokens.push(match is_past {
+                    // The secret of today is none of the past.
+                    true => resource::write_token(token, None, self.now()),
+                    false => self.show_token(token, &admin).await?,
+                });
             }
             Ok(v1::TokenList { tokens, next_cursor })
         };
@@ -245,7 +250,7 @@ impl Resources for Administration {
 
     async fn create_token(&self, request: Request<v1::Token>) -> Answer<v1::Token> {
         let created = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let (head, spec, secret) = resource::read_token(request.into_inner())?;
             let name = self.0.ceremonies.create_token(&admin, head.name()?, spec, secret).await?;
             self.token(&name, &admin).await
@@ -255,7 +260,7 @@ impl Resources for Administration {
 
     async fn upsert_token(&self, request: Request<v1::UpsertTokenRequest>) -> Answer<v1::Token> {
         let upserted = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let upsert = request.into_inner();
             let (head, spec, secret) = resource::read_token(upsert.token.unwrap_or_default())?;
             same_name(&upsert.name, &head.name)?;
@@ -267,7 +272,7 @@ impl Resources for Administration {
 
     async fn delete_token(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let deleted = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let delete = request.get_ref();
             self.0.ceremonies.delete_token(&admin, &name(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
@@ -277,7 +282,7 @@ impl Resources for Administration {
 
     async fn rotate_token(&self, request: Request<v1::NameRequest>) -> Answer<v1::Token> {
         let rotated = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let name = name(&request.get_ref().name)?;
             self.0.ceremonies.rotate(&admin, &name).await?;
             self.token(&name, &admin).await
@@ -287,7 +292,7 @@ impl Resources for Administration {
 
     async fn reinstate(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::TokenList> {
         let reinstated = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let asked = request.get_ref();
             let name = name(&asked.name)?;
             self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
@@ -298,7 +303,7 @@ impl Resources for Administration {
 
     async fn reinstate_selected(&self, request: Request<v1::SelectedReasonRequest>) -> Answer<v1::TokenList> {
         let reinstated = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let asked = request.get_ref();
             let mut tokens = Vec::new();
             for name in self.selected(&asked.selector).await? {
@@ -312,7 +317,7 @@ impl Resources for Administration {
 
     async fn reopen(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::Token> {
         let reopened = async {
-            let admin = self.admin(&request, Role::Admin)?;
+            let admin = self.admin(&request, Role::Admin).await?;
             let asked = request.get_ref();
             let name = name(&asked.name)?;
             self.0.ceremonies.reopen(&admin, &name, &asked.reason).await?;
@@ -323,7 +328,7 @@ impl Resources for Administration {
 
     async fn get_bot_instance(&self, request: Request<v1::GetRequest>) -> Answer<v1::BotInstance> {
         let got = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let get = request.get_ref();
             if get.at.is_some() {
                 return Err(invalid("at", "instances are shown as they are now: read the token's history instead"));
@@ -339,7 +344,7 @@ impl Resources for Administration {
 
     async fn list_bot_instances(&self, request: Request<v1::ListBotInstancesRequest>) -> Answer<v1::BotInstanceList> {
         let listed = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let list = request.get_ref();
             instance::list(&self.0.ceremonies.ledger, list).await
         };
@@ -348,7 +353,7 @@ impl Resources for Administration {
 
     async fn get_lock(&self, request: Request<v1::GetRequest>) -> Answer<v1::Lock> {
         let got = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             self.lock(lock_id(&request.get_ref().name)?).await
         };
         reply(got.await)
@@ -356,7 +361,7 @@ impl Resources for Administration {
 
     async fn list_locks(&self, request: Request<v1::ListRequest>) -> Answer<v1::LockList> {
         let listed = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let (streams, next_cursor) = self.page(StreamKind::Lock, request.get_ref()).await?;
             let locks = streams.iter().filter_map(|stored| Some(resource::write_lock(stored.lock()?, stored.version)));
             Ok(v1::LockList { locks: locks.collect(), next_cursor })
@@ -366,7 +371,7 @@ impl Resources for Administration {
 
     async fn create_lock(&self, request: Request<v1::Lock>) -> Answer<v1::Lock> {
         let created = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let written = resource::read_lock(request.into_inner())?;
             let id = self.0.ceremonies.create_lock(&admin, &written).await?;
             self.lock(id).await
@@ -376,7 +381,7 @@ impl Resources for Administration {
 
     async fn upsert_lock(&self, request: Request<v1::UpsertLockRequest>) -> Answer<v1::Lock> {
         let upserted = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let upsert = request.into_inner();
             let lock = upsert.lock.unwrap_or_default();
             same_name(&upsert.name, lock.metadata.as_ref().map_or("", |metadata| &metadata.name))?;
@@ -388,7 +393,7 @@ impl Resources for Administration {
 
     async fn delete_lock(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let deleted = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let delete = request.get_ref();
             self.0.ceremonies.delete_lock(&admin, lock_id(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
@@ -398,7 +403,7 @@ impl Resources for Administration {
 
     async fn get_exemption(&self, request: Request<v1::GetRequest>) -> Answer<v1::Exemption> {
         let got = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let (token, id) = self.exemption(&request.get_ref().name).await?;
             let grant = token.grants.iter().find(|grant| grant.id == id);
             let grant = grant.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))?;
@@ -409,7 +414,7 @@ impl Resources for Administration {
 
     async fn list_exemptions(&self, request: Request<v1::ListRequest>) -> Answer<v1::ExemptionList> {
         let listed = async {
-            self.admin(&request, Role::Auditor)?;
+            self.admin(&request, Role::Auditor).await?;
             let now = self.now();
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
             let tokens = streams.iter().filter_map(Stored::token);
@@ -422,9 +427,9 @@ impl Resources for Administration {
 
     async fn grant_exemption(&self, request: Request<v1::GrantExemptionRequest>) -> Answer<v1::ExemptionList> {
         let granted = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let asked = request.into_inner();
-            let (token, grant) = resource::read_exemption(asked.exemption.unwrap_or_default())?;
+            let (token, grant) = resource::read_exemption(asked.exemption.clone().unwrap_or_default())?;
             let names = match (token.as_str(), asked.selector.as_str()) {
                 (token, "") => {
                     vec![token.parse().map_err(|error| invalid("exemption.spec.token_name", error))?]
@@ -432,9 +437,16 @@ impl Resources for Administration {
                 ("", selector) => self.selected(selector).await?,
                 _ => return Err(invalid("selector", "give spec.token_name or a selector, not both")),
             };
+            let by_selector = !asked.selector.is_empty();
             let mut exemptions = Vec::new();
             for name in names {
-                let id = self.0.ceremonies.grant(&admin, &name, &grant).await?;
+                let id = match self.0.ceremonies.grant(&admin, &name, &grant).await {
+                    Ok(id) => id,
+                    // It was deleted since the selector was read.
+                    Err(refusal) if by_selector && refusal.code == Code::NotFound => continue,
+                    Err(refusal) if by_selector => return Err(granted_in_part(refusal, &name, &exemptions)),
+                    Err(refusal) => return Err(refusal),
+                };
                 let (_, token) = self.0.ceremonies.token(&name).await?;
                 let written = token.grants.iter().find(|grant| grant.id == id);
                 exemptions.extend(written.map(|grant| resource::write_exemption(&token, grant, self.now())));
@@ -446,11 +458,19 @@ impl Resources for Administration {
 
     async fn revoke_exemption(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let revoked = async {
-            let admin = self.admin(&request, Role::Operator)?;
+            let admin = self.admin(&request, Role::Operator).await?;
             let (token, id) = self.exemption(&request.get_ref().name).await?;
             self.0.ceremonies.revoke(&admin, &token.name, id).await?;
             Ok(v1::Empty {})
         };
         reply(revoked.await)
     }
+}
+
+/// Says how far a grant to many came, so that it can be repeated for the others alone.
+fn granted_in_part(refusal: Refusal, at: &Name, granted: &[v1::Exemption]) -> Refusal {
+    let specs = granted.iter().filter_map(|exemption| exemption.spec.as_ref());
+    let names: Vec<&str> = specs.map(|spec| spec.token_name.as_str()).collect();
+    let done = if names.is_empty() { "no token".to_owned() } else { names.join(", ") };
+    Refusal { message: format!("token `{at}`: {}; granted so far: {done}", refusal.message), ..refusal }
 }

@@ -3,8 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use join_proto::v1::{
-    self, ceremony_client::CeremonyClient, cluster_client::ClusterClient, ledger_client::LedgerClient,
-    resources_client::ResourcesClient,
+    self, cluster_client::ClusterClient, ledger_client::LedgerClient, resources_client::ResourcesClient,
 };
 use tonic::transport::Channel;
 
@@ -64,10 +63,6 @@ impl Administrator {
 
     pub(crate) async fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel().await)
-    }
-
-    pub(crate) async fn ceremony(&self) -> CeremonyClient<Channel> {
-        CeremonyClient::new(self.channel().await)
     }
 
     pub(crate) async fn create_bot(&self, bot: v1::Bot) -> Result<v1::Bot, Refused> {
