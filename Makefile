@@ -38,8 +38,9 @@ lint: ## format, clippy, licences, and who may depend on what
 		shellcheck scripts/need scripts/demo scripts/optional .ci/run deploy/passwords.sh service/embedded/src/supervise.sh
 
 .PHONY: faults
-faults: need ## the service under failing networks, databases and processes
-	cargo test -p join-server --test it -- --ignored faults $(ARGS)
+faults: need ## every kind of join, interrupted at every step: network, service, agent, database, disk, copies
+	cargo build -p join-faults -p join-server -p join-agent --bins
+	$(or $(CARGO_TARGET_DIR),target)/debug/join-faults $(ARGS)
 
 .PHONY: bench
 bench: need bench-build ## speed and memory of the service, as ratios within one run

@@ -7,14 +7,26 @@ use crate::{
     storage::StorageError,
 };
 
-const UNCHANGED: &str = "then start this agent again; nothing has to change on this host";
+/// How the next join comes about, once somebody has done what is advised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// This process ends: somebody starts it again.
+    Start,
+    /// This process is a daemon that goes on trying.
+    Wait,
+}
 
 /// What to do about a failed join of token `name`, in words that can be typed; nothing when trying again is all.
-pub fn advice(error: &JoinError, name: &str) -> Option<String> {
+pub fn advice(error: &JoinError, name: &str, then: Then) -> Option<String> {
+    let start = match then {
+        Then::Start => "start",
+        Then::Wait => "restart",
+    };
     let reopen =
-        format!("`joinctl reopen {name} --reason \"…\"`, and start this agent with the new registration secret");
+        format!("`joinctl reopen {name} --reason \"…\"`, and {start} this agent with the new registration secret");
     match error {
-        JoinError::Refused(refused) => of_refusal(refused, name, &reopen),
+        JoinError::Refused(refused) => of_refusal(refused, name, &reopen, then),
+        JoinError::Secret(_) => Some(find_secret(name, &reopen)),
         JoinError::KeyNotHeld(_) => Some(format!(
             "use the storage directory that holds this key; if the host was reinstalled an administrator types {reopen}"
         )),
@@ -34,6 +46,7 @@ pub fn advice(error: &JoinError, name: &str) -> Option<String> {
         JoinError::Network(_)
         | JoinError::Untrusted(_)
         | JoinError::NoTrust
+        | JoinError::NoPinInUri
         | JoinError::OtherIdentity { .. }
         | JoinError::Challenge(_)
         | JoinError::Result(_)
@@ -43,19 +56,30 @@ pub fn advice(error: &JoinError, name: &str) -> Option<String> {
     }
 }
 
-fn of_refusal(refused: &Refused, name: &str, reopen: &str) -> Option<String> {
+fn find_secret(name: &str, reopen: &str) -> String {
+    format!(
+        "an administrator finds the secret with `joinctl get token/{name} --format json`; if it was used or has \
+         expired: {reopen}"
+    )
+}
+
+fn of_refusal(refused: &Refused, name: &str, reopen: &str, then: Then) -> Option<String> {
+    let unchanged = match then {
+        Then::Start => "then start this agent again; nothing has to change on this host",
+        Then::Wait => "this agent then goes on by itself; nothing has to change on this host",
+    };
     let after_check = || {
         let lock =
             refused.lock_id.as_ref().map(|id| format!(" (lock {id}: `joinctl get lock/{id}`)")).unwrap_or_default();
         format!(
             "two holders of this identity may exist{lock}: check this host, then an administrator types \
-             `joinctl reinstate {name} --reason \"…\"`; {UNCHANGED}"
+             `joinctl reinstate {name} --reason \"…\"`; {unchanged}"
         )
     };
     Some(match refused.code? {
         Code::RecoveryLimitExhausted => format!(
             "an administrator raises spec.bound_keypair.recovery.limit with `joinctl edit token/{name}`, or allows one more \
-             recovery with `joinctl exempt {name} --kind recoveries --reason \"…\"`; {UNCHANGED}"
+             recovery with `joinctl exempt {name} --kind recoveries --reason \"…\"`; {unchanged}"
         ),
         Code::JoinStateInvalid | Code::GenerationMismatch | Code::RetiredKey => after_check(),
         Code::Locked => {
@@ -63,16 +87,13 @@ fn of_refusal(refused: &Refused, name: &str, reopen: &str) -> Option<String> {
             format!(
                 "`joinctl get lock/{id}` says who locked and why. If a rule did, two holders of this identity may exist: check \
                  this host, then an administrator types `joinctl reinstate {name} --reason \"…\"`. If an administrator did, \
-                 `joinctl rm lock/{id}` ends it. In both cases, {UNCHANGED}"
+                 `joinctl rm lock/{id}` ends it. In both cases, {unchanged}"
             )
         }
         Code::JoinStateRequired => {
-            format!("an administrator types `joinctl exempt {name} --kind join_state --reason \"…\"`; {UNCHANGED}")
+            format!("an administrator types `joinctl exempt {name} --kind join_state --reason \"…\"`; {unchanged}")
         }
-        Code::RegistrationSecretRequired => format!(
-            "an administrator finds the secret with `joinctl get token/{name} --format json`; if it was used or has \
-             expired: {reopen}"
-        ),
+        Code::RegistrationSecretRequired => find_secret(name, reopen),
         Code::ChallengeFailed => format!(
             "the key in this storage is not the one that the token is bound to; if the host was reinstalled an administrator \
              types {reopen}"
@@ -86,7 +107,7 @@ fn of_refusal(refused: &Refused, name: &str, reopen: &str) -> Option<String> {
         }
         Code::AuthorityBehind => format!(
             "the authority has lost history (restored from a backup?): once that is understood, an administrator types the \
-             command that it names, such as `joinctl exempt {name} --kind join_state --reason \"…\"`; {UNCHANGED}"
+             command that it names, such as `joinctl exempt {name} --kind join_state --reason \"…\"`; {unchanged}"
         ),
         Code::RotationFailed | Code::KeyReused | Code::KeyAlreadyBound => format!(
             "an administrator looks at `joinctl audit ls --token {name}`; without the rotation the join would go on: \

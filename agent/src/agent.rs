@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use join_domain::refusal::Code;
+use secrecy::SecretString;
 use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::{
     ceremony::Ceremony,
     clock::Clock,
-    config::Config,
+    config::{Config, Keypair, SecretError},
     connection,
     credentials::{Credentials, Facts},
     entropy::Entropy,
@@ -83,12 +84,13 @@ impl Agent {
         }
         let mut vault = Vault::open(self.storage.clone())?;
         self.check_identity(&vault, None)?;
+        let secret = self.secret(&vault)?;
         vault.begin(&*self.entropy, self.clock.now())?;
 
         let mut certificate = vault.presentable()?.cloned();
         let mut offered_anew = false;
         let accepted = loop {
-            match self.ceremony(&mut vault, certificate.as_ref()).await {
+            match self.ceremony(&mut vault, certificate.as_ref(), secret.as_ref()).await {
                 Err(error) if certificate.is_some() && without_certificate(&error) => {
                     warn!(
                         join.refusal = error.code().map(Code::as_str),
@@ -151,14 +153,20 @@ impl Agent {
         Ok(self.state()?.accepted.and_then(|accepted| accepted.credentials.facts()))
     }
 
-    async fn ceremony(&self, vault: &mut Vault, certificate: Option<&Credentials>) -> Result<Accepted, JoinError> {
+    async fn ceremony(
+        &self,
+        vault: &mut Vault,
+        certificate: Option<&Credentials>,
+        secret: Option<&SecretString>,
+    ) -> Result<Accepted, JoinError> {
         let trust = self.trust(vault)?;
         let connection = connection::open(&self.config.authority, trust, certificate, self.clock.clone()).await?;
         self.check_identity(vault, Some(&connection.cluster))?;
         let now = self.clock.now();
         let ttl = TimeDelta::from_std(self.config.certificate_ttl).unwrap_or(TimeDelta::MAX);
         let expires = now.checked_add_signed(ttl).unwrap_or(now);
-        Ceremony { vault, token: &self.config.token, keypair: &self.config.keypair, expires, now }.run(connection).await
+        let Config { token, keypair, .. } = &self.config;
+        Ceremony { vault, token, keypair, secret, expires, now }.run(connection).await
     }
 
     /// What is configured, and since the first join also the CAs that came with the last one: so that a bot finds back
@@ -166,7 +174,21 @@ impl Agent {
     fn trust(&self, vault: &Vault) -> Result<Trust, JoinError> {
         let mut trust = self.config.trust.clone();
         trust.cas.extend(vault.state().accepted.iter().flat_map(|accepted| accepted.credentials.ca_ders()));
-        if trust.is_empty() { Err(JoinError::NoTrust) } else { Ok(trust) }
+        match trust.is_empty() {
+            false => Ok(trust),
+            true if self.config.from_uri => Err(JoinError::NoPinInUri),
+            true => Err(JoinError::NoTrust),
+        }
+    }
+
+    /// The registration secret. A first join can't do without one that is configured; later it is of use only when an
+    /// administrator has opened the token again, so that its file may be gone.
+    fn secret(&self, vault: &Vault) -> Result<Option<SecretString>, SecretError> {
+        let Keypair::Managed { registration_secret: Some(secret) } = &self.config.keypair else { return Ok(None) };
+        match secret.read() {
+            Err(_) if vault.state().accepted.is_some() => Ok(None),
+            secret => secret.map(Some),
+        }
     }
 
     /// A join state shown for another token would look like a theft of that one.

@@ -22,7 +22,7 @@ use join_proto::teleport::{
     self as wire, challenge::Payload as Asked, challenge_solution::Payload as Solution, giving_up::Reason,
     join_request::Payload as Request, join_response::Payload as Response, join_service_client::JoinServiceClient,
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -51,6 +51,7 @@ pub(crate) struct Ceremony<'a> {
     pub(crate) vault: &'a mut Vault,
     pub(crate) token: &'a Name,
     pub(crate) keypair: &'a Keypair,
+    pub(crate) secret: Option<&'a SecretString>,
     /// The wished end of the certificates.
     pub(crate) expires: DateTime<Utc>,
     pub(crate) now: DateTime<Utc>,
@@ -126,14 +127,10 @@ impl Ceremony<'_> {
             public_keys: Some(wire::PublicKeys { public_tls_key: subject.tls, public_ssh_key: subject.ssh }),
             expires: Some(timestamp(self.expires)),
         };
-        let secret = match self.keypair {
-            Keypair::Managed { registration_secret: Some(secret) } => secret.expose_secret().to_owned(),
-            Keypair::Managed { registration_secret: None } | Keypair::Static(_) => String::new(),
-        };
         let join_state = self.vault.state().accepted.as_ref().map(|accepted| accepted.join_state.clone().into_bytes());
         Request::BoundKeypairInit(wire::BoundKeypairInit {
             client_params: Some(wire::ClientParams { payload: Some(wire::client_params::Payload::BotParams(bot)) }),
-            initial_join_secret: secret,
+            initial_join_secret: self.secret.map(|secret| secret.expose_secret().to_owned()).unwrap_or_default(),
             previous_join_state: join_state.unwrap_or_default(),
             attempt_id: attempt.id.as_str().to_owned(),
             held_keys: self.held().map(|key| key.public().to_authorized_key().into_bytes()).collect(),

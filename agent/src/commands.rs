@@ -73,8 +73,15 @@ fn start_logging(debug: bool) {
 }
 
 fn load_config(path: &Path) -> Result<Config> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
-    Config::from_yaml(&text, &process_environment).with_context(|| path.display().to_string())
+    parse_config(path, &read_config(path)?)
+}
+
+fn read_config(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))
+}
+
+fn parse_config(path: &Path, text: &str) -> Result<Config> {
+    Config::from_yaml(text, &process_environment).with_context(|| path.display().to_string())
 }
 
 fn open_storage(config: &StorageConfig) -> Result<Arc<dyn Storage>> {

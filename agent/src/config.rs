@@ -1,17 +1,24 @@
 //! The effective configuration, from a file, a joining URI, or code.
 
 mod file;
+mod secret;
 mod uri;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use join_domain::id::Name;
-use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-pub use self::uri::JoinUri;
-use crate::{address::Address, key::PrivateKey, output::Identity, trust::Trust};
+pub use self::{
+    secret::{RegistrationSecret, SecretError},
+    uri::JoinUri,
+};
+use crate::{address::Address, files, key::PrivateKey, output::Identity, trust::Trust};
 
 /// How long certificates are asked for, when nothing else is said.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
@@ -48,6 +55,8 @@ pub struct Config {
     pub outputs: Vec<Identity>,
     /// Log more.
     pub debug: bool,
+    /// Whether it comes from a joining URI: errors then name what is wrong with that.
+    pub from_uri: bool,
 }
 
 /// The keypair to be bound.
@@ -56,7 +65,7 @@ pub enum Keypair {
     /// Made, kept and rotated by the agent.
     Managed {
         /// For a first join, unless the key is preregistered.
-        registration_secret: Option<SecretString>,
+        registration_secret: Option<RegistrationSecret>,
     },
     /// Given, and never changed by the agent.
     Static(PrivateKey),
@@ -109,6 +118,7 @@ impl Config {
             diag_addr: None,
             outputs: Vec::new(),
             debug: false,
+            from_uri: false,
         }
     }
 
@@ -127,10 +137,54 @@ impl Config {
     pub fn from_uri(uri: JoinUri, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let trust = Trust { pins: uri.pins, cas: Vec::new() };
         let keypair = match uri.secret {
-            Some(secret) => Keypair::Managed { registration_secret: Some(secret) },
+            Some(secret) => Keypair::Managed { registration_secret: Some(RegistrationSecret::Given(secret)) },
             None => keypair_from(environment)?,
         };
-        Ok(Self::new(uri.authority, trust, uri.token, keypair))
+        Ok(Self { from_uri: true, ..Self::new(uri.authority, trust, uri.token, keypair) })
+    }
+
+    /// Refuses a configuration file with a relative path: a program that is not started by hand has another working
+    /// directory than whoever wrote it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first key with such a path.
+    pub fn refuse_relative_paths(text: &str) -> Result<(), ConfigError> {
+        let file = file::File::parse(text)?;
+        match file.paths().into_iter().find(|(_, path)| path.is_relative()) {
+            Some((key, path)) => Err(ConfigError::at(
+                &key,
+                format_args!(
+                    "`{}` is relative, and a unit is not started in your working directory; write an absolute path",
+                    path.display()
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets where the state is kept and where credentials are written.
+    ///
+    /// # Errors
+    /// When both are one directory: it holds this bot's keys, and other programs would have to read there.
+    pub fn set_places(&mut self, storage: StorageConfig, outputs: Vec<Identity>) -> Result<(), ConfigError> {
+        if let StorageConfig::Directory(path) = &storage {
+            let resolved = |path: &Path| {
+                files::resolved(path).map_err(|error| ConfigError::new(format!("{}: {error}", path.display())))
+            };
+            let kept = resolved(path)?;
+            for output in outputs.iter().map(Identity::directory) {
+                if resolved(output)? == kept {
+                    return Err(ConfigError::new(format!(
+                        "the destination {} is the storage directory, which is for this agent alone; give it a \
+                         directory of its own",
+                        output.display()
+                    )));
+                }
+            }
+        }
+        self.storage = storage;
+        self.outputs = outputs;
+        Ok(())
     }
 
     /// Sets how long certificates live and how often they are renewed.

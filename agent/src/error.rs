@@ -5,7 +5,13 @@ use std::time::Duration;
 use join_domain::{proof::UnfitChallenge, refusal::Code};
 use tonic_types::StatusExt as _;
 
-use crate::{credentials::UnfitResult, output::OutputError, storage::StorageError, trust::Untrusted};
+use crate::{
+    config::SecretError,
+    credentials::UnfitResult,
+    output::OutputError,
+    storage::StorageError,
+    trust::{SOURCE_OF_PINS, Untrusted},
+};
 
 /// A join that did not succeed. The pending attempt stays, and is the one that is sent next.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +30,19 @@ pub enum JoinError {
     Certificate(String),
     /// Nothing says which authority to trust.
     #[error(
-        "there is nothing to know the authority by: set `ca_pins` (the authority prints its pin at its start) or \
-         `ca_path`; a first contact without either is refused"
+        "there is nothing to know the authority by, and a first contact without is refused: set `ca_pins` or `ca_path`; \
+         {SOURCE_OF_PINS}"
     )]
     NoTrust,
+    /// The same, when everything came from a joining URI.
+    #[error(
+        "the join URI lacks `ca-pin=…`, so that there is nothing to know the authority by, and a first contact without is \
+         refused: append `?ca-pin=sha256:…` to the URI; {SOURCE_OF_PINS}"
+    )]
+    NoPinInUri,
+    /// The configured registration secret is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The storage belongs to another token or cluster.
     #[error(
         "{storage} holds the identity of token `{stored}`, the configuration names `{asked}`: give each token a storage \
@@ -115,6 +130,8 @@ impl JoinError {
             | Self::Untrusted(_)
             | Self::Certificate(_)
             | Self::NoTrust
+            | Self::NoPinInUri
+            | Self::Secret(_)
             | Self::OtherIdentity { .. }
             | Self::KeyNotHeld(_)
             | Self::StaticKey

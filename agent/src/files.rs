@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Component, Path, PathBuf},
 };
 
 /// Readable by the owner only.
@@ -43,6 +43,21 @@ pub(crate) fn probe(directory: &Path) -> io::Result<()> {
     let written = write_new(&probe, b"joinbot can write here\n", PRIVATE);
     let removed = fs::remove_file(&probe);
     written.and(removed)
+}
+
+/// The directory that a path leads to, also when it is not there yet: absolute, with links followed and `..` resolved.
+pub(crate) fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let mut place = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+        if let Ok(there) = fs::canonicalize(&place) {
+            place = there;
+        }
+    }
+    Ok(place)
 }
 
 /// Reads a file that need not be there.

@@ -6,7 +6,7 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
-use crate::{agent::Joined, clock::Clock, error::JoinError};
+use crate::{agent::Joined, clock::Clock, credentials::Facts, error::JoinError};
 
 /// What is counted and known.
 pub struct Health {
@@ -40,8 +40,13 @@ impl Health {
     pub fn record(&self, outcome: Result<&Joined, &JoinError>) {
         self.joins.with_label_values(&[outcome.map_or_else(failure, |_| "joined")]).inc();
         if let Ok(joined) = outcome {
-            self.not_after.set(joined.certificate.not_after.timestamp());
+            self.found(&joined.certificate);
         }
+    }
+
+    /// Knows of a certificate: one that was just issued, or that was stored when the agent started.
+    pub fn found(&self, certificate: &Facts) {
+        self.not_after.set(certificate.not_after.timestamp());
     }
 
     /// Whether there is a live certificate.
@@ -82,10 +87,12 @@ fn failure(error: &JoinError) -> &'static str {
     match error {
         JoinError::Refused(refused) => refused.code.map_or("refused", |code| code.as_str()),
         JoinError::Network(_) => "network",
-        JoinError::Untrusted(_) | JoinError::Certificate(_) | JoinError::NoTrust => "untrusted",
+        JoinError::Untrusted(_) | JoinError::Certificate(_) | JoinError::NoTrust | JoinError::NoPinInUri => "untrusted",
         JoinError::Storage(_) => "storage",
         JoinError::Output(_) => "output",
-        JoinError::OtherIdentity { .. } | JoinError::KeyNotHeld(_) | JoinError::StaticKey => "identity",
+        JoinError::OtherIdentity { .. } | JoinError::KeyNotHeld(_) | JoinError::StaticKey | JoinError::Secret(_) => {
+            "identity"
+        }
         JoinError::Challenge(_) | JoinError::Result(_) | JoinError::Unexpected(_) => "unexpected",
     }
 }

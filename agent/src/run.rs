@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    advice::advice,
+    advice::{Then, advice},
     agent::{Agent, Joined},
     error::{JoinError, Next},
     health::Health,
@@ -74,6 +74,10 @@ pub async fn daemon(
     if let Err(failed) = agent.restore_outputs() {
         warn!("{failed}");
     }
+    // While the authority is away, programs on this host go on with what is stored.
+    if let Ok(Some(certificate)) = agent.certificate() {
+        health.found(&certificate);
+    }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut joined_before = false;
     loop {
@@ -117,7 +121,7 @@ pub async fn daemon(
 fn report(agent: &Agent, failed: &JoinError, delay: Duration) {
     let refusal = failed.code().map(Code::as_str);
     let again = format!("trying again in {:.1} s", delay.as_secs_f64());
-    match advice(failed, agent.config().token.as_str()) {
+    match advice(failed, agent.config().token.as_str(), Then::Wait) {
         Some(advice) => error!(join.refusal = refusal, "{failed}; what to do: {advice}; {again}"),
         None => warn!(join.refusal = refusal, "{failed}; {again}"),
     }

@@ -1,6 +1,6 @@
 //! A systemd unit for the daemon.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// What the unit depends on.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,8 @@ pub struct Unit<'a> {
     pub user: &'a str,
     /// The group to run as.
     pub group: &'a str,
+    /// The storage directory, absolute; none for storage in memory.
+    pub storage: Option<&'a Path>,
 }
 
 impl Unit<'_> {
@@ -38,6 +40,7 @@ impl Unit<'_> {
              Type=exec\n\
              User={user}\n\
              Group={group}\n\
+             {state}\
              ExecStart={program} start -c {config}\n\
              ExecReload=/bin/kill -USR1 $MAINPID\n\
              Restart=on-failure\n\
@@ -66,9 +69,24 @@ impl Unit<'_> {
              WantedBy=multi-user.target\n",
             user = name("user", self.user)?,
             group = name("group", self.group)?,
+            state = self
+                .state_directory()
+                .map(|name| format!("StateDirectory={name}\nStateDirectoryMode=0700\n"))
+                .unwrap_or_default(),
             program = quoted(self.program)?,
             config = quoted(self.config)?,
         ))
+    }
+
+    /// The storage directory as a name below /var/lib, where only root can make directories: systemd then makes it
+    /// before the start, and gives it to the user. None when the storage is elsewhere.
+    pub fn state_directory(&self) -> Option<&str> {
+        let name = self.storage?.strip_prefix("/var/lib").ok()?;
+        let is_plain = name.components().all(|part| matches!(part, Component::Normal(_)));
+        name.to_str().filter(|text| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '.' | '@');
+            is_plain && !text.is_empty() && text.chars().all(fits)
+        })
     }
 }
 

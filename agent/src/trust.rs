@@ -16,6 +16,10 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::credentials::uri_names;
 
+/// Where people find a pin.
+pub(crate) const SOURCE_OF_PINS: &str = "`joind dev` and `joind serve` print the pin as `ca-pin=sha256:…` in their line \
+                                         `ready`, and it stands in every joining URI";
+
 /// The SHA-256 of a CA's SubjectPublicKeyInfo; `sha256:` and 64 hex digits as text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pin([u8; 32]);
@@ -30,7 +34,7 @@ impl Pin {
 
 /// A pin that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a CA pin: it is `sha256:` and 64 hex digits, as `joind` prints it")]
+#[error("`{0}` is not a CA pin, `sha256:` and 64 hex digits: {SOURCE_OF_PINS}")]
 pub struct PinError(String);
 
 impl FromStr for Pin {
@@ -77,8 +81,8 @@ impl Trust {
 pub enum Untrusted {
     /// No CA of the chain is pinned or known.
     #[error(
-        "the server presents no CA that is pinned or known; it presents {}. Compare with the pin that the authority \
-         prints at its start before you change ca_pins", presented(.0)
+        "the server presents no CA that is pinned or known; it presents {}: compare before you change the pin, since \
+         {SOURCE_OF_PINS}", presented(.0)
     )]
     UnknownCa(Vec<Pin>),
     /// The certificate is not an authority's.

@@ -61,9 +61,14 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// True for the server's own UNAVAILABLE and for a connection that broke: only the latter has a source.
+/// True for the server's own UNAVAILABLE, for an answer that did not come in time, and for a connection that broke: only
+/// the last has a source.
 pub(crate) fn is_unreachable(status: &Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+    is_unavailable(status) || std::error::Error::source(status).is_some()
+}
+
+fn is_unavailable(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
 }
 
 fn status(error: &Error) -> Option<&Status> {
@@ -101,7 +106,7 @@ pub(crate) fn refusal(status: &Status) -> String {
     }
     match std::error::Error::source(status) {
         Some(source) => format!("the connection broke: {}", crate::connection::root_cause(source)),
-        None if status.code() == Code::Unavailable => status.message().to_owned(),
+        None if is_unavailable(status) => status.message().to_owned(),
         None => format!("{} ({})", status.message(), status.code().description()),
     }
 }
@@ -137,6 +142,8 @@ mod tests {
     fn exit_codes_tell_the_families_apart() {
         assert_eq!(exit_code(&anyhow!("unknown kind")), REFUSED);
         assert_eq!(exit_code(&refused(Code::Unavailable, "UNAVAILABLE").into()), UNREACHABLE);
+        let late = Error::from(Status::deadline_exceeded("no answer within 60 s"));
+        assert_eq!((sentence(&late).as_str(), exit_code(&late)), ("no answer within 60 s", UNREACHABLE));
         assert_eq!(exit_code(&Error::from(Fault("entry 7 was changed".into())).context("audit")), FAULT);
         let gone = Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))
             .map_err(|error| Status::from_error(Box::new(error)))

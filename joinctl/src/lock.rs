@@ -5,8 +5,9 @@ use join_proto::v1::{Lock, LockSpec, LockTarget, Metadata};
 
 use crate::{
     cli::Context,
-    output,
-    resource::{Kind, Resource},
+    connection::Client,
+    output::{self, printable},
+    resource::{Kind, Reference, Resource},
 };
 
 /// What to lock, and why.
@@ -64,10 +65,52 @@ impl LockCommand {
             kind: Kind::Lock.name().to_owned(),
             version: Kind::Lock.version().to_owned(),
             metadata: Some(Metadata { expires: client.expiry(self.ttl).await?, ..Default::default() }),
-            spec: Some(LockSpec { target: Some(target), message: self.message }),
+            spec: Some(LockSpec { target: Some(target.clone()), message: self.message }),
             status: None,
         };
+        // What nobody has may be locked for later; it may be a slip of the pen, too.
+        let locked = named(&target);
         let created = client.create(Resource::Lock(lock)).await?;
-        output::print(context.format, &created.tree(), || format!("{} created\n", created.reference()))
+        output::print(context.format, &created.tree(), || format!("{} created\n", created.reference()))?;
+        if let Some(locked) = locked {
+            warn_when_missing(&client, &locked, &created.reference()).await;
+        }
+        Ok(())
+    }
+}
+
+/// The resource that the target names; a key is none.
+fn named(target: &LockTarget) -> Option<Reference> {
+    let LockTarget { user, bot_instance_id, join_token, .. } = target;
+    let bot = user.strip_prefix("bot-").unwrap_or_default();
+    [(Kind::Token, join_token.as_str()), (Kind::Bot, bot), (Kind::BotInstance, bot_instance_id)]
+        .into_iter()
+        .find(|(_, name)| !name.is_empty())
+        .map(|(kind, name)| Reference { kind, name: name.to_owned() })
+}
+
+/// The lock stands whatever comes of this, so nothing here is an error.
+async fn warn_when_missing(client: &Client, locked: &Reference, lock: &Reference) {
+    let warning = match client.find(locked.kind, &locked.name).await {
+        Ok(Some(_)) => return,
+        Ok(None) => format!("there is no {locked} now: {lock} locks nothing until there is one of that name"),
+        Err(_) => format!("whether there is a {locked} could not be seen"),
+    };
+    eprintln!("warning: {}", printable(&warning));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_names_a_token_a_bot_or_an_instance() {
+        let told = |target: LockTarget| named(&target).map(|it| it.to_string());
+        let none = LockTarget::default();
+        assert_eq!(told(LockTarget { join_token: "web".into(), ..none.clone() }).as_deref(), Some("token/web"));
+        assert_eq!(told(LockTarget { user: "bot-web".into(), ..none.clone() }).as_deref(), Some("bot/web"));
+        let id = LockTarget { bot_instance_id: "0b6c".into(), ..none.clone() };
+        assert_eq!(told(id).as_deref(), Some("bot_instance/0b6c"));
+        assert_eq!(told(LockTarget { public_key: "SHA256:abc".into(), ..none }), None);
     }
 }

@@ -53,6 +53,11 @@ fn system_time(time: Timestamp) -> anyhow::Result<SystemTime> {
     SystemTime::try_from(time).context("the authority's time is out of range")
 }
 
+/// True when `time` is earlier than `end`.
+pub(crate) fn is_before(time: &Timestamp, end: &Timestamp) -> bool {
+    (time.seconds, time.nanos) < (end.seconds, end.nanos)
+}
+
 /// A time to the second, in UTC; `-` when there is none.
 pub(crate) fn seconds(time: Option<&Timestamp>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| Timestamp { nanos: 0, ..*time }.to_string())

@@ -25,7 +25,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, postg
 use uuid::Uuid;
 
 use crate::{
-    authority::postgres_of,
+    authority::{postgres_of, postgres_settings},
     ceremony::JoinError,
     import::{Import, import, token_id, token_name},
     pace::{Cpu, Load, Measured, Plan, Watched, drive},
@@ -60,7 +60,8 @@ pub(crate) enum Strategy {
 
 impl Bench {
     pub(crate) async fn prepare(baseline: Option<PathBuf>) -> anyhow::Result<Self> {
-        let options = Options::durable().set("shared_buffers", "512MB");
+        let settings = postgres_settings();
+        let options = settings.iter().fold(Options::durable(), |options, (name, value)| options.set(name, value));
         let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
         let bench = Self { cluster, baseline };
         provision::provision(&bench.superuser("postgres"), "imported").await?;
@@ -105,6 +106,10 @@ impl Bench {
             Strategy::Ledger(writers) => {
                 let options = self.superuser("ledger").username(provision::SERVICE);
                 let ledger = Ledger::connect(options, Settings { writers, ..Settings::default() }).await?;
+                // What is measured is the append, of tokens that the node knows.
+                for number in 0..TOKENS {
+                    ledger.token(&token_name(number).parse()?).await?;
+                }
                 let appender = ledger.clone();
                 let what = format!("append: the ledger, {writers} writer{}", if writers == 1 { "" } else { "s" });
                 let done = drive(&what, plan, &watched, move |number| {
@@ -231,8 +236,15 @@ async fn transact(pool: &PgPool, number: u64, same_rows: bool) -> Result<(), Joi
     match try_transact(pool, number, same_rows).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(JoinError::Refused("CONFLICT".to_owned())),
+        Err(error) if is_conflict(&error) => Err(JoinError::Refused("CONFLICT".to_owned())),
         Err(error) => Err(JoinError::Broken(format!("{error:#}"))),
     }
+}
+
+/// Another join of the stream was first: its version exists by now, or PostgreSQL chose it.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref().and_then(sqlx::Error::as_database_error).and_then(|error| error.code());
+    code.is_some_and(|code| ["23505", "40001", "40P01"].contains(&code.as_ref()))
 }
 
 async fn try_transact(pool: &PgPool, number: u64, same_rows: bool) -> anyhow::Result<bool> {

@@ -21,6 +21,14 @@ const DATABASE: &str = "join_authority";
 /// How long a node may take until it is ready.
 const START: Duration = Duration::from_secs(120);
 
+/// PostgreSQL's settings beside its defaults, for everything that is compared: memory, and a checkpoint less often than
+/// every few seconds.
+pub(crate) fn postgres_settings() -> Vec<(String, String)> {
+    [("shared_buffers", "512MB"), ("max_wal_size", "8GB")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
 /// How the authority is run.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {

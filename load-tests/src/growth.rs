@@ -1,5 +1,5 @@
-//! `joinload growth`: does size cost anything? The same figures on a small authority and on a large one, memory with
-//! many live bots, and how long a large one takes to start.
+//! `joinload growth`: does size cost anything? The same figures on a small authority, on one with many tokens and on one
+//! with a long history, memory with many live bots, and how long an authority with many tokens takes to start.
 
 use std::{
     sync::Arc,
@@ -84,32 +84,53 @@ impl Side {
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("growth", options.seed);
     let (small, _) = Side::start(options, SMALL, 0).await?;
-    let (mut large, ready) = Side::start(options, options.tokens, options.events).await?;
-    let (mut kept, mut renewed, mut kept_cpu, mut renewed_cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        let [small_kept, small_renewed] = small.measure("small", options).await?;
-        let [large_kept, large_renewed] = large.measure("large", options).await?;
-        let cpu = |one: &Measured| one.cpu.joind_us + one.cpu.postgres_us;
-        kept.push(large_kept.joins_per_s / small_kept.joins_per_s);
-        renewed.push(large_renewed.joins_per_s / small_renewed.joins_per_s);
-        kept_cpu.push(cpu(&large_kept) / cpu(&small_kept));
-        renewed_cpu.push(cpu(&large_renewed) / cpu(&small_renewed));
-        [small_kept, small_renewed, large_kept, large_renewed].into_iter().for_each(|done| report.add(done));
-    }
-    drop(small);
-    report.spread("growth_kept_joins_ratio", kept.clone());
-    report.spread("growth_renewal_joins_ratio", renewed.clone());
-    report.spread("growth_kept_cpu_ratio", kept_cpu);
-    report.spread("growth_renewal_cpu_ratio", renewed_cpu);
-    // What the large one does of what the small one does: 1 when size costs nothing.
-    report.figure("growth_tokens", median(kept).min(median(renewed)));
-    report.figure("growth_events", report.value("growth_tokens"));
+    let (mut many, ready) = Side::start(options, options.tokens, 0).await?;
+    let (long, _) = Side::start(options, SMALL, options.events).await?;
     report.figure("tokens", to_f64(options.tokens));
-    report.figure("events", to_f64(history::count(&large.authority.superuser()).await?));
+    report.figure("events", to_f64(history::count(&long.authority.superuser()).await?));
+    let (mut by_tokens, mut by_events) = (Ratios::default(), Ratios::default());
+    for _ in 0..options.rounds {
+        let few = small.measure("a thousand tokens", options).await?;
+        let tokens = many.measure("many tokens", options).await?;
+        let events = long.measure("a long history", options).await?;
+        by_tokens.add(&tokens, &few);
+        by_events.add(&events, &few);
+        [few, tokens, events].into_iter().flatten().for_each(|done| report.add(done));
+    }
+    drop((small, long));
+    by_tokens.tell("tokens", &mut report);
+    by_events.tell("events", &mut report);
 
-    memory(options, &large.authority, &mut report).await?;
-    cold_starts(options, &mut large.authority, ready, &mut report).await?;
+    memory(options, &many.authority, &mut report).await?;
+    cold_starts(options, &mut many.authority, ready, &mut report).await?;
     Ok(report)
+}
+
+/// What a large authority does of what a small one does, round by round: 1 when size costs nothing.
+#[derive(Default)]
+struct Ratios {
+    kept: Vec<f64>,
+    renewed: Vec<f64>,
+    kept_cpu: Vec<f64>,
+    renewed_cpu: Vec<f64>,
+}
+
+impl Ratios {
+    fn add(&mut self, [kept, renewed]: &[Measured; 2], [small_kept, small_renewed]: &[Measured; 2]) {
+        let cpu = |one: &Measured| one.cpu.joind_us + one.cpu.postgres_us;
+        self.kept.push(kept.joins_per_s / small_kept.joins_per_s);
+        self.renewed.push(renewed.joins_per_s / small_renewed.joins_per_s);
+        self.kept_cpu.push(cpu(kept) / cpu(small_kept));
+        self.renewed_cpu.push(cpu(renewed) / cpu(small_renewed));
+    }
+
+    fn tell(self, of: &str, report: &mut Report) {
+        report.figure(&format!("growth_{of}"), median(self.kept.clone()).min(median(self.renewed.clone())));
+        report.spread(&format!("growth_{of}_kept_joins"), self.kept);
+        report.spread(&format!("growth_{of}_renewal_joins"), self.renewed);
+        report.spread(&format!("growth_{of}_kept_cpu"), self.kept_cpu);
+        report.spread(&format!("growth_{of}_renewal_cpu"), self.renewed_cpu);
+    }
 }
 
 /// A node that knows many live bots.

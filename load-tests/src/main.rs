@@ -23,6 +23,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// As the service has it, so that what runs in this process is measured as it runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Puts load on a join authority, and measures it.
 #[derive(Debug, Parser)]
 #[command(name = "joinload", version, arg_required_else_help = true)]
@@ -105,7 +109,7 @@ impl Private {
         authority::Setup {
             joind: self.joind.clone(),
             writers: self.writers,
-            postgres: vec![("shared_buffers".to_owned(), "512MB".to_owned())],
+            postgres: authority::postgres_settings(),
             log: true,
         }
     }

@@ -1,10 +1,19 @@
 //! `joinbot install`
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use join_agent::systemd::Unit;
+use join_agent::{
+    config::{Config, StorageConfig},
+    output::Identity,
+    systemd::Unit,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Install {
@@ -46,11 +55,18 @@ impl Install {
 
 impl Systemd {
     fn run(self) -> Result<ExitCode> {
-        let config = std::path::absolute(&self.config)?;
-        super::load_config(&config)?;
+        let path = std::path::absolute(&self.config)?;
+        let text = super::read_config(&path)?;
+        Config::refuse_relative_paths(&text).with_context(|| path.display().to_string())?;
+        let config = super::parse_config(&path, &text)?;
+        let storage = match &config.storage {
+            StorageConfig::Directory(storage) => Some(storage.as_path()),
+            StorageConfig::Memory => None,
+        };
         let program = std::env::current_exe().context("cannot find this program's own path")?;
-        let unit = Unit { program: &program, config: &config, user: &self.user, group: &self.group };
+        let unit = Unit { program: &program, config: &path, user: &self.user, group: &self.group, storage };
         let text = unit.render().map_err(anyhow::Error::msg)?;
+        self.warn(&unit, &config);
         if !self.write {
             print!("{text}");
             return Ok(ExitCode::SUCCESS);
@@ -70,5 +86,65 @@ impl Systemd {
             self.name
         );
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Says what the unit would fail for at its start, with the commands that help: whoever installs it can type them.
+    fn warn(&self, unit: &Unit<'_>, config: &Config) {
+        let Self { user, group, .. } = self;
+        let (user_id, group_id) = (id("passwd", user), id("group", group));
+        let missing = |what: &str, name: &str, command: &str| {
+            eprintln!("warning: there is no {what} `{name}` on this machine; make it with: {command}");
+        };
+        let both = user == group && user_id == Id::Missing && group_id == Id::Missing;
+        if group_id == Id::Missing && !both {
+            missing("group", group, &format!("groupadd --system {group}"));
+        }
+        if user_id == Id::Missing {
+            let group = if both { "--user-group".to_owned() } else { format!("--gid {group}") };
+            missing("user", user, &format!("useradd --system {group} --shell /usr/sbin/nologin {user}"));
+        }
+        let storage = unit.storage.filter(|_| unit.state_directory().is_none());
+        for directory in config.outputs.iter().map(Identity::directory).chain(storage) {
+            let can_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
+            if !directory.exists() && !can_make {
+                let quoted = directory.display().to_string().replace('\'', r"'\''");
+                eprintln!(
+                    "warning: {} is not there, and `{user}` cannot make it; make it with: \
+                     install -d -o {user} -g {group} '{quoted}'",
+                    directory.display()
+                );
+            }
+        }
+    }
+}
+
+/// A user or group, as this machine knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Id {
+    Known(u32),
+    Missing,
+    /// It could not be asked for, so nothing is said about it.
+    Unknown,
+}
+
+impl Id {
+    /// Whoever may make this directory: the owner of the nearest one that is there.
+    fn of_owner(directory: &Path) -> Self {
+        let there = directory.ancestors().find_map(|directory| fs::metadata(directory).ok());
+        there.map_or(Self::Unknown, |there| Self::Known(there.uid()))
+    }
+}
+
+/// Asks `getent`, since users may be kept elsewhere than in files.
+fn id(database: &str, name: &str) -> Id {
+    let answer = Command::new("getent").args(["--", database, name]).stdin(Stdio::null()).output();
+    match answer {
+        Ok(answer) if answer.status.code() == Some(2) => Id::Missing,
+        // name:password:id:…
+        Ok(answer) => {
+            let id = String::from_utf8_lossy(&answer.stdout).split(':').nth(2).and_then(|id| id.trim().parse().ok());
+            id.map_or(Id::Unknown, Id::Known)
+        }
+        Err(_) => Id::Unknown,
     }
 }

@@ -24,15 +24,18 @@ pub(crate) enum Keypair {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "joinbot keypair create --storage DIR | --static [--static-key-path FILE] [--format text|json]"
+)]
 pub(crate) struct Create {
     /// Keep the private half in this storage directory, for a bot that starts with it
-    #[arg(long, value_name = "DIR", required_unless_present = "static_key")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["static_key", "static_key_path"])]
     storage: Option<PathBuf>,
     /// Make a static key: given to the agent from outside, never rotated
-    #[arg(long = "static", conflicts_with = "storage")]
+    #[arg(long = "static")]
     static_key: bool,
-    /// Write the static private key to this file instead of printing it
-    #[arg(long, value_name = "FILE", requires = "static_key")]
+    /// Write the static private key to this file instead of printing it; --static goes without saying
+    #[arg(long, value_name = "FILE")]
     static_key_path: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -41,9 +44,13 @@ pub(crate) struct Create {
 impl Keypair {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let Self::Create(create) = self;
-        match create.storage {
-            Some(directory) => managed(&directory, create.format)?,
-            None => fixed(create.static_key_path.as_deref(), create.format)?,
+        match (create.storage, create.static_key_path) {
+            (Some(directory), _) => managed(&directory, create.format)?,
+            (None, None) if !create.static_key => bail!(
+                "nothing says where the private key goes: one of --storage DIR, --static or --static-key-path FILE is \
+                 needed"
+            ),
+            (None, path) => fixed(path.as_deref(), create.format)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
 use join_agent::{
     Agent,
-    advice::advice,
+    advice::{Then, advice},
     clock::SystemClock,
     config::{Config, JoinUri, StorageConfig, process_environment},
     entropy::SystemEntropy,
@@ -79,7 +79,7 @@ impl Start {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(Failure::Join(error)) => {
                 eprintln!("error: {error}");
-                if let Some(advice) = advice(&error, token.as_str()) {
+                if let Some(advice) = advice(&error, token.as_str(), Then::Start) {
                     eprintln!("what to do: {advice}");
                 }
                 Ok(ExitCode::FAILURE)
@@ -95,8 +95,7 @@ impl IdentityArgs {
         let mut config = Config::from_uri(uri, &process_environment)?;
         config.oneshot = self.oneshot;
         config.set_times(self.certificate_ttl, self.renewal_interval)?;
-        config.storage = StorageConfig::Directory(self.storage);
-        config.outputs = vec![Identity::new(&self.destination)?];
+        config.set_places(StorageConfig::Directory(self.storage), vec![Identity::new(&self.destination)?])?;
         Ok(config)
     }
 }

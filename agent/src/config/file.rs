@@ -1,18 +1,24 @@
 //! The configuration file. Keys are those of `tbot` version 2; those that are not served have a place here too, so that
 //! they are named in an error instead of being ignored.
 
-use std::{fmt, fs, io, marker::PhantomData, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt, fs,
+    marker::PhantomData,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use join_domain::id::Name;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
 };
 use zeroize::Zeroizing;
 
-use super::{Config, ConfigError, Environment, Keypair, StorageConfig, keypair_from};
+use super::{Config, ConfigError, Environment, Keypair, RegistrationSecret, StorageConfig, keypair_from};
 use crate::{
     address::Address,
     key::PrivateKey,
@@ -227,29 +233,51 @@ impl File {
         config.debug = self.debug;
         config.diag_addr = self.diag_addr;
         config.set_times(ttl.map(|ttl| ttl.0.0), self.renewal_interval.map(|interval| interval.0.0))?;
-        config.storage = self
+        let storage = self
             .storage
             .ok_or_else(|| ConfigError::at("storage", "is missing: `{type: directory, path: …}` or `{type: memory}`"))?
             .place("storage")?;
+        let mut outputs = Vec::new();
         for (n, output) in self.outputs.into_iter().chain(self.services).enumerate() {
             let key = format!("outputs[{n}].destination");
             let StorageConfig::Directory(path) = output.destination.place(&key)? else {
                 return Err(ConfigError::at(&key, "memory is no place that other programs could read"));
             };
-            config.outputs.push(Identity::new(&path).map_err(|error| ConfigError::at(&key, error))?);
+            outputs.push(Identity::new(&path).map_err(|error| ConfigError::at(&key, error))?);
         }
+        config.set_places(storage, outputs)?;
         Ok(config)
+    }
+
+    /// Every path in the file, with its key.
+    pub(super) fn paths(&self) -> Vec<(String, &Path)> {
+        let Onboarding { ca_path, bound_keypair: keypair, .. } = &self.onboarding;
+        let outputs = self.outputs.iter().chain(&self.services).enumerate();
+        let outputs = outputs.map(|(n, output)| (format!("outputs[{n}].destination.path"), &output.destination.path));
+        let others = [
+            ("ca_path", &self.ca_path),
+            ("onboarding.ca_path", ca_path),
+            ("onboarding.bound_keypair.registration_secret_path", &keypair.registration_secret_path),
+            ("onboarding.bound_keypair.static_private_key_path", &keypair.static_private_key_path),
+            ("storage.path", self.storage.as_ref().map_or(&None, |storage| &storage.path)),
+        ];
+        let others = others.into_iter().map(|(key, path)| (key.to_owned(), path));
+        others.chain(outputs).filter_map(|(key, path)| Some((key, path.as_deref()?))).collect()
     }
 }
 
 impl BoundKeypair {
     fn keypair(self, environment: Environment<'_>) -> Result<Keypair, ConfigError> {
-        let secret = one_of(
-            "registration_secret",
-            self.registration_secret.filter(|secret| !secret.is_empty()).map(SecretString::from),
-            "registration_secret_path",
-            self.registration_secret_path.map(secret_from).transpose()?.flatten(),
-        )?;
+        let given = self.registration_secret.filter(|secret| !secret.is_empty()).map(RegistrationSecret::from);
+        let secret = match (given, self.registration_secret_path) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::at(
+                    "onboarding.bound_keypair",
+                    "registration_secret and registration_secret_path are both there; give one of them",
+                ));
+            }
+            (given, path) => given.or(path.map(RegistrationSecret::File)),
+        };
         match (secret, self.static_private_key_path) {
             (Some(_), Some(_)) => Err(ConfigError::at(
                 "onboarding.bound_keypair.static_private_key_path",
@@ -281,7 +309,7 @@ impl Storage {
 
 /// Keys that are not served have a place in the file too, so the list of keys that would be expected is left out.
 fn plain(message: &str) -> String {
-    match (message.find("unknown field"), message.find(", expected "), message.rfind(" at line ")) {
+    match (message.find("unknown field"), message.rfind(", expected "), message.rfind(" at line ")) {
         (Some(_), Some(list), Some(place)) if list < place => {
             format!("{}{}", &message[..list], &message[place..]).replacen("unknown field", "unknown key", 1)
         }
@@ -293,21 +321,6 @@ fn one_of<T>(first: &str, a: Option<T>, second: &str, b: Option<T>) -> Result<Op
     match (a, b) {
         (Some(_), Some(_)) => Err(ConfigError::at(second, format_args!("is the same as {first}; keep one of them"))),
         (a, b) => Ok(a.or(b)),
-    }
-}
-
-/// The secret in a file. Once the key is bound it is no longer needed, so the file may be gone.
-fn secret_from(path: PathBuf) -> Result<Option<SecretString>, ConfigError> {
-    match fs::read_to_string(&path).map(Zeroizing::new) {
-        Ok(text) => Ok(Some(text.trim()).filter(|secret| !secret.is_empty()).map(SecretString::from)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            tracing::warn!("{} is not there: joining without a registration secret", path.display());
-            Ok(None)
-        }
-        Err(error) => Err(ConfigError::at(
-            "onboarding.bound_keypair.registration_secret_path",
-            format_args!("{}: {error}", path.display()),
-        )),
     }
 }
 

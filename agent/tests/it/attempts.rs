@@ -1,10 +1,19 @@
 //! One attempt is sent until its result is stored.
 
-use join_agent::{config::Keypair, error::JoinError, key::PrivateKey};
+use std::fs;
+
+use join_agent::{
+    config::{Keypair, RegistrationSecret},
+    error::{JoinError, Next},
+    key::PrivateKey,
+};
 use join_domain::refusal::Code;
 use join_proto::teleport::client_params::Payload;
 
-use crate::{authority::Trouble, host::Host};
+use crate::{
+    authority::{SECRET, Trouble},
+    host::Host,
+};
 
 #[tokio::test]
 async fn it_joins_renews_and_recovers() {
@@ -111,6 +120,36 @@ async fn a_preregistered_key_needs_no_secret() {
     host.authority.book().bound = Some(key.public().clone());
     host.config.keypair = Keypair::Managed { registration_secret: None };
     assert_eq!(host.agent().join_once().await.unwrap().bound_key, key.public().to_string());
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_must_be_there_for_the_first_join_and_may_be_gone_afterwards() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("secret");
+    let mut host = Host::new().await;
+    host.config.keypair = Keypair::Managed { registration_secret: Some(RegistrationSecret::File(path.clone())) };
+
+    let refused = async |why: &str| {
+        let error = host.agent().join_once().await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("registration_secret_path") && text.contains(path.to_str().unwrap()), "{text}");
+        assert!(text.contains(why), "{text}");
+        assert_eq!(error.next(), Next::Stop);
+        assert_eq!(host.authority.book().streams, 0, "nothing is sent");
+    };
+    refused("cannot read").await;
+    fs::write(&path, " \n").unwrap();
+    refused("is empty").await;
+
+    fs::write(&path, format!("{SECRET}\n")).unwrap();
+    host.agent().join_once().await.unwrap();
+    fs::remove_file(&path).unwrap();
+    host.agent().join_once().await.unwrap();
+
+    host.authority.book().reopen();
+    assert_eq!(host.agent().join_once().await.unwrap_err().code(), Some(Code::RegistrationSecretRequired));
+    fs::write(&path, SECRET).unwrap();
+    host.agent().join_once().await.unwrap();
 }
 
 #[tokio::test]

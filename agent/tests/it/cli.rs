@@ -169,6 +169,25 @@ async fn a_killed_daemon_leaves_nothing_in_the_way() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_tries_again_by_itself_does_not_ask_to_be_started() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let log = root.path().join("log");
+    let daemon = Daemon::start_with(path.to_str().unwrap(), fs::File::create(&log).unwrap().into());
+    wait("the first join", || root.path().join("identity/ssh_config").exists()).await;
+    host.authority.trouble([Trouble::refuse(Code::RecoveryLimitExhausted)]);
+    let mut said = String::new();
+    wait("a refusal", || {
+        daemon.signal("USR1");
+        said = fs::read_to_string(&log).unwrap();
+        said.contains("RECOVERY_LIMIT_EXHAUSTED")
+    })
+    .await;
+    assert!(said.contains("this agent then goes on by itself; nothing has to change on this host; trying"), "{said}");
+}
+
+#[tokio::test]
 async fn a_preregistered_keypair_is_made_once() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
@@ -208,6 +227,47 @@ async fn a_static_keypair_is_printed_or_written_and_never_overwritten() {
 }
 
 #[tokio::test]
+async fn what_a_keypair_is_for_has_to_be_said_once() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("key.pem");
+    let path = path.to_str().unwrap();
+
+    let nothing = run(&["keypair", "create"]).await;
+    assert_eq!(nothing.status.code(), Some(1));
+    let said = stderr(&nothing);
+    assert!(said.contains("one of --storage DIR, --static or --static-key-path FILE is needed"), "{said}");
+
+    let both = run(&["keypair", "create", "--storage", "x", "--static-key-path", path]).await;
+    assert_eq!(both.status.code(), Some(1));
+    assert!(stderr(&both).contains("cannot be used with"), "{}", stderr(&both));
+
+    let alone = run(&["keypair", "create", "--static-key-path", path]).await;
+    assert_eq!(alone.status.code(), Some(0), "{}", stderr(&alone));
+    assert!(fs::read_to_string(path).unwrap().contains("PRIVATE KEY"));
+}
+
+#[tokio::test]
+async fn an_identity_without_a_pin_or_in_the_storage_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let secret = SECRET.replace(' ', "%20");
+    let uri = format!("tbot+auth+bound-keypair://example:{secret}@{}", host.authority.address);
+    let (storage, identity) = (root.path().join("storage"), root.path().join("identity"));
+    let start = async |destination: &Path| {
+        let storage = storage.to_str().unwrap();
+        let to = ["--storage", storage, "--destination", destination.to_str().unwrap(), "--oneshot"];
+        let output = run(&[&["start", "identity", "--join-uri", &uri] as &[&str], &to].concat()).await;
+        assert_eq!(output.status.code(), Some(1));
+        stderr(&output)
+    };
+    let said = start(&identity).await;
+    assert!(said.contains("the join URI lacks `ca-pin=…`"), "{said}");
+    let said = start(&storage).await;
+    assert!(said.contains("is the storage directory"), "{said}");
+    assert!(!storage.join("tlscert").exists());
+}
+
+#[tokio::test]
 async fn a_unit_is_printed_or_written() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
@@ -237,13 +297,51 @@ async fn a_unit_is_printed_or_written() {
     assert_eq!(run(&[&base as &[&str], &["--write", "--force"]].concat()).await.status.code(), Some(0));
 }
 
+#[tokio::test]
+async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let install = async |user: &str, group: &str| {
+        let accounts = ["--config", path.to_str().unwrap(), "--user", user, "--group", group];
+        run(&[&["install", "systemd"] as &[&str], &accounts].concat()).await
+    };
+    let nobody = install("joinbot-none", "joinbot-none").await;
+    assert_eq!(nobody.status.code(), Some(0), "{}", stderr(&nobody));
+    if Command::new("getent").arg("--version").output().is_ok() {
+        let said = stderr(&nobody);
+        assert!(said.contains("there is no user `joinbot-none`"), "{said}");
+        assert!(said.contains("useradd --system --user-group --shell /usr/sbin/nologin joinbot-none\n"), "{said}");
+        let identity = root.path().join("identity");
+        let made = format!("install -d -o joinbot-none -g joinbot-none '{}'\n", identity.display());
+        assert!(said.contains(&made), "{said}");
+
+        let said = stderr(&install("joinbot-none", "joinbot-others").await);
+        assert!(said.contains("groupadd --system joinbot-others\n"), "{said}");
+        assert!(said.contains("useradd --system --gid joinbot-others --shell"), "{said}");
+        assert_eq!(stderr(&install("root", "root").await), "", "they exist and may do everything");
+    }
+
+    let text = fs::read_to_string(&path).unwrap();
+    let storage = format!("{}/storage", root.path().display());
+    fs::write(&path, text.replace(&storage, "storage")).unwrap();
+    let relative = install("root", "root").await;
+    assert_eq!(relative.status.code(), Some(1));
+    assert!(stderr(&relative).contains("storage.path: `storage` is relative"), "{}", stderr(&relative));
+    assert!(relative.stdout.is_empty());
+}
+
 /// A joinbot that runs until it is dropped: then it is killed.
 struct Daemon(Child);
 
 impl Daemon {
     fn start(configuration: &str) -> Self {
+        Self::start_with(configuration, Stdio::null())
+    }
+
+    fn start_with(configuration: &str, stderr: Stdio) -> Self {
         let mut command = joinbot(&["start", "-c", configuration]);
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Self(command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
     }
 
     fn signal(&self, name: &str) {

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 
 const PIN: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-const EXAMPLE: &str = "
+pub(crate) const EXAMPLE: &str = "
 version: v2
 auth_server: authority.example.com:3025
 ca_pins: [sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff]
@@ -34,14 +34,14 @@ fn nothing(_: &str) -> Option<String> {
     None
 }
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(crate) fn parse(text: &str) -> Result<Config, String> {
     Config::from_yaml(text, &nothing).map_err(|error| error.to_string())
 }
 
 fn secret(config: &Config) -> Option<String> {
     match &config.keypair {
         Keypair::Managed { registration_secret } => {
-            registration_secret.as_ref().map(|secret| secret.expose_secret().to_owned())
+            registration_secret.as_ref().map(|secret| secret.read().unwrap().expose_secret().to_owned())
         }
         Keypair::Static(_) => None,
     }
@@ -137,6 +137,54 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn an_output_in_the_storage_directory_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().to_str().unwrap();
+    fs::create_dir(format!("{root}/here")).unwrap();
+    std::os::unix::fs::symlink(format!("{root}/here"), format!("{root}/link")).unwrap();
+    let with = |storage: &str, output: &str| {
+        parse(&EXAMPLE.replace("/var/lib/joinbot", storage).replace("/opt/app/identity", output))
+    };
+    for (storage, output) in [
+        ("/var/lib/joinbot".to_owned(), "/var/lib/joinbot/".to_owned()),
+        ("/var/lib/joinbot".to_owned(), "/var/lib/./x/../joinbot".to_owned()),
+        ("not/there".to_owned(), "not/here/../there".to_owned()),
+        (format!("{root}/here"), format!("{root}/link")),
+        (format!("{root}/link/new"), format!("{root}/here/new")),
+        (format!("{root}/here"), format!("{root}/link/x/..")),
+    ] {
+        let error = with(&storage, &output).expect_err(&output);
+        assert!(error.contains("is the storage directory") && error.contains("of its own"), "{error}");
+    }
+    with("/var/lib/joinbot", "/var/lib/joinbot/identity").unwrap();
+}
+
+/// A unit has no working directory that whoever writes the file could mean.
+#[test]
+fn each_relative_path_is_named_when_only_absolute_ones_will_do() {
+    Config::refuse_relative_paths(EXAMPLE).unwrap();
+    for (from, to, key) in [
+        ("path: /var/lib/joinbot", "path: joinbot", "storage.path: `joinbot`"),
+        ("path: /opt/app/identity", "path: ./identity", "outputs[0].destination.path: `./identity`"),
+        ("oneshot: false", "ca_path: ca.crt", "ca_path: `ca.crt`"),
+        ("  token: example", "  token: example\n  ca_path: ca.crt", "onboarding.ca_path: `ca.crt`"),
+        (
+            "registration_secret: SECRET",
+            "registration_secret_path: secret",
+            "onboarding.bound_keypair.registration_secret_path: `secret`",
+        ),
+        (
+            "registration_secret: SECRET",
+            "static_private_key_path: key",
+            "onboarding.bound_keypair.static_private_key_path: `key`",
+        ),
+    ] {
+        let error = Config::refuse_relative_paths(&EXAMPLE.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.contains(key) && error.contains("absolute path"), "{error}");
+    }
+}
+
+#[test]
 fn the_secret_may_come_from_a_file_or_the_environment() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("secret");
@@ -146,7 +194,10 @@ fn the_secret_may_come_from_a_file_or_the_environment() {
     assert_eq!(secret(&parse(&from_file).unwrap()).as_deref(), Some("from a file"));
 
     let both = from_file.replace("bound_keypair:\n", "bound_keypair:\n    registration_secret: SECRET\n");
-    assert!(parse(&both).unwrap_err().contains("registration_secret_path"));
+    let error = parse(&both).unwrap_err();
+    assert!(error.contains("registration_secret_path") && error.contains("give one of them"), "{error}");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(parse(&both).unwrap_err(), error, "whatever is in the file");
 
     let none = EXAMPLE.replace("    registration_secret: SECRET\n", "").replace("  bound_keypair:\n", "");
     assert_eq!(secret(&parse(&none).unwrap()), None);

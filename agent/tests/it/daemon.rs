@@ -57,9 +57,9 @@ async fn it_renews_on_its_interval_and_when_told() {
     assert_eq!(host.authority.book().recoveries, 1, "all after the first were renewals");
 
     host.config.renewal_interval = Duration::from_secs(3600);
+    let before = host.authority.book().accepted + 1;
     let daemon = Daemon::start(&host, host.agent());
-    until("a join at the start", || daemon.health.is_ready()).await;
-    let before = host.authority.book().accepted;
+    until("a join at the start", || host.authority.book().accepted == before).await;
     daemon.orders.send(Order::Renew).await.unwrap();
     until("a join when told", || host.authority.book().accepted == before + 1).await;
     daemon.stop().await;
@@ -147,6 +147,21 @@ async fn machines_can_see_how_it_is() {
     host.let_certificate_expire();
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_stored_certificate_makes_it_ready_while_the_authority_is_away() {
+    let mut host = Host::new().await;
+    host.agent().join_once().await.unwrap();
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    host.config.authority = nobody.local_addr().unwrap().to_string().parse().unwrap();
+    let daemon = Daemon::start(&host, host.agent());
+    let address = daemon.health.clone().serve("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    until("ready", || daemon.health.is_ready()).await;
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    host.let_certificate_expire();
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(!daemon.stop().await, "it has not joined");
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {

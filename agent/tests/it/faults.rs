@@ -9,6 +9,7 @@ use std::{
 };
 
 use join_agent::{
+    advice::{Then, advice},
     config::Keypair,
     error::JoinError,
     key::PrivateKey,
@@ -181,6 +182,6 @@ async fn a_damaged_state_is_not_sent() {
         let error = host.agent_on(disk).join_once().await.unwrap_err();
         assert!(matches!(error, JoinError::Storage(StorageError::Damaged { .. })), "{error}");
         assert_eq!(host.authority.book().streams, streams);
-        assert!(join_agent::advice::advice(&error, "example").unwrap().contains("joinctl reopen example"));
+        assert!(advice(&error, "example", Then::Start).unwrap().contains("joinctl reopen example"));
     }
 }

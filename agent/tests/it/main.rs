@@ -4,6 +4,7 @@ mod attempts;
 mod authority;
 mod cli;
 mod config;
+mod config_properties;
 mod daemon;
 mod faults;
 mod host;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use join_agent::{
-    advice::advice,
+    advice::{Then, advice},
     error::{JoinError, Next},
 };
 use join_domain::{proof::Challenge, refusal::Code};
@@ -103,10 +103,13 @@ async fn each_refusal_that_needs_an_administrator_names_a_command() {
         let lock = HashMap::from([("lock_id".to_owned(), "8d5c".to_owned())]);
         host.authority.trouble([Trouble::refuse_with(code, ErrorDetails::with_error_info("", "", lock))]);
         let error = host.agent().join_once().await.unwrap_err();
-        let advice = advice(&error, "example").unwrap();
-        assert!(advice.contains(command), "{code}: {advice}");
-        if code == Code::Locked {
-            assert!(advice.contains("joinctl get lock/8d5c"), "{advice}");
+        for then in [Then::Start, Then::Wait] {
+            let advice = advice(&error, "example", then).unwrap();
+            assert!(advice.contains(command), "{code}: {advice}");
+            if code == Code::Locked {
+                assert!(advice.contains("joinctl get lock/8d5c"), "{advice}");
+            }
+            assert!(then == Then::Start || !advice.contains("start this agent again"), "{code}: {advice}");
         }
     }
 }

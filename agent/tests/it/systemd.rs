@@ -5,7 +5,11 @@ use std::{path::Path, process::Command};
 use join_agent::systemd::Unit;
 
 fn unit<'a>(program: &'a str, config: &'a str, user: &'a str) -> Unit<'a> {
-    Unit { program: Path::new(program), config: Path::new(config), user, group: "joinbot" }
+    Unit { program: Path::new(program), config: Path::new(config), user, group: "joinbot", storage: None }
+}
+
+fn with_storage(storage: &str) -> String {
+    Unit { storage: Some(Path::new(storage)), ..unit("/bin/true", "/etc/joinbot.yaml", "joinbot") }.render().unwrap()
 }
 
 #[test]
@@ -21,6 +25,26 @@ fn names_and_paths_stand_in_it_safely() {
 }
 
 #[test]
+fn a_storage_below_var_lib_is_made_for_the_user_before_the_start() {
+    for (storage, name) in [
+        ("/var/lib/joinbot", Some("joinbot")),
+        ("/var/lib/joinbot/", Some("joinbot")),
+        ("/var/lib/joinbot/web-1", Some("joinbot/web-1")),
+        ("/var/lib", None),
+        ("/var/lib/../cache", None),
+        ("/var/lib/a b", None),
+        ("/var/lib/a%b", None),
+        ("/srv/joinbot", None),
+    ] {
+        let text = with_storage(storage);
+        let line = text.lines().find_map(|line| line.strip_prefix("StateDirectory="));
+        assert_eq!(line, name, "{storage}");
+        assert_eq!(text.contains("\nStateDirectoryMode=0700\n"), name.is_some(), "{storage}");
+    }
+    assert!(!unit("/bin/true", "/etc/x", "joinbot").render().unwrap().contains("StateDirectory"), "memory");
+}
+
+#[test]
 fn systemd_accepts_it() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
         eprintln!("not checked: there is no systemd-analyze on this machine");
@@ -29,11 +53,8 @@ fn systemd_accepts_it() {
     assert!(version.status.success());
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("joinbot.service");
-    std::fs::write(
-        &path,
-        unit("/bin/true", "/etc/joinbot.yaml", "root").render().unwrap().replace("Group=joinbot", "Group=root"),
-    )
-    .unwrap();
+    std::fs::write(&path, with_storage("/var/lib/joinbot").replace("=joinbot\nGroup=joinbot\n", "=root\nGroup=root\n"))
+        .unwrap();
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(!complaints.contains("joinbot.service"), "{complaints}");

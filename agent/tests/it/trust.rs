@@ -26,6 +26,7 @@ async fn another_pin_is_not_believed_and_nothing_is_sent() {
     let presented = host.authority.pin();
     assert!(matches!(&error, JoinError::Untrusted(Untrusted::UnknownCa(pins)) if *pins == [presented]), "{error}");
     assert!(error.to_string().contains(&presented.to_string()), "{error}");
+    says_where_a_pin_comes_from(&error);
     assert_eq!(host.authority.book().streams, 0);
 }
 
@@ -54,7 +55,29 @@ async fn a_first_contact_without_anything_to_trust_is_refused() {
     host.config.trust = Trust::default();
     let error = host.agent().join_once().await.unwrap_err();
     assert!(matches!(error, JoinError::NoTrust), "{error}");
+    says_where_a_pin_comes_from(&error);
+    assert!(error.to_string().contains("`ca_pins`"), "{error}");
+
+    host.config.from_uri = true;
+    let error = host.agent().join_once().await.unwrap_err();
+    says_where_a_pin_comes_from(&error);
+    assert!(error.to_string().contains("the join URI lacks `ca-pin=…`"), "{error}");
+    assert!(!error.to_string().contains("ca_pins"), "there is no such key without a file: {error}");
     assert_eq!(host.authority.book().streams, 0);
+}
+
+#[test]
+fn a_wrong_pin_is_told_where_a_right_one_comes_from() {
+    for text in ["", "sha256:", "sha256:00", "0000000000000000000000000000000000000000000000000000000000000000"] {
+        says_where_a_pin_comes_from(text.parse::<Pin>().unwrap_err());
+    }
+}
+
+fn says_where_a_pin_comes_from(error: impl std::fmt::Display) {
+    let text = error.to_string();
+    for word in ["`joind dev`", "`joind serve`", "`ca-pin=sha256:…`", "line `ready`", "joining URI"] {
+        assert!(text.contains(word), "{text}");
+    }
 }
 
 #[tokio::test]

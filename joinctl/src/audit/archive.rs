@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use join_proto::v1::ExportedEntry;
+use join_proto::v1::{ClaimedView, ExportedEntry};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tempfile::NamedTempFile;
 
 use crate::exit::Fault;
@@ -17,6 +18,8 @@ use crate::exit::Fault;
 const ENTRIES_PER_FILE: u64 = 1 << 16;
 /// The trust policy (c2sp.org/tlog-policy) with the key of the log, so that an export can be verified by itself.
 pub(super) const POLICY: &str = "policy";
+/// What the authority claims of each stream.
+const VIEWS: &str = "views.jsonl";
 /// Written last.
 const END: &str = "end.json";
 
@@ -32,6 +35,14 @@ pub(super) struct Archive {
 struct Line<'a> {
     log_index: u64,
     envelope: &'a str,
+}
+
+/// A line of views.
+#[derive(Serialize)]
+struct Claim<'a> {
+    stream: &'a str,
+    version: u64,
+    state: &'a RawValue,
 }
 
 /// What must be known of a line that is there already.
@@ -98,6 +109,13 @@ impl Archive {
         put(&self.root, name, bytes)
     }
 
+    /// Writes what the authority claims of each stream, as it comes, in the place of what was there.
+    pub(super) fn claims(&self) -> anyhow::Result<Claims> {
+        let file =
+            NamedTempFile::new_in(&self.root).with_context(|| format!("cannot write {}", self.root.display()))?;
+        Ok(Claims { file: BufWriter::new(file), path: self.root.join(VIEWS) })
+    }
+
     /// Completes the export: the checkpoint, and at the very last the end marker.
     pub(super) fn seal(mut self, checkpoint: &str) -> anyhow::Result<()> {
         self.sync()?;
@@ -108,6 +126,31 @@ impl Archive {
     fn sync(&mut self) -> io::Result<()> {
         self.entries.flush()?;
         self.entries.get_ref().sync_all()
+    }
+}
+
+/// The claimed states, while they are written.
+pub(super) struct Claims {
+    file: BufWriter<NamedTempFile>,
+    path: PathBuf,
+}
+
+impl Claims {
+    /// Adds a state.
+    pub(super) fn add(&mut self, claimed: &ClaimedView) -> anyhow::Result<()> {
+        let ClaimedView { stream, version, state } = claimed;
+        let state: &RawValue = serde_json::from_str(state)
+            .map_err(|_| Fault(format!("the authority claims a state of {stream} that is no JSON")))?;
+        serde_json::to_writer(&mut self.file, &Claim { stream, version: *version, state }).map_err(io::Error::from)?;
+        Ok(self.file.write_all(b"\n")?)
+    }
+
+    /// All are there.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path).with_context(|| format!("cannot write {}", self.path.display()))?;
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::ProgressBar;
 use join_log::tile::{FULL, Layer, Tile};
-use join_proto::v1::ExportRequest;
+use join_proto::v1::{ExportRequest, ExportViewsRequest};
 use tonic::Status;
 
 use super::{archive::Archive, progress, sealed};
@@ -51,6 +51,7 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     let bar = progress::bar("exporting entries", Some(checkpoint.size));
     bar.set_position(archive.next());
     entries(client, &mut archive, checkpoint.size, &bar).await?;
+    views(client, &archive, checkpoint.size).await?;
     for tile in tiles(checkpoint.size) {
         fetch(client, &archive, tile, checkpoint.size).await?;
     }
@@ -79,6 +80,20 @@ async fn entries(client: &Client, archive: &mut Archive, size: u64, bar: &Progre
         }
     }
     Ok(())
+}
+
+/// What the authority claims of each stream, for the auditor to compare with what follows from the entries.
+async fn views(client: &Client, archive: &Archive, size: u64) -> anyhow::Result<()> {
+    let mut chunks = client.ledger().export_views(ExportViewsRequest { size }).await?.into_inner();
+    let (mut claims, mut count) = (archive.claims()?, 0);
+    while let Some(chunk) = chunks.message().await? {
+        chunk.views.iter().try_for_each(|view| claims.add(view))?;
+        count += chunk.views.len() as u64;
+        if chunk.end == Some(count) {
+            return claims.finish();
+        }
+    }
+    Err(Status::unavailable("the states were cut off; the same command goes on").into())
 }
 
 /// The hash tiles of a log of `size` entries.

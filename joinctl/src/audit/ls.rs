@@ -8,13 +8,14 @@ use std::{
 use clap::Args;
 use join_proto::v1::{Event, EventList, ListEventsRequest};
 
-use super::row;
+use super::{kinds::KindPattern, row};
 use crate::{
     cli::Context,
-    connection::{Client, PAGE_SIZE},
+    connection::{Client, PAGE_SIZE, is_not_found},
     exit::{is_unreachable, refusal},
     moment::Moment,
     output::{Format, Items, tree},
+    resource::Kind,
 };
 
 /// How long to wait before a broken list is followed on.
@@ -37,9 +38,9 @@ pub(super) struct Ls {
     #[arg(long, value_name = "NAME")]
     bot: Option<String>,
 
-    /// Only these kinds, such as join.refused; several with commas.
+    /// Only these kinds, such as join.refused or join.*; several with commas.
     #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
-    kinds: Vec<String>,
+    kinds: Vec<KindPattern>,
 
     /// Not before: a time (RFC 3339) or a duration before now, such as 2h.
     #[arg(long, value_name = "TIME")]
@@ -61,10 +62,15 @@ pub(super) struct Ls {
 impl Ls {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.connect().await?;
+        for (kind, name) in [(Kind::Token, &self.token), (Kind::Bot, &self.bot)] {
+            if let Some(name) = name {
+                refuse_unknown(&client, kind, name).await?;
+            }
+        }
         let request = ListEventsRequest {
             token: self.token.unwrap_or_default(),
             bot: self.bot.unwrap_or_default(),
-            kinds: self.kinds,
+            kinds: self.kinds.into_iter().map(String::from).collect(),
             since: client.resolve(self.since).await?,
             until: client.resolve(self.until).await?,
             page_size: PAGE_SIZE,
@@ -79,6 +85,26 @@ impl Ls {
             let mut printer = Printer::begin(context.format, false)?;
             list(&client, request, limit, &mut printer).await?;
             printer.end()
+        }
+    }
+}
+
+/// A name that nothing ever had is a mistake, and no empty history.
+async fn refuse_unknown(client: &Client, kind: Kind, name: &str) -> anyhow::Result<()> {
+    let missing = match client.get(kind, name, None).await {
+        Ok(_) => return Ok(()),
+        Err(error) if is_not_found(&error) => error,
+        Err(error) => return Err(error),
+    };
+    let mut request = ListEventsRequest { page_size: 1, ..Default::default() };
+    let field = if kind == Kind::Token { &mut request.token } else { &mut request.bot };
+    name.clone_into(field);
+    loop {
+        let page = client.ledger().list_events(request.clone()).await?.into_inner();
+        match (page.events.is_empty(), page.more) {
+            (false, _) => return Ok(()),
+            (true, false) => return Err(missing.context("nothing ever had this name")),
+            (true, true) => request.cursor = page.cursor,
         }
     }
 }
@@ -146,27 +172,42 @@ fn print(page: &EventList, left: u64, printer: &mut Printer) -> anyhow::Result<u
 }
 
 enum Printer {
-    Lines(io::BufWriter<io::Stdout>),
+    Lines { out: io::BufWriter<io::Stdout>, is_headed: bool },
     JsonLines(io::BufWriter<io::Stdout>),
     Items(Items<io::BufWriter<io::Stdout>>),
 }
 
 impl Printer {
+    /// Begins; whoever follows sees the headings before the first event, however long that takes.
     fn begin(format: Format, follow: bool) -> io::Result<Self> {
-        let mut out = io::BufWriter::new(io::stdout());
+        let out = io::BufWriter::new(io::stdout());
         Ok(match format {
             Format::Text => {
-                writeln!(out, "{}", row::headings())?;
-                Self::Lines(out)
+                let mut lines = Self::Lines { out, is_headed: false };
+                if follow {
+                    lines.head()?;
+                    lines.flush()?;
+                }
+                lines
             }
             Format::Json if follow => Self::JsonLines(out),
             Format::Json | Format::Yaml => Self::Items(Items::begin(out, format)),
         })
     }
 
+    fn head(&mut self) -> io::Result<()> {
+        if let Self::Lines { out, is_headed } = self
+            && !std::mem::replace(is_headed, true)
+        {
+            writeln!(out, "{}", row::headings())?;
+        }
+        Ok(())
+    }
+
     fn push(&mut self, event: &Event) -> io::Result<()> {
+        self.head()?;
         match self {
-            Self::Lines(out) => writeln!(out, "{}", row::line(event)),
+            Self::Lines { out, .. } => writeln!(out, "{}", row::line(event)),
             Self::JsonLines(out) => {
                 serde_json::to_writer(&mut *out, &tree::of(event))?;
                 writeln!(out)
@@ -177,15 +218,18 @@ impl Printer {
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Lines(out) | Self::JsonLines(out) => out.flush(),
+            Self::Lines { out, .. } | Self::JsonLines(out) => out.flush(),
             Self::Items(items) => items.flush(),
         }
     }
 
-    fn end(self) -> anyhow::Result<()> {
+    fn end(mut self) -> anyhow::Result<()> {
+        if let Self::Lines { is_headed: false, .. } = self {
+            eprintln!("no events");
+        }
         match self {
-            Self::Lines(mut out) | Self::JsonLines(mut out) => Ok(out.flush()?),
             Self::Items(items) => Ok(items.end()?),
+            _ => Ok(self.flush()?),
         }
     }
 }

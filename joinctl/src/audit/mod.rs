@@ -2,6 +2,7 @@
 
 mod archive;
 mod export;
+mod kinds;
 mod ls;
 mod progress;
 mod proof;
@@ -9,6 +10,7 @@ mod prove;
 mod replay;
 mod row;
 mod sealed;
+mod standing;
 mod trust;
 mod verify;
 

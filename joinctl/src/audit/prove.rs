@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::Args;
 use join_log::{Hash, Tile, TileReader, portable, tile::hashes_from_bytes};
 use join_proto::v1::{Event, ExportRequest, ListEventsRequest};
@@ -92,30 +92,31 @@ impl Prove {
     }
 }
 
-/// The log index of a token's event; waits a while for one that has none yet.
+/// The log index of a token's event. One that was just recorded is listed once it has its place in the log, which is
+/// waited for a while.
 async fn index_of(client: &Client, token: &str, version: u64) -> anyhow::Result<u64> {
     let begun = Instant::now();
     loop {
-        match find(client, token, version).await?.log_index {
+        // Asked before the search: what waits now is what it may not find.
+        let some_wait = client.status().await?.unsequenced > 0;
+        match find(client, token, version).await? {
             Some(index) => return Ok(index),
-            None if begun.elapsed() > PATIENCE => bail!("token/{token}/{version} has no place in the log yet"),
-            None => tokio::time::sleep(PAUSE).await,
+            None if some_wait && begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            None => bail!("there is no event token/{token}/{version}; see `joinctl audit ls --token {token}`"),
         }
     }
 }
 
-/// The event of that version; of namesakes, the newest token's.
-async fn find(client: &Client, token: &str, version: u64) -> anyhow::Result<Event> {
+/// The log index of the event of that version; of namesakes, the newest token's.
+async fn find(client: &Client, token: &str, version: u64) -> anyhow::Result<Option<u64>> {
     let mut request = ListEventsRequest { token: token.to_owned(), page_size: PAGE_SIZE, ..Default::default() };
     let mut found = None;
     loop {
         let page = client.ledger().list_events(request.clone()).await?.into_inner();
         let of_token = |event: &Event| event.version == version && event.stream.starts_with("token/");
-        found = page.events.into_iter().rfind(of_token).or(found);
+        found = page.events.into_iter().rfind(of_token).and_then(|event| event.log_index).or(found);
         if !page.more {
-            return found.ok_or_else(|| {
-                anyhow!("there is no event token/{token}/{version}; see `joinctl audit ls --token {token}`")
-            });
+            return Ok(found);
         }
         request.cursor = page.cursor;
     }

@@ -1,22 +1,27 @@
-//! `joinctl audit replay`: a token's state after each entry, and why.
+//! `joinctl audit replay`: a token's state after each event, and why each decision fell as it did.
 
 use std::io::{self, Write as _};
 
 use clap::Args;
-use join_proto::v1::{ReplayRequest, ReplayStep, Token};
+use join_proto::v1::{ReplayRequest, ReplayStep};
 
-use super::row;
+use super::{row, standing::Standing};
 use crate::{
     cli::Context,
-    moment::{Moment, seconds},
+    moment::Moment,
     output::{Format, Items, printable, tree},
 };
 
 /// Which token, and until when.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Examples:
+#[command(
+    after_long_help = "Events that stand together were recorded together: one decision, told in `why`. The state \
+after each event is computed here, from the events.
+
+Examples:
   joinctl audit replay example
-  joinctl audit replay example --at 2026-01-31T12:00:00Z --format json | jq '.[-1].state.status'")]
+  joinctl audit replay example --at 2026-01-31T12:00:00Z --format json | jq '.[-1].state.status'"
+)]
 pub(super) struct Replay {
     /// Name of the token.
     #[arg(value_name = "TOKEN")]
@@ -35,8 +40,9 @@ impl Replay {
 
         let mut out = io::BufWriter::new(io::stdout());
         if context.format == Format::Text {
-            for (i, step) in steps.iter().enumerate() {
-                write!(out, "{}{}", if i == 0 { "" } else { "\n" }, render(step))?;
+            out.write_all(render(&steps).as_bytes())?;
+            if steps.is_empty() {
+                eprintln!("no events");
             }
             return Ok(out.flush()?);
         }
@@ -48,69 +54,47 @@ impl Replay {
     }
 }
 
-fn render(step: &ReplayStep) -> String {
-    let mut text: String = step.events.iter().map(|event| row::line(event) + "\n").collect();
-    if !step.why.is_empty() {
-        text += &format!("  why:   {}\n", printable(&step.why).replace('\n', "\n         "));
+fn render(steps: &[ReplayStep]) -> String {
+    let is_sequenced = steps.iter().flat_map(|step| &step.events).any(|event| event.log_index.is_some());
+    let line = if is_sequenced { row::line } else { row::line_without_log };
+    let mut standing = Standing::begin();
+    let mut told = Vec::new();
+    for step in steps {
+        let mut text = String::new();
+        for event in &step.events {
+            text += &format!("{}\n  state: {}\n", line(event), printable(&standing.after(event)));
+        }
+        if !step.why.is_empty() {
+            text += &format!("  why:   {}\n", printable(&step.why).replace('\n', "\n         "));
+        }
+        told.push(text);
     }
-    if let Some(token) = &step.state {
-        text += &format!("  state: {}\n", printable(&state(token)));
-    }
-    text
-}
-
-/// The state in one line.
-fn state(token: &Token) -> String {
-    let settings = token.spec.as_ref().and_then(|spec| spec.bound_keypair.clone()).unwrap_or_default();
-    let recovery = settings.recovery.unwrap_or_default();
-    let status = token.status.as_ref().and_then(|status| status.bound_keypair.clone()).unwrap_or_default();
-    let mode = recovery.mode.unwrap_or_else(|| "standard".to_owned());
-    let limit = recovery.limit.unwrap_or(1);
-    let mut facts = vec![format!("mode {mode}"), format!("recoveries {} of {limit}", status.recovery_count)];
-    if status.bound_public_key.is_empty() {
-        facts.push("no key bound".to_owned());
-    } else {
-        facts.push(format!("instance {}", status.bound_bot_instance_id));
-        facts.push(format!("generation {}", status.generation));
-        facts.push(format!("certificate until {}", seconds(status.certificate_expires.as_ref())));
-    }
-    if status.registration_secret_pending {
-        facts.push("a registration secret waits".to_owned());
-    }
-    for (what, when) in [
-        ("rotation due at", settings.rotate_after),
-        ("rotated", status.last_rotated_at),
-        ("contested", status.contested_at),
-    ] {
-        facts.extend(when.map(|when| format!("{what} {}", seconds(Some(&when)))));
-    }
-    facts.join(", ")
+    told.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use join_proto::v1::{BoundKeypairStatus, Event, TokenStatus};
+    use join_proto::v1::Event;
 
     use super::*;
 
+    fn step(kind: &str, log_index: Option<u64>) -> ReplayStep {
+        let event = Event { kind: kind.into(), log_index, ..Default::default() };
+        ReplayStep { events: vec![event.clone(), event], why: "the generation fits".into(), state: None }
+    }
+
     #[test]
-    fn a_step_tells_event_reason_and_state() {
-        let status = BoundKeypairStatus {
-            bound_public_key: "ssh-ed25519 AAAA".into(),
-            bound_bot_instance_id: "0b6c".into(),
-            recovery_count: 1,
-            generation: 3,
-            ..Default::default()
-        };
-        let state = Token { status: Some(TokenStatus { bound_keypair: Some(status) }), ..Default::default() };
-        let event = Event { kind: "join.accepted".into(), ..Default::default() };
-        let text = render(&ReplayStep { events: vec![event], why: "the generation fits".into(), state: Some(state) });
-        let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].contains("join.accepted"));
-        assert_eq!(lines[1], "  why:   the generation fits");
-        assert_eq!(
-            lines[2],
-            "  state: mode standard, recoveries 1 of 1, instance 0b6c, generation 3, certificate until -"
-        );
+    fn each_event_has_its_state_and_each_decision_its_reason() {
+        let text = render(&[step("join.accepted", None), step("join.refused", None)]);
+        let begins: Vec<_> = text.lines().map(|line| line.get(..9).unwrap_or_default()).collect();
+        let one = ["-        ", "  state: ", "-        ", "  state: ", "  why:   "];
+        assert_eq!(begins, [&one[..], &[""], &one].concat(), "{text}");
+    }
+
+    #[test]
+    fn the_place_in_the_log_is_shown_where_there_is_one() {
+        let (with, without) = (render(&[step("join.accepted", Some(17))]), render(&[step("join.accepted", None)]));
+        let place = |text: &str| text.lines().next().unwrap().find("join.accepted");
+        assert!(with.contains("  17  ") && place(&with) > place(&without), "{with}{without}");
     }
 }

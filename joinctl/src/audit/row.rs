@@ -23,21 +23,31 @@ const LONGEST: usize = 44;
 
 /// Headings of the columns that [`line`] fills.
 pub(super) fn headings() -> String {
-    columns(["TIME", "LOG", "STREAM/VERSION", "KIND", "ACTOR", "ADDRESS", "ATTEMPT", "FACTS"])
+    columns(Some("LOG"), ["TIME", "STREAM/VERSION", "KIND", "ACTOR", "ADDRESS", "ATTEMPT", "FACTS"])
 }
 
 /// Time, places in log and stream, kind, who, from where, in which attempt, and the facts.
 pub(super) fn line(event: &Event) -> String {
-    let time = event.recorded_at.or(event.decided_at).as_ref().map(milliseconds).unwrap_or_default();
     let index = event.log_index.map(|index| index.to_string()).unwrap_or_default();
-    let (place, attempt, facts) = (place(event), short(&event.attempt, 8), facts(event));
-    columns([&time, &index, &place, &event.kind, &event.actor, &event.remote_addr, &attempt, &facts])
+    columns(Some(&index), cells(event).each_ref().map(String::as_str))
+}
+
+/// The same without the place in the log, for events that come without.
+pub(super) fn line_without_log(event: &Event) -> String {
+    columns(None, cells(event).each_ref().map(String::as_str))
+}
+
+fn cells(event: &Event) -> [String; 7] {
+    let time = event.recorded_at.or(event.decided_at).as_ref().map(milliseconds).unwrap_or_default();
+    let (kind, actor, address) = (event.kind.clone(), event.actor.clone(), event.remote_addr.clone());
+    [time, place(event), kind, actor, address, short(&event.attempt, 8), facts(event)]
 }
 
 /// Fixed widths: a followed list has no last line from which the widths could be known.
-fn columns(columns: [&str; 8]) -> String {
-    let [time, log, place, kind, actor, address, attempt, facts] = columns.map(cell);
-    format!("{time:<24}  {log:>6}  {place:<26}  {kind:<25}  {actor:<16}  {address:<21}  {attempt:<8}  {facts}")
+fn columns(log: Option<&str>, columns: [&str; 7]) -> String {
+    let [time, place, kind, actor, address, attempt, facts] = columns.map(cell);
+    let log = log.map(|log| format!("{:>6}  ", cell(log))).unwrap_or_default();
+    format!("{time:<24}  {log}{place:<26}  {kind:<25}  {actor:<16}  {address:<21}  {attempt:<8}  {facts}")
 }
 
 fn cell(text: &str) -> String {
@@ -145,6 +155,11 @@ mod tests {
             line(&event()),
             "2026-01-31T12:00:00.500Z      17  token/example/12            join.refused               bot-example       192.0.2.7              0123456…  code=LOCKED generation=4 address_family=inet message=\"two\\nlines \\u{1b}[2J\" other_holder.address=192.0.2.9"
         );
+    }
+
+    #[test]
+    fn a_line_without_log_is_the_same_but_for_the_column() {
+        assert_eq!(line_without_log(&event()), line(&event()).replace("Z      17  ", "Z  "));
     }
 
     #[test]

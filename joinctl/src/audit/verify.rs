@@ -14,6 +14,7 @@ use serde_yaml_ng::{Mapping, Value};
 use super::{export, progress, proof, trust::Trust};
 use crate::{
     cli::Context,
+    connection::walk,
     exit::Fault,
     output::{print, printable, tree},
 };
@@ -63,7 +64,7 @@ impl Verify {
         let directory = tempfile::tempdir()?;
         export::download(&client, directory.path()).await?;
         let report = audit(directory.path().to_owned(), policy, trusted).await?;
-        let views = client.cluster().verify_views(Empty {}).await?.into_inner();
+        let views = client.cluster().verify_views(walk(Empty {})).await?.into_inner();
         Verdict { report, views: Some(views) }.end(context)
     }
 }

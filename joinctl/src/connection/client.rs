@@ -9,7 +9,7 @@ use join_proto::v1::{
 use prost_types::Timestamp;
 use tonic::transport::Channel;
 
-use super::Address;
+use super::{Address, patience::Patient};
 use crate::{
     moment::{self, Moment},
     resource::{GRANTED_FOR_GOOD, Kind, Resource},
@@ -19,12 +19,12 @@ use crate::{
 /// How many resources or events are asked for at a time.
 pub(crate) const PAGE_SIZE: u32 = 1000;
 /// The largest answer taken. A page of events with long payloads passes the library's 4 MiB.
-const MAX_ANSWER: usize = 64 << 20;
+pub(super) const MAX_ANSWER: usize = 64 << 20;
 
 /// A connected caller.
 #[derive(Clone)]
 pub(crate) struct Client {
-    channel: Channel,
+    channel: Patient,
     address: Address,
 }
 
@@ -41,22 +41,22 @@ pub(crate) struct Selection {
 
 impl Client {
     pub(super) fn new(channel: Channel, address: Address) -> Self {
-        Self { channel, address }
+        Self { channel: Patient::new(channel), address }
     }
 
-    pub(super) fn channel(&self) -> Channel {
+    pub(super) fn channel(&self) -> Patient {
         self.channel.clone()
     }
 
-    pub(crate) fn resources(&self) -> ResourcesClient<Channel> {
+    pub(crate) fn resources(&self) -> ResourcesClient<Patient> {
         ResourcesClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn ledger(&self) -> LedgerClient<Channel> {
+    pub(crate) fn ledger(&self) -> LedgerClient<Patient> {
         LedgerClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
+    pub(crate) fn cluster(&self) -> ClusterClient<Patient> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
@@ -75,6 +75,23 @@ impl Client {
             Some(Moment::At(time)) => Some(time),
             Some(ago) => Some(ago.seen_from(self.now().await?)?),
         })
+    }
+
+    /// A moment that must have been. What will be, nobody knows.
+    pub(crate) async fn past(&self, moment: Option<Moment>) -> anyhow::Result<Option<Timestamp>> {
+        let Some(moment) = moment else {
+            return Ok(None);
+        };
+        let now = self.now().await?;
+        let at = moment.seen_from(now)?;
+        if moment::is_before(&now, &at) {
+            bail!(
+                "--at: {} is in the future: the authority's time is {}",
+                moment::milliseconds(&at),
+                moment::milliseconds(&now)
+            );
+        }
+        Ok(Some(at))
     }
 
     /// The end of something that begins now and lasts that long.
@@ -101,11 +118,20 @@ impl Client {
     pub(crate) async fn find(&self, kind: Kind, name: &str) -> anyhow::Result<Option<Resource>> {
         match self.get(kind, name, None).await {
             Ok(found) => Ok(Some(found)),
-            Err(error) => match error.downcast_ref::<tonic::Status>() {
-                Some(status) if status.code() == tonic::Code::NotFound => Ok(None),
-                _ => Err(error),
-            },
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// All of a kind, for kinds of which there are few.
+    pub(crate) async fn all(&self, kind: Kind, selection: &Selection) -> anyhow::Result<Vec<Resource>> {
+        let (mut all, mut cursor) = self.page(kind, selection, String::new()).await?;
+        while !cursor.is_empty() {
+            let (more, next) = self.page(kind, selection, cursor).await?;
+            all.extend(more);
+            cursor = next;
+        }
+        Ok(all)
     }
 
     /// One page of a kind, and the cursor of the next; an empty cursor begins, and ends.
@@ -116,12 +142,6 @@ impl Client {
         cursor: String,
     ) -> anyhow::Result<(Vec<Resource>, String)> {
         let Selection { selector, at, bot, health } = selection.clone();
-        if kind == Kind::BotInstance && (at.is_some() || !selector.is_empty()) {
-            bail!(
-                "bot instances are listed as they are now and have no labels; \
-                 `joinctl bots instances ls` selects by bot or health"
-            );
-        }
         let mut calls = self.resources();
         let request = ListRequest { selector, page_size: PAGE_SIZE, cursor: cursor.clone(), at };
         Ok(match kind {
@@ -134,7 +154,14 @@ impl Client {
                 (list.tokens.into_iter().map(Resource::Token).collect(), list.next_cursor)
             }
             Kind::BotInstance => {
-                let request = ListBotInstancesRequest { bot_name: bot, health, page_size: PAGE_SIZE, cursor };
+                let request = ListBotInstancesRequest {
+                    bot_name: bot,
+                    health,
+                    page_size: PAGE_SIZE,
+                    cursor,
+                    selector: request.selector,
+                    at: request.at,
+                };
                 let list = calls.list_bot_instances(request).await?.into_inner();
                 (list.bot_instances.into_iter().map(Resource::BotInstance).collect(), list.next_cursor)
             }
@@ -209,4 +236,9 @@ impl Client {
     pub(crate) async fn joining_uri(&self, token: &Token) -> anyhow::Result<String> {
         token::joining_uri(token, &self.address, &self.ca().await?.pins)
     }
+}
+
+/// True for the authority's answer that there is none of that name.
+pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<tonic::Status>().is_some_and(|status| status.code() == tonic::Code::NotFound)
 }

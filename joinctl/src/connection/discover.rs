@@ -64,17 +64,24 @@ pub(crate) fn discover(addr: Option<&str>, identity: Option<&Path>, places: &Pla
         None => None,
     };
 
-    let addr = addr
-        .map(str::to_owned)
-        .or(dev.addr)
-        .or(home_addr)
-        .ok_or_else(|| nothing_found("address", "--addr HOST:PORT or JOINCTL_ADDR", places))?;
-    let identity = identity
-        .map(Path::to_owned)
-        .or(dev.identity)
-        .or_else(|| home.map(Path::to_owned))
-        .ok_or_else(|| nothing_found("identity", "--identity DIR or JOINCTL_IDENTITY", places))?;
+    let identity = identity.map(Path::to_owned).or(dev.identity).or_else(|| home.map(Path::to_owned));
+    let addr = addr.map(str::to_owned).or(dev.addr).or(home_addr).ok_or_else(|| match &identity {
+        Some(identity) => address_missing(identity, places),
+        None => nothing_found("address", "--addr HOST:PORT or JOINCTL_ADDR", places),
+    })?;
+    let identity = identity.ok_or_else(|| nothing_found("identity", "--identity DIR or JOINCTL_IDENTITY", places))?;
     Ok(Settings { address: addr.parse()?, identity })
+}
+
+/// Who calls is known, and not whom.
+fn address_missing(identity: &Path, places: &Places<'_>) -> anyhow::Error {
+    let file = places.home.map(|home| format!(", or write HOST:PORT into {}", home.join("addr").display()));
+    anyhow!(
+        "no address of the authority: the identity is that in {}, and nothing says where the authority is; \
+         give --addr HOST:PORT or JOINCTL_ADDR{}",
+        identity.display(),
+        file.unwrap_or_default()
+    )
 }
 
 fn nothing_found(what: &str, named_by: &str, places: &Places<'_>) -> anyhow::Error {
@@ -196,7 +203,10 @@ mod tests {
 
         assert!(found(None, None).unwrap_err().contains("joind admin issue"));
         fs::create_dir(&home).unwrap();
-        assert!(found(None, None).unwrap_err().contains("no address"));
+        let missing = found(None, None).unwrap_err();
+        assert!(missing.starts_with("no address of the authority: the identity is that in "), "{missing}");
+        assert!(missing.contains(&format!("or write HOST:PORT into {}", home.join("addr").display())), "{missing}");
+        assert!(found(None, Some(Path::new("/flag"))).unwrap_err().contains("the identity is that in /flag,"));
         fs::write(home.join("addr"), "home.example:1\n").unwrap();
         assert_eq!(found(None, None), Ok(("home.example:1".into(), home.clone())));
         fs::write(&dev_env, "export JOINCTL_ADDR=localhost:2\nexport JOINCTL_IDENTITY=/dev-identity\n").unwrap();

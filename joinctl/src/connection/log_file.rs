@@ -15,7 +15,7 @@ impl Client {
     /// The file below `/log/`; nothing when it is not there.
     pub(crate) async fn log_file(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let request = Request::get(format!("/log/{path}")).body(Body::empty())?;
-        let answer = self.channel().oneshot(request).await.map_err(|error| Status::from_error(Box::new(error)))?;
+        let answer = self.channel().oneshot(request).await?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),

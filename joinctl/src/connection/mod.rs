@@ -3,6 +3,7 @@
 mod client;
 mod discover;
 mod log_file;
+mod patience;
 
 use std::{
     env, fmt,
@@ -12,14 +13,15 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 pub(crate) use self::{
-    client::{Client, PAGE_SIZE, Selection},
+    client::{Client, PAGE_SIZE, Selection, is_not_found},
     discover::Address,
+    patience::walk,
 };
 
-/// How long a connection may take to be made.
+/// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a quiet connection is tested, and how long the answer may take: a server that hangs is not waited for.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -53,19 +55,31 @@ impl Connection {
         let identity = discover::Identity::read(&settings.identity)?;
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(identity.ca))
-            .identity(Identity::from_pem(identity.cert, identity.key));
-        let channel = Endpoint::from_shared(format!("https://{}", settings.address))?
+            .identity(Identity::from_pem(identity.cert, identity.key))
+            // For connections that are made again later; the first is bounded as a whole.
+            .timeout(CONNECT_TIMEOUT);
+        let endpoint = Endpoint::from_shared(format!("https://{}", settings.address))?
             .user_agent(concat!("joinctl/", env!("CARGO_PKG_VERSION")))?
             .tls_config(tls)
             .map_err(|error| anyhow::anyhow!(root_cause(&error)))
             .with_context(|| format!("the identity {} can't be used", settings.identity.display()))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .connect()
-            .await
-            .map_err(|error| Unreachable { address: settings.address.clone(), cause: root_cause(&error) })?;
+            .keep_alive_timeout(KEEP_ALIVE);
+        let channel = open(&endpoint, CONNECT_TIMEOUT).await;
+        let channel = channel.map_err(|cause| Unreachable { address: settings.address.clone(), cause })?;
         Ok(Client::new(channel, settings.address))
+    }
+}
+
+/// Makes the connection, or says why there is none. A port that is open and silent is no authority.
+async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, String> {
+    match tokio::time::timeout(timeout, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|error| root_cause(&error)),
+        Err(_) => Err(format!(
+            "no TLS connection within {} s; is that the authority's address, and does it run?",
+            timeout.as_secs_f32()
+        )),
     }
 }
 
@@ -87,4 +101,22 @@ impl std::error::Error for Unreachable {}
 /// The innermost cause: the layers above it say no more than that a transport failed.
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_open_and_silent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let authority = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.cert.pem()));
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
+        let cause = open(&endpoint, Duration::from_millis(50)).await.unwrap_err();
+        assert!(cause.starts_with("no TLS connection within 0.05 s"), "{cause}");
+    }
 }

@@ -8,20 +8,24 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use join_domain::{key::PublicKey, resource::LockTarget};
 use similar::TextDiff;
 
 use super::{
     Kind, Resource,
     create::Done,
     document::{self, Document},
+    plan::{Planned, plan, refuse_ended},
+    rules,
 };
-use crate::{cli::Context, connection::Client, output::printable, token};
+use crate::{cli::Context, output::printable, token};
 
 /// Which directory, and whether to do it.
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "The differences go to stderr and what was done to stdout; with --dry-run the differences \
-go to stdout. Resources that stand in no file stay as they are.
+go to stdout. Resources that stand in no file stay as they are. All that can be checked is checked before the first \
+change, by --dry-run too. Exemptions are granted once, by `joinctl exempt`, and are no matter of `apply`.
 
 Examples:
   joinctl apply -f resources/ --dry-run
@@ -40,12 +44,14 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let documents = document::read(&files_of(&self.files)?)?;
+        documents.iter().try_for_each(refuse_what_is_made_once)?;
         let client = context.connect().await?;
         // All differences are seen, and all that can't be done is refused, before the first is sent.
         let mut changes = Vec::new();
-        for document in documents {
-            changes.extend(change(&client, document).await?);
+        for planned in plan(&client, documents).await? {
+            changes.extend(change(planned)?);
         }
+        refuse_ended(&client, changes.iter().map(|change| &change.document)).await?;
         if changes.is_empty() {
             eprintln!("nothing to change");
         }
@@ -98,32 +104,35 @@ struct Change {
     diff: String,
 }
 
-async fn change(client: &Client, document: Document) -> anyhow::Result<Option<Change>> {
-    let Document { origin, mut resource } = document;
+/// `apply` may be repeated; what each time would make another of is not for it.
+fn refuse_what_is_made_once(document: &Document) -> anyhow::Result<()> {
+    let Document { origin, resource } = document;
+    if resource.kind() == Kind::Exemption {
+        bail!(
+            "{origin}: kind: an exemption can't be applied: each time would grant again; \
+             grant it once, with `joinctl exempt`"
+        );
+    }
     if resource.name().is_empty() {
         bail!(
             "{origin}: metadata.name: missing; `apply` needs it, or each time would make another {}",
             resource.kind()
         );
     }
+    Ok(())
+}
+
+fn change(planned: Planned) -> anyhow::Result<Option<Change>> {
+    let Planned { document: Document { origin, mut resource }, current } = planned;
     let reference = resource.reference();
-    let current = client.find(reference.kind, &reference.name).await?;
     let old = current.as_ref().map(comparable).transpose()?.unwrap_or_default();
     let new = comparable(&with_what_is_left_out(&resource, current.as_ref()))?;
     if old == new {
         return Ok(None);
     }
-    if let Some(current) = &current {
-        if reference.kind == Kind::Exemption {
-            bail!(
-                "{origin}: {reference} is granted already and can't be changed: \
-                 `joinctl rm {reference}`, then grant another"
-            );
-        }
-        // What was compared is what is replaced.
-        if resource.revision().is_empty() {
-            resource.metadata_mut().revision = current.revision().to_owned();
-        }
+    // What was compared is what is replaced.
+    if let Some(current) = current.as_ref().filter(|_| resource.revision().is_empty()) {
+        resource.metadata_mut().revision = current.revision().to_owned();
     }
     let from = if current.is_some() { format!("{reference} (now)") } else { "/dev/null".to_owned() };
     let diff = TextDiff::from_lines(&old, &new);
@@ -157,24 +166,25 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
     match &mut filled {
         Resource::Token(token) => {
             let settings = token.spec.get_or_insert_default().bound_keypair.get_or_insert_default();
-            settings.onboarding.get_or_insert_default();
             let recovery = settings.recovery.get_or_insert_default();
             recovery.mode.get_or_insert_with(|| "standard".to_owned());
             recovery.limit.get_or_insert(1);
+            let onboarding = settings.onboarding.get_or_insert_default();
+            // A key is kept without its comment.
+            if let Ok(key) = PublicKey::from_authorized_key(onboarding.initial_public_key.as_bytes()) {
+                onboarding.initial_public_key = key.to_authorized_key();
+            }
         }
-        Resource::Exemption(exemption) => {
-            let spec = exemption.spec.get_or_insert_default();
-            spec.count = spec.count.max(1);
-            spec.uses = spec.uses.max(1);
-            // The authority sets an end when there is none.
-            let current_end = current.and_then(Resource::metadata).and_then(|metadata| metadata.expires);
-            let end = &mut exemption.metadata.get_or_insert_default().expires;
-            *end = end.or(current_end);
+        Resource::Lock(lock) => {
+            if let Ok(LockTarget::PublicKey(fingerprint)) = rules::lock_target(lock) {
+                let target = lock.spec.get_or_insert_default().target.get_or_insert_default();
+                target.public_key = fingerprint;
+            }
         }
-        Resource::Bot(_) | Resource::Lock(_) | Resource::BotInstance(_) => {}
+        Resource::Bot(_) | Resource::Exemption(_) | Resource::BotInstance(_) => {}
     }
     let mut current = current.cloned();
-    let spent = current.as_ref().is_some_and(is_bound);
+    let spent = matches!(&current, Some(Resource::Token(token)) if token::is_bound(token));
     let shown = match &current {
         Some(Resource::Token(token)) => token::waiting_secret(token).unwrap_or_default().to_owned(),
         _ => String::new(),
@@ -198,14 +208,6 @@ fn secret_mut(resource: &mut Resource) -> Option<&mut String> {
     Some(&mut token.spec.as_mut()?.bound_keypair.as_mut()?.onboarding.as_mut()?.registration_secret)
 }
 
-fn is_bound(resource: &Resource) -> bool {
-    let Resource::Token(token) = resource else {
-        return false;
-    };
-    let status = token.status.as_ref().and_then(|status| status.bound_keypair.as_ref());
-    status.is_some_and(|status| !status.bound_public_key.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,8 +218,8 @@ mod tests {
 
     fn token(bound_keypair: &str) -> Resource {
         read(&format!(
-            "{{kind: token, version: v2, metadata: {{name: example}}, spec: {{bot_name: example, \
-             bound_keypair: {bound_keypair}}}}}"
+            "{{kind: token, version: v2, metadata: {{name: example}}, spec: {{roles: [Bot], bot_name: example, \
+             join_method: bound_keypair, bound_keypair: {bound_keypair}}}}}"
         ))
     }
 
@@ -240,6 +242,18 @@ mod tests {
         assert!(!differ(&token("{}"), &waiting("s3cret")));
         assert!(!differ(&token("{onboarding: {registration_secret: s3cret}}"), &waiting("s3cret")));
         assert!(differ(&token("{recovery: {limit: 2}}"), &waiting("s3cret")));
+    }
+
+    #[test]
+    fn a_key_differs_neither_by_its_comment_nor_by_its_form() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFi1AGLjk14Nr+eEm4PJbOG5yiYj+eEAsrZDo6l0y8d+";
+        let preregistered = |key: &str| token(&format!("{{onboarding: {{initial_public_key: {key}}}}}"));
+        let current = with_what_is_left_out(&preregistered(key), None);
+        assert!(!differ(&preregistered(&format!("{key} host")), &current));
+
+        let lock = |key: &str| read(&format!("{{kind: lock, version: v2, spec: {{target: {{public_key: '{key}'}}}}}}"));
+        let fingerprint = PublicKey::from_authorized_key(key.as_bytes()).unwrap().fingerprint();
+        assert!(!differ(&lock(key), &lock(&fingerprint)));
     }
 
     #[test]

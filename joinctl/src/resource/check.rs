@@ -1,6 +1,6 @@
 //! Holds a YAML tree against the message it is to become. Errors give the path of the field and what is allowed there.
 
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use prost_types::Timestamp;
 use serde_yaml_ng::Value;
 
@@ -11,8 +11,11 @@ pub(super) fn check(tree: &Value, message: &MessageDescriptor) -> Result<(), Str
 
 fn check_message(tree: &Value, message: &MessageDescriptor, path: &str) -> Result<(), String> {
     if message.full_name() == "google.protobuf.Timestamp" {
-        let is_time = tree.as_str().is_some_and(|text| text.parse::<Timestamp>().is_ok());
-        return if is_time { Ok(()) } else { Err(wrong(path, "a time such as 2026-01-31T12:00:00Z", tree)) };
+        return if is_time(tree, message) {
+            Ok(())
+        } else {
+            Err(wrong(path, "a time such as 2026-01-31T12:00:00Z", tree))
+        };
     }
     let Value::Mapping(entries) = tree else {
         return Err(wrong(path, &format!("a map with the keys {}", keys(message)), tree));
@@ -28,6 +31,13 @@ fn check_message(tree: &Value, message: &MessageDescriptor, path: &str) -> Resul
         }
     }
     Ok(())
+}
+
+/// A time in full, RFC 3339, of the years 1970 to 9999.
+fn is_time(tree: &Value, message: &MessageDescriptor) -> bool {
+    let read = DynamicMessage::deserialize(message.clone(), tree).ok();
+    let time = read.and_then(|time| time.transcode_to::<Timestamp>().ok());
+    time.is_some_and(|time| time.seconds >= 0)
 }
 
 fn check_field(tree: &Value, field: &FieldDescriptor, path: &str) -> Result<(), String> {
@@ -127,6 +137,7 @@ mod tests {
         "spec.bound_keypair.onboarding.registration_secret: text (put it in quotes) is expected, a number was found"
     )]
     #[case("spec: {bound_keypair: {rotate_after: tomorrow}}", r#"spec.bound_keypair.rotate_after: a time such as 2026-01-31T12:00:00Z is expected, the text "tomorrow" was found"#)]
+    #[case("spec: {bound_keypair: {onboarding: {must_register_before: 2026-01-31}}}", r#"spec.bound_keypair.onboarding.must_register_before: a time such as 2026-01-31T12:00:00Z is expected, the text "2026-01-31" was found"#)]
     #[case("spec: {roles: Bot}", r#"spec.roles: a list is expected, the text "Bot" was found"#)]
     #[case("spec: {roles: [Bot, 7]}", "spec.roles[1]: text (put it in quotes) is expected, the number 7 was found")]
     #[case(

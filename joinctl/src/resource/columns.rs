@@ -2,15 +2,18 @@
 
 use join_proto::v1::{Bot, BotInstance, Exemption, Lock, LockTarget, Metadata, Token};
 
-use super::{Kind, Resource};
-use crate::{moment::seconds, output::table};
+use super::{Kind, Resource, locks::Locks};
+use crate::{moment::seconds, output::table, token::is_bound};
 
 /// How much of a key or an id is enough to tell one from another.
 const SHORT: usize = 40;
+/// How long after a proven holder was refused a token counts as contested, in seconds: a day, as in the health of
+/// instances.
+const CONTESTED_FOR: i64 = 24 * 60 * 60;
 
-/// The table of resources of one kind.
-pub(crate) fn render(kind: Kind, resources: &[Resource]) -> String {
-    table(headings(kind), resources.iter().map(cells))
+/// The table of resources of one kind. The state of tokens depends on locks.
+pub(crate) fn render(kind: Kind, resources: &[Resource], locks: Option<&Locks>) -> String {
+    table(headings(kind), resources.iter().map(|resource| cells(resource, locks)))
 }
 
 const fn headings(kind: Kind) -> &'static [&'static str] {
@@ -36,11 +39,11 @@ const fn headings(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-fn cells(resource: &Resource) -> Vec<String> {
+fn cells(resource: &Resource, locks: Option<&Locks>) -> Vec<String> {
     let metadata = resource.metadata().cloned().unwrap_or_default();
     match resource {
         Resource::Bot(bot) => bot_cells(metadata, bot),
-        Resource::Token(token) => token_cells(metadata, token),
+        Resource::Token(token) => token_cells(metadata, token, locks),
         Resource::BotInstance(instance) => instance_cells(metadata, instance),
         Resource::Lock(lock) => lock_cells(metadata, lock),
         Resource::Exemption(exemption) => exemption_cells(metadata, exemption),
@@ -56,19 +59,11 @@ fn bot_cells(metadata: Metadata, bot: &Bot) -> Vec<String> {
     vec![metadata.name, user, spec.roles.join(","), traits, expires, labels]
 }
 
-fn token_cells(metadata: Metadata, token: &Token) -> Vec<String> {
+fn token_cells(metadata: Metadata, token: &Token, locks: Option<&Locks>) -> Vec<String> {
     let spec = token.spec.clone().unwrap_or_default();
     let recovery = spec.bound_keypair.and_then(|settings| settings.recovery).unwrap_or_default();
     let status = token.status.clone().and_then(|status| status.bound_keypair).unwrap_or_default();
-    let state = if status.contested_at.is_some() {
-        "contested"
-    } else if !status.bound_public_key.is_empty() {
-        "bound"
-    } else if status.registration_secret_pending {
-        "secret waits"
-    } else {
-        "unbound"
-    };
+    let state = token_state(token, locks);
     // Only `standard` counts against the limit.
     let mode = recovery.mode.unwrap_or_else(|| "standard".to_owned());
     let limit = if mode == "standard" { recovery.limit.unwrap_or(1).to_string() } else { "unlimited".to_owned() };
@@ -84,6 +79,25 @@ fn token_cells(metadata: Metadata, token: &Token) -> Vec<String> {
         status.bound_bot_instance_id,
         labels,
     ]
+}
+
+/// The first that holds of: nobody is admitted, somebody was refused lately, a key is bound, a secret waits.
+fn token_state(token: &Token, locks: Option<&Locks>) -> &'static str {
+    let status = token.status.clone().and_then(|status| status.bound_keypair).unwrap_or_default();
+    let is_locked = locks.is_some_and(|locks| locks.on(token).next().is_some());
+    let contested_for =
+        locks.zip(status.contested_at).map(|(locks, at)| locks.now().seconds.saturating_sub(at.seconds));
+    if is_locked {
+        "locked"
+    } else if contested_for.is_some_and(|elapsed| elapsed < CONTESTED_FOR) {
+        "contested"
+    } else if is_bound(token) {
+        "bound"
+    } else if status.registration_secret_pending {
+        "secret waits"
+    } else {
+        "unbound"
+    }
 }
 
 fn instance_cells(metadata: Metadata, instance: &BotInstance) -> Vec<String> {
@@ -164,8 +178,10 @@ mod tests {
         Authentication, BotInstanceSpec, BotInstanceStatus, BoundKeypairSpec, BoundKeypairStatus, Recovery, TokenSpec,
         TokenStatus,
     };
+    use rstest::rstest;
 
     use super::*;
+    use crate::resource::locks;
 
     fn named(name: &str) -> Option<Metadata> {
         Some(Metadata { name: name.into(), labels: [("team".into(), "infra".into())].into(), ..Default::default() })
@@ -200,6 +216,7 @@ mod tests {
                 token(Recovery::default(), fresh),
                 token(Recovery { mode: Some("relaxed".into()), limit: Some(3) }, bound),
             ],
+            None,
         );
         let rows: Vec<_> = text
             .lines()
@@ -208,6 +225,28 @@ mod tests {
         assert_eq!(rows[1], ["example", "example", "secret waits", "standard", "0 of 1", "0", "-", "-", "team=infra"]);
         assert_eq!(rows[2][2..6], ["bound", "relaxed", "2 of unlimited", "7"]);
         assert!(!text.contains("s3cret"), "a table is no place for secrets");
+    }
+
+    #[rstest]
+    #[case("2026-01-31T11:00:00Z", None, "contested")]
+    #[case("2026-01-30T12:00:01Z", None, "contested")]
+    #[case("2026-01-30T12:00:00Z", None, "bound")]
+    #[case("2026-01-31T11:00:00Z", Some("example"), "locked")]
+    #[case("2026-01-31T11:00:00Z", Some("other"), "contested")]
+    fn a_token_is_locked_before_it_is_contested_and_that_for_a_day(
+        #[case] contested_at: &str,
+        #[case] locked: Option<&str>,
+        #[case] state: &str,
+    ) {
+        let status = BoundKeypairStatus {
+            bound_public_key: "ssh-ed25519 AAAA".into(),
+            contested_at: Some(contested_at.parse().unwrap()),
+            ..Default::default()
+        };
+        let Resource::Token(token) = token(Recovery::default(), status) else { panic!() };
+        let target = |name: &str| LockTarget { join_token: name.into(), ..Default::default() };
+        let locks = locked.map(|name| locks::tests::lock(target(name), None));
+        assert_eq!(token_state(&token, Some(&Locks::of("2026-01-31T12:00:00Z".parse().unwrap(), locks))), state);
     }
 
     #[test]
@@ -226,7 +265,7 @@ mod tests {
             status: Some(status),
             ..Default::default()
         };
-        let text = render(Kind::BotInstance, &[Resource::BotInstance(instance)]);
+        let text = render(Kind::BotInstance, &[Resource::BotInstance(instance)], None);
         assert!(text.contains("active") && text.contains("renewal") && text.contains("192.0.2.7"), "{text}");
     }
 

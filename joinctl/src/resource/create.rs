@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::{Kind, Resource, document};
-use crate::{cli::Context, connection::Client, output};
+use super::{
+    Kind, Resource,
+    document::{self, Document},
+    plan::{Planned, plan, refuse_ended},
+};
+use crate::{cli::Context, output};
 
 /// Which files, and whether to replace.
 #[derive(Args, Debug)]
@@ -28,13 +32,15 @@ pub(crate) struct Create {
 
 impl Create {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let documents = document::read(&self.files)?;
+        let mut documents = document::read(&self.files)?;
         let client = context.connect().await?;
-        if !self.force && documents.len() > 1 {
-            refuse_existing(&client, &documents).await?;
+        // One alone is checked by the authority: nothing of it can be half done.
+        if documents.len() > 1 {
+            documents = checked(plan(&client, documents).await?, self.force)?;
+            refuse_ended(&client, documents.iter()).await?;
         }
         let mut done = Done::begin(context);
-        for document::Document { origin, resource } in documents {
+        for Document { origin, resource } in documents {
             let (outcome, deed) = if self.force && resource.kind() != Kind::Exemption && !resource.name().is_empty() {
                 (client.upsert(resource).await, "saved")
             } else {
@@ -46,16 +52,13 @@ impl Create {
     }
 }
 
-/// Says so before the first is created rather than after: several documents are created together or not at all, as far
-/// as one can see beforehand.
-async fn refuse_existing(client: &Client, documents: &[document::Document]) -> anyhow::Result<()> {
-    for document in documents.iter().filter(|document| !document.resource.name().is_empty()) {
-        let reference = document.resource.reference();
-        if client.find(reference.kind, &reference.name).await?.is_some() {
-            bail!("{}: {reference} exists already; nothing was created (`create -f` replaces)", document.origin);
-        }
+/// Several documents are created together or not at all, as far as one can see beforehand.
+fn checked(planned: Vec<Planned>, force: bool) -> anyhow::Result<Vec<Document>> {
+    if !force && let Some(Planned { document, .. }) = planned.iter().find(|planned| planned.current.is_some()) {
+        let Document { origin, resource } = document;
+        bail!("{origin}: {} exists already; nothing was created (`create -f` replaces)", resource.reference());
     }
-    Ok(())
+    Ok(planned.into_iter().map(|planned| planned.document).collect())
 }
 
 /// Tells what was done, as it is done: when a later one fails, the earlier ones stand.

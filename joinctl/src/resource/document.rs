@@ -12,7 +12,7 @@ use prost_reflect::{DeserializeOptions, DynamicMessage};
 use serde::Deserialize as _;
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{Kind, Resource, check::check, names};
+use super::{Kind, Resource, check::check, names, rules};
 
 /// A resource and where it was written, for errors.
 #[derive(Debug)]
@@ -68,20 +68,25 @@ pub(super) fn parse(origin: &str, text: &str) -> anyhow::Result<Vec<Document>> {
     trees.into_iter().map(read).collect()
 }
 
-/// Turns one tree into a resource. `status` is the server's: what a user sends of it is dropped unread.
+/// Turns one tree into a resource. `status` is the server's: what a user sends of it is dropped unread. Errors begin with
+/// the path of the field.
 fn resource(mut tree: Value) -> anyhow::Result<Resource> {
     if let Value::Mapping(fields) = &mut tree {
         fields.remove("status");
     }
     let kind = kind(&tree)?;
     check(&tree, &kind.descriptor()).map_err(|error| anyhow!(error))?;
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(kind.descriptor(), tree, &options)?;
-    let resource = Resource::from_dynamic(kind, &message)?;
-    if kind.must_be_named() || !resource.name().is_empty() {
-        check_name(kind, resource.name())?;
-    }
+    let resource = Resource::from_dynamic(kind, &message(tree, kind)?)?;
+    rules::check(&resource)?;
     Ok(resource)
+}
+
+fn message(tree: Value, kind: Kind) -> anyhow::Result<DynamicMessage> {
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let mut track = serde_path_to_error::Track::new();
+    let tree = serde_path_to_error::Deserializer::new(tree, &mut track);
+    DynamicMessage::deserialize_with_options(kind.descriptor(), tree, &options)
+        .map_err(|error| anyhow!("{}: {error}", track.path()))
 }
 
 fn kind(tree: &Value) -> anyhow::Result<Kind> {
@@ -108,21 +113,6 @@ fn kind(tree: &Value) -> anyhow::Result<Kind> {
 
 fn shown(value: &Value) -> String {
     serde_yaml_ng::to_string(value).unwrap_or_default().trim_end().to_owned()
-}
-
-/// Names of bots and tokens: 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or digit.
-fn check_name(kind: Kind, name: &str) -> anyhow::Result<()> {
-    if name.is_empty() {
-        bail!("metadata.name: missing; a {kind} needs a name");
-    }
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = name.len() <= 63
-        && name.bytes().all(|c| allowed(c) || b"-_.".contains(&c))
-        && name.bytes().next().is_some_and(allowed);
-    if !fits {
-        bail!("metadata.name: {name:?} is no name: 1 to 63 of a-z 0-9 - _ . are, beginning with a letter or digit");
-    }
-    Ok(())
 }
 
 /// The same resource twice is a mistake, and which one would win is a guess.
@@ -203,11 +193,19 @@ spec: {roles: [], traits: [{name: logins, values: [deploy]}]}
     #[case("kind: bot\nversion: v1", "x, document 1: metadata.name: missing; a bot needs a name")]
     #[case(
         "kind: bot\nversion: v1\nmetadata: {name: Example}",
-        "x, document 1: metadata.name: \"Example\" is no name: 1 to 63 of a-z 0-9 - _ . are, beginning with a letter or digit"
+        "x, document 1: metadata.name: `Example` is not a name: use 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or digit"
     )]
     #[case(
         "---\n---\nkind: bot\nversion: v1\nspce: {}",
         "x, document 2: spce: unknown key; allowed here: kind, version, metadata, spec, status"
+    )]
+    #[case(
+        "kind: bot\nversion: v1\nmetadata: {name: a, expires: 2026-01-31}",
+        "x, document 1: metadata.expires: a time such as 2026-01-31T12:00:00Z is expected, the text \"2026-01-31\" was found"
+    )]
+    #[case(
+        "kind: bot\nversion: v1\nmetadata: {name: a, expires: 1969-12-31T23:59:59Z}",
+        "x, document 1: metadata.expires: a time such as 2026-01-31T12:00:00Z is expected, the text \"1969-12-31T23:59:59Z\" was found"
     )]
     #[case(
         "[{kind: node}]",
@@ -216,6 +214,14 @@ spec: {roles: [], traits: [{name: logins, values: [deploy]}]}
     fn mistakes_are_told_with_file_document_and_field(#[case] yaml: &str, #[case] message: &str) {
         let error = parse("x", yaml).unwrap_err();
         assert_eq!(format!("{error:#}"), message);
+    }
+
+    #[test]
+    fn the_conversion_tells_the_path_by_itself() {
+        let tree =
+            serde_yaml_ng::from_str("{spec: {bound_keypair: {onboarding: {must_register_before: soon}}}}").unwrap();
+        let error = message(tree, Kind::Token).unwrap_err().to_string();
+        assert!(error.starts_with("spec.bound_keypair.onboarding.must_register_before: "), "{error}");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! `joinctl get`: resources as tables, JSON or YAML, as they are or as they were.
 
-use std::{io, str::FromStr};
+use std::{
+    io::{self, Write as _},
+    str::FromStr,
+};
 
+use anyhow::bail;
 use clap::Args;
 
-use super::{Kind, Reference, Resource, columns};
+use super::{Kind, Reference, Resource, columns, locks::Locks};
 use crate::{
     cli::Context,
     connection::{Client, Selection},
@@ -50,23 +54,32 @@ impl FromStr for Wanted {
 
 impl Get {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        for wanted in &self.wanted {
+            if let Wanted::One(reference) = wanted
+                && !self.selector.is_empty()
+            {
+                bail!(
+                    "--selector selects among all of a kind, and {reference} is one by name: leave one of the two out"
+                );
+            }
+        }
         let client = context.connect().await?;
-        let at = client.resolve(self.at).await?;
-        let selection = Selection { selector: self.selector, at, ..Default::default() };
+        let selection = Selection { selector: self.selector, at: client.past(self.at).await?, ..Default::default() };
 
         // Those that are named are looked for first: when one is missing, nothing is printed.
         let mut found = Vec::new();
         for wanted in self.wanted {
             found.push(match wanted {
                 Wanted::All(kind) => (kind, None),
-                Wanted::One(Reference { kind, name }) => (kind, Some(client.get(kind, &name, at).await?)),
+                Wanted::One(Reference { kind, name }) => (kind, Some(client.get(kind, &name, selection.at).await?)),
             });
         }
         let mut printer = Printer::begin(context.format);
         for (kind, one) in found {
+            let mut list = printer.list(&client, kind, &selection).await?;
             match one {
-                Some(one) => printer.print(kind, &[one])?,
-                None => print_all(&client, kind, &selection, &mut printer).await?,
+                Some(one) => list.print(&[one])?,
+                None => print_all(&client, kind, &selection, &mut list).await?,
             }
         }
         printer.end()
@@ -77,18 +90,19 @@ impl Get {
 pub(crate) async fn list(context: &Context, kind: Kind, selection: &Selection) -> anyhow::Result<()> {
     let client = context.connect().await?;
     let mut printer = Printer::begin(context.format);
-    print_all(&client, kind, selection, &mut printer).await?;
+    let mut list = printer.list(&client, kind, selection).await?;
+    print_all(&client, kind, selection, &mut list).await?;
     printer.end()
 }
 
 /// Prints page by page, so that a million tokens take no more memory than a thousand.
-async fn print_all(client: &Client, kind: Kind, selection: &Selection, printer: &mut Printer) -> anyhow::Result<()> {
+async fn print_all(client: &Client, kind: Kind, selection: &Selection, list: &mut List<'_>) -> anyhow::Result<()> {
     let mut cursor = String::new();
     loop {
         let (resources, next) = client.page(kind, selection, cursor).await?;
-        printer.print(kind, &resources)?;
+        list.print(&resources)?;
         if next.is_empty() {
-            return Ok(());
+            return list.end();
         }
         cursor = next;
     }
@@ -107,16 +121,11 @@ impl Printer {
         }
     }
 
-    fn print(&mut self, kind: Kind, resources: &[Resource]) -> anyhow::Result<()> {
-        use io::Write as _;
-        match self {
-            Self::Tables { is_first } => {
-                let gap = if std::mem::replace(is_first, false) { "" } else { "\n" };
-                write!(io::stdout(), "{gap}{}", columns::render(kind, resources))?;
-            }
-            Self::Items(items) => resources.iter().try_for_each(|resource| items.push(&resource.tree()))?,
-        }
-        Ok(())
+    /// Begins a list of one kind. A table of tokens shows which are locked, so it needs the locks of the same moment.
+    async fn list(&mut self, client: &Client, kind: Kind, selection: &Selection) -> anyhow::Result<List<'_>> {
+        let needs_locks = matches!(self, Self::Tables { .. }) && kind == Kind::Token;
+        let locks = if needs_locks { Some(Locks::fetch(client, selection.at).await?) } else { None };
+        Ok(List { printer: self, kind, locks, is_empty: true })
     }
 
     fn end(self) -> anyhow::Result<()> {
@@ -124,5 +133,38 @@ impl Printer {
             Self::Tables { .. } => Ok(()),
             Self::Items(items) => Ok(items.end()?),
         }
+    }
+}
+
+/// Resources of one kind, as they come.
+struct List<'a> {
+    printer: &'a mut Printer,
+    kind: Kind,
+    locks: Option<Locks>,
+    is_empty: bool,
+}
+
+impl List<'_> {
+    fn print(&mut self, resources: &[Resource]) -> anyhow::Result<()> {
+        if resources.is_empty() {
+            return Ok(());
+        }
+        self.is_empty = false;
+        match self.printer {
+            Printer::Tables { is_first } => {
+                let gap = if std::mem::replace(is_first, false) { "" } else { "\n" };
+                write!(io::stdout(), "{gap}{}", columns::render(self.kind, resources, self.locks.as_ref()))?;
+            }
+            Printer::Items(items) => resources.iter().try_for_each(|resource| items.push(&resource.tree()))?,
+        }
+        Ok(())
+    }
+
+    /// An empty table is told in words, where no pipe takes it for data.
+    fn end(&self) -> anyhow::Result<()> {
+        if self.is_empty && matches!(self.printer, Printer::Tables { .. }) {
+            eprintln!("no {}", self.kind.plural());
+        }
+        Ok(())
     }
 }

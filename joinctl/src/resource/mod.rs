@@ -7,7 +7,12 @@ pub(crate) mod create;
 mod document;
 pub(crate) mod edit;
 pub(crate) mod get;
+#[cfg(test)]
+mod laws;
+pub(crate) mod locks;
+mod plan;
 pub(crate) mod rm;
+mod rules;
 
 use std::{fmt, str::FromStr};
 
@@ -18,7 +23,7 @@ use serde_yaml_ng::Value;
 use crate::output::tree;
 
 /// The kinds, in the order in which they depend on each other: a token names its bot, a lock a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     Bot,
     Token,
@@ -43,17 +48,23 @@ impl Kind {
         }
     }
 
+    /// Several of them, in a sentence.
+    pub(crate) const fn plural(self) -> &'static str {
+        match self {
+            Self::Bot => "bots",
+            Self::Token => "tokens",
+            Self::BotInstance => "bot instances",
+            Self::Lock => "locks",
+            Self::Exemption => "exemptions",
+        }
+    }
+
     /// The word in `version:`.
     pub(crate) const fn version(self) -> &'static str {
         match self {
             Self::Bot | Self::BotInstance | Self::Exemption => "v1",
             Self::Token | Self::Lock => "v2",
         }
-    }
-
-    /// The authority names locks and exemptions itself when nobody else does.
-    pub(crate) const fn must_be_named(self) -> bool {
-        matches!(self, Self::Bot | Self::Token)
     }
 
     pub(crate) fn descriptor(self) -> MessageDescriptor {
@@ -95,7 +106,7 @@ impl FromStr for Kind {
 }
 
 /// `KIND/NAME`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Reference {
     pub(crate) kind: Kind,
     pub(crate) name: String,

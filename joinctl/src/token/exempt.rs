@@ -8,6 +8,7 @@ use join_proto::v1::{Exemption, ExemptionSpec, GrantExemptionRequest, Metadata};
 use super::Which;
 use crate::{
     cli::Context,
+    connection::walk,
     moment::seconds,
     output::{self, Format, Items},
     resource::{Kind, Resource},
@@ -84,7 +85,7 @@ impl Exempt {
             status: None,
         };
         let selector = self.which.selector.unwrap_or_default();
-        let request = GrantExemptionRequest { exemption: Some(exemption), selector };
+        let request = walk(GrantExemptionRequest { exemption: Some(exemption), selector });
         let granted = client.resources().grant_exemption(request).await?.into_inner().exemptions;
         print(context.format, granted)
     }

@@ -51,6 +51,12 @@ pub(crate) fn name(token: &Token) -> &str {
     token.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
 }
 
+/// True once a key is bound.
+pub(crate) fn is_bound(token: &Token) -> bool {
+    let status = token.status.as_ref().and_then(|status| status.bound_keypair.as_ref());
+    status.is_some_and(|status| !status.bound_public_key.is_empty())
+}
+
 /// The registration secret that waits to be used.
 pub(crate) fn waiting_secret(token: &Token) -> Option<&str> {
     let secret = token.status.as_ref()?.bound_keypair.as_ref()?.registration_secret.as_str();

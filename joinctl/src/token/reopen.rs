@@ -42,7 +42,7 @@ fn instructions(name: &str, uri: &str) -> String {
 joining URI (it holds the new secret, which is good for one join):
   {uri}
 
-on the bot's host: stop the agent, remove what it stored (its key is refused from now on), and join anew:
+on the bot's host: stop the agent and join anew; its old storage may stay or go (the key in it is refused from now on):
   {}
 
 or put the secret into onboarding.bound_keypair.registration_secret of its configuration and start it

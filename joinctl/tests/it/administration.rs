@@ -141,11 +141,45 @@ fn locks_and_exemptions_come_and_go() {
 
     assert_eq!(
         authority.done(&["reinstate", "example", "--reason", "checked"]),
-        "token/example reinstated: its next join is admitted\n"
+        "token/example has nothing bound, so that there is nothing to reinstate yet; the grant stands for its next join\n"
     );
     let before = authority.json(&["get", "token/example"]);
     let reopened = authority.json(&["reopen", "example", "--reason", "reinstalled"]);
     let secret = |token: &serde_json::Value| token["status"]["bound_keypair"]["registration_secret"].clone();
     assert_ne!(secret(&before[0]), secret(&reopened));
     authority.done(&["bound-keypair", "rotate", "example"]);
+}
+
+#[test]
+fn reopen_asks_nobody_to_remove_a_storage() {
+    let authority = Authority::start().with_joined_bot("example");
+    let told = authority.done(&["reopen", "example", "--reason", "host was reinstalled"]);
+    assert!(told.contains("its old storage may stay or go") && !told.contains("remove"), "{told}");
+}
+
+#[test]
+fn an_empty_list_is_told_in_words_and_is_no_failure() {
+    let authority = Authority::start();
+    let lists = [
+        (&["get", "bots"][..], "no bots\n"),
+        (&["get", "tokens", "-l", "team=zz"], "no tokens\n"),
+        (&["get", "locks,exemptions"], "no locks\nno exemptions\n"),
+        (&["bots", "ls"], "no bots\n"),
+        (&["bots", "instances", "ls"], "no bot instances\n"),
+        (&["audit", "ls", "--since", "2099-01-01T00:00:00Z"], "no events\n"),
+    ];
+    for (arguments, told) in lists {
+        let ran = authority.run(arguments);
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", told), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_future_is_not_shown() {
+    let authority = Authority::start().with_bot("example");
+    for wanted in ["tokens", "token/example"] {
+        let ran = authority.run(&["get", wanted, "--at", "2099-01-01T00:00:00Z"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+        assert!(ran.stderr.contains("--at: 2099-01-01T00:00:00.000Z is in the future"), "{}", ran.stderr);
+    }
 }

@@ -59,6 +59,40 @@ fn the_past_can_be_seen() {
 }
 
 #[test]
+fn a_replay_tells_the_state_after_each_event() {
+    let authority = Authority::start().with_joined_bot("example");
+    let text = authority.done(&["audit", "replay", "example"]);
+    let steps = authority.json(&["audit", "replay", "example"]);
+    let events: usize = steps.as_array().unwrap().iter().map(|step| step["events"].as_array().unwrap().len()).sum();
+    let states: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("  state: ")).collect();
+    assert_eq!(states.len(), events, "{text}");
+    assert!(states[0].ends_with("no key bound, a registration secret waits"), "{text}");
+    // The last is the one that the authority shows.
+    let bound = &authority.json(&["get", "token/example"])[0]["status"]["bound_keypair"];
+    let told =
+        format!("recoveries 1 of 1, instance {}, generation 1", bound["bound_bot_instance_id"].as_str().unwrap());
+    assert!(states.last().unwrap().contains(&told), "{text}");
+}
+
+#[test]
+fn a_name_that_nothing_ever_had_has_no_empty_history() {
+    let authority = Authority::start().with_bot("example");
+    for wanted in [["--token", "nope"], ["--bot", "nope"]] {
+        let ran = authority.run(&["audit", "ls", wanted[0], wanted[1]]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+        assert!(ran.stderr.contains("(NOT_FOUND)\nsee: joinctl explain NOT_FOUND"), "{}", ran.stderr);
+    }
+    // What is there has a history that may be empty, and what is deleted has one.
+    assert_eq!(authority.json(&["audit", "ls", "--token", "example", "--kind", "join.*"]), serde_json::json!([]));
+    authority.done(&["rm", "token/example"]);
+    authority.done(&["rm", "bot/example"]);
+    authority.settle();
+    for wanted in [["--token", "example"], ["--bot", "example"]] {
+        assert_eq!(authority.json(&["audit", "ls", wanted[0], wanted[1]]).as_array().unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn the_ledger_is_verified_exported_and_grows() {
     let authority = Authority::start().with_bot("example");
     let verified = authority.run_as(Role::Auditor, &["audit", "verify"]);

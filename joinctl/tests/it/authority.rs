@@ -4,10 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use join_agent::{Agent, clock, config::Config, entropy, storage::Memory};
 use join_credential::{AuthorityKeys, Issuer, MasterKey, Role};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
@@ -84,6 +88,15 @@ impl Authority {
     /// A bot and its token of the same name.
     pub(crate) fn with_bot(self, name: &str) -> Self {
         self.done(&["bots", "add", name]);
+        self
+    }
+
+    /// A bot that has joined once, and its token of the same name.
+    pub(crate) fn with_joined_bot(self, name: &str) -> Self {
+        let uri = self.json(&["bots", "add", name])["join_uri"].as_str().unwrap().parse().unwrap();
+        let config = Config::from_uri(uri, &|_| None).unwrap();
+        let mut agent = Agent::new(config, Arc::new(Memory::default()), clock::SystemClock, entropy::SystemEntropy);
+        self.runtime.block_on(agent.join_once()).unwrap();
         self
     }
 

@@ -4,7 +4,9 @@ mod administration;
 mod auditing;
 mod authority;
 mod files;
+mod locking;
 mod tampering;
+mod together;
 mod usage;
 mod verify;
 

@@ -160,7 +160,13 @@ fn a_rewritten_row_is_found() {
     authority.sql("UPDATE stream SET state = replace(state, '\"limit\":1', '\"limit\":9') WHERE name = 'example' AND kind = 'token'");
     let ran = authority.run(&["audit", "verify"]);
     assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
-    assert!(ran.stderr.contains("not the fold of its entries"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("not the fold of its entries"), "{}", ran.stdout);
+
+    // And by somebody who has nothing but an export.
+    authority.done(&["audit", "export", "--out", "claimed"]);
+    let offline = authority.run(&["audit", "verify", "--from", "claimed"]);
+    assert_eq!(offline.code, 3, "{}{}", offline.stdout, offline.stderr);
+    assert!(offline.stdout.contains("does not follow from the events at .spec.recovery.limit"), "{}", offline.stdout);
 }
 
 #[test]

@@ -16,6 +16,8 @@ use crate::{command, joinctl, run};
 #[case(&["exempt", "a", "--kind", "recoveries"], "--reason")]
 #[case(&["reinstate", "--reason", "r"], "TOKEN")]
 #[case(&["audit", "ls", "--since", "yesterday"], "neither a time")]
+#[case(&["audit", "ls", "--kind", "join.refuse"], "there are join.accepted, join.resumed, join.refused")]
+#[case(&["get", "bot/example", "-l", "team=zz"], "--selector selects among all of a kind, and bot/example is one by name")]
 #[case(&["frobnicate"], "unrecognized subcommand")]
 fn wrong_usage_ends_with_1_and_says_what_is_wanted(#[case] arguments: &[&str], #[case] told: &str) {
     let ran = joinctl(arguments);
@@ -38,6 +40,21 @@ fn without_a_server_it_says_how_to_get_one() {
     let ran = joinctl(&["get", "tokens"]);
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("joind dev") && ran.stderr.contains("joind admin issue"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_identity_without_an_address_asks_for_the_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join(".config/joinctl");
+    fs::create_dir_all(&home).unwrap();
+    for name in ["ca.crt", "tls.crt", "tls.key"] {
+        fs::write(home.join(name), "").unwrap();
+    }
+    let ran = run(&mut command(folder.path(), &["get", "tokens"]));
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.starts_with("error: no address of the authority: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--addr HOST:PORT or JOINCTL_ADDR, or write HOST:PORT into "), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("neither"), "{}", ran.stderr);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub enum MasterKeyError {
     #[error("the environment variable {0} with the master key is not set")]
     NotSet(String),
     /// The file can't be read or made.
-    #[error("the master key file {path}: {source}", path = .path.display())]
+    #[error("the master key file {path} can't be used", path = .path.display())]
     File {
         /// The file.
         path: PathBuf,

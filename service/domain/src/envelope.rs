@@ -3,11 +3,11 @@
 //! All events of a join stand in one entry, with one envelope around them. The envelope's RFC 8785 bytes are stored
 //! as they are and are the leaf of the verifiable log: what an auditor hashes is what was written, byte for byte.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
     id::{AttemptHash, BotId, LockId, TokenId},
     upcast::{self, UpcastError},
 };
+
+/// The envelope of a join is a little smaller, in bytes.
+const USUAL_SIZE: usize = 2048;
 
 /// What a stream is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,7 +163,14 @@ impl Entry {
             request: self.origin.request.as_deref(),
             trace: self.origin.trace.as_deref(),
         };
-        serde_json_canonicalizer::to_string(&written).map_err(|error| EnvelopeError::Json(error.to_string()))
+        let json = |error: serde_json::Error| EnvelopeError::Json(error.to_string());
+        let mut text = Vec::with_capacity(USUAL_SIZE);
+        serde_json::to_writer(&mut text, &written).map_err(json)?;
+        match String::from_utf8(text) {
+            Ok(text) if text.is_ascii() => Ok(text),
+            // Names beyond ASCII, such as those of labels, have an order of their own in RFC 8785.
+            _ => serde_json_canonicalizer::to_string(&written).map_err(json),
+        }
     }
 
     /// Reads a stored envelope of any version.
@@ -168,7 +178,8 @@ impl Entry {
     /// # Errors
     /// [`EnvelopeError`] says what does not fit.
     pub fn from_envelope(text: &str) -> Result<Self, EnvelopeError> {
-        let stored: Envelope = serde_json::from_str(text).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        let stored: Envelope<'_> =
+            serde_json::from_str(text).map_err(|error| EnvelopeError::Json(error.to_string()))?;
         if stored.v != 1 {
             return Err(EnvelopeError::Version(stored.v));
         }
@@ -183,7 +194,7 @@ impl Entry {
             events: stored
                 .events
                 .into_iter()
-                .map(|event| upcast::read(&event.kind, event.schema, event.data))
+                .map(|event| upcast::read_text(&event.kind, event.schema, event.data.get()))
                 .collect::<Result<_, _>>()?,
             decided_at: time(&stored.decided_at)?,
             recorded_at: time(&stored.recorded_at)?,
@@ -201,11 +212,12 @@ impl Entry {
 /// The stored shape, as it is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Envelope {
+struct Envelope<'a> {
     v: u32,
     stream: String,
     first_version: u64,
-    events: Vec<StoredEvent>,
+    #[serde(borrow)]
+    events: Vec<StoredEvent<'a>>,
     decided_at: String,
     recorded_at: String,
     actor: String,
@@ -218,34 +230,35 @@ struct Envelope {
 /// One event inside an envelope, as it is read: its data is the upcasters' to understand.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredEvent {
-    kind: String,
+struct StoredEvent<'a> {
+    kind: Cow<'a, str>,
     schema: u32,
-    data: Value,
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
-/// The stored shape, as it is written: every join writes one, so nothing is copied for it.
+/// The stored shape, as it is written: every join writes one, so nothing is copied for it, and members are sorted.
 #[derive(Serialize)]
 struct WrittenEnvelope<'a> {
-    v: u32,
-    stream: String,
-    first_version: u64,
-    events: Vec<WrittenEvent<'a>>,
-    decided_at: String,
-    recorded_at: String,
     actor: &'a str,
     address: Option<&'a str>,
     attempt: Option<&'a str>,
+    decided_at: String,
+    events: Vec<WrittenEvent<'a>>,
+    first_version: u64,
+    recorded_at: String,
     request: Option<&'a str>,
+    stream: String,
     trace: Option<&'a str>,
+    v: u32,
 }
 
 /// One event inside an envelope, as it is written.
 #[derive(Serialize)]
 struct WrittenEvent<'a> {
+    data: EventData<'a>,
     kind: &'static str,
     schema: u32,
-    data: EventData<'a>,
 }
 
 impl<'a> WrittenEvent<'a> {

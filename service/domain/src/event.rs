@@ -1,4 +1,7 @@
 //! What can have happened. Kinds and versions are written by hand: renaming a type never makes yesterday unreadable.
+//!
+//! Fields stand in the order of their names, here and in [`resource`](crate::resource): so the JSON of an event is canonical
+//! (RFC 8785) as it is written, and nothing has to be sorted for each join. A test compares.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,14 @@ macro_rules! catalogue {
             /// Name and version of this event's kind.
             pub const fn kind(&self) -> (&'static str, u32) {
                 match self { $(Self::$name(_) => ($kind, $schema),)+ }
+            }
+
+            /// Reads the data alone, in the shape of today; none when there is no such kind.
+            pub(crate) fn read_data(kind: &str, data: &str) -> Option<Result<Self, serde_json::Error>> {
+                Some(match kind {
+                    $($kind => serde_json::from_str(data).map(Self::$name),)+
+                    _ => return None,
+                })
             }
 
             /// Writes the data alone.
@@ -123,14 +134,14 @@ pub type SecretHash = String;
 /// `token.created`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCreated {
-    /// Its name.
-    pub name: Name,
     /// The bot, by id.
     pub bot: BotId,
-    /// Its specification.
-    pub spec: TokenSpec,
+    /// Its name.
+    pub name: Name,
     /// Of the registration secret, when there is one.
     pub secret: Option<SecretHash>,
+    /// Its specification.
+    pub spec: TokenSpec,
 }
 
 /// `token.updated`.
@@ -138,12 +149,12 @@ pub struct TokenCreated {
 pub struct TokenUpdated {
     /// The bot, by id.
     pub bot: BotId,
-    /// The new specification.
-    pub spec: TokenSpec,
-    /// Of the registration secret, when there is one.
-    pub secret: Option<SecretHash>,
     /// True when bot or roles changed: the old binding ended.
     pub rebind: bool,
+    /// Of the registration secret, when there is one.
+    pub secret: Option<SecretHash>,
+    /// The new specification.
+    pub spec: TokenSpec,
 }
 
 /// Why a key is challenged.
@@ -165,14 +176,14 @@ pub enum ChallengePurpose {
 /// `challenge.issued`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeIssued {
+    /// When.
+    pub at: Timestamp,
     /// The challenge, by an id that does not show its nonce.
     pub challenge: ChallengeId,
     /// Fingerprint of the challenged key.
     pub key: String,
     /// Why this key.
     pub purpose: ChallengePurpose,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// `challenge.solved`.
@@ -192,10 +203,10 @@ pub struct KeypairBound {
 /// `keypair.rotated`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeypairRotated {
-    /// The retired key.
-    pub old: PublicKey,
     /// The bound key.
     pub new: PublicKey,
+    /// The retired key.
+    pub old: PublicKey,
 }
 
 /// `recovery.consumed`.
@@ -208,10 +219,10 @@ pub struct RecoveryConsumed {
 /// `generation.bumped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationBumped {
-    /// The lineage.
-    pub instance: InstanceId,
     /// The generation after it.
     pub generation: u64,
+    /// The lineage.
+    pub instance: InstanceId,
 }
 
 /// Which of the cases a join was.
@@ -245,16 +256,16 @@ impl JoinCase {
 /// A client certificate that was live when it was presented.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCertificate {
-    /// The token it was issued for.
-    pub token: TokenId,
     /// The bot it names.
     pub bot: Name,
-    /// Its lineage.
-    pub instance: InstanceId,
     /// Its place in the lineage.
     pub generation: u64,
+    /// Its lineage.
+    pub instance: InstanceId,
     /// X.509 serial number, hex.
     pub serial: String,
+    /// The token it was issued for.
+    pub token: TokenId,
 }
 
 /// What a client showed as its join state.
@@ -269,12 +280,12 @@ pub enum JoinStateSeen {
     Authentic {
         /// The bot it names.
         bot: String,
-        /// The token it names.
-        token: Option<TokenId>,
         /// The instance it names.
         instance: InstanceId,
         /// The recovery count it names.
         sequence: u32,
+        /// The token it names.
+        token: Option<TokenId>,
     },
 }
 
@@ -290,38 +301,38 @@ pub struct Sighting {
 /// `join.accepted`: everything the credentials are signed from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinAccepted {
+    /// Hash of the attempt id, when the client named one.
+    pub attempt: Option<AttemptHash>,
     /// Which case it was.
     pub case: JoinCase,
-    /// The lineage.
-    pub instance: InstanceId,
-    /// The lineage before it, when this one is new.
-    pub previous_instance: Option<InstanceId>,
     /// The generation in the certificate.
     pub generation: u64,
+    /// The lineage.
+    pub instance: InstanceId,
+    /// The bound key after the join, by fingerprint.
+    pub key: String,
+    /// End of the certificates.
+    pub not_after: Timestamp,
+    /// Beginning of the certificates.
+    pub not_before: Timestamp,
+    /// The lineage before it, when this one is new.
+    pub previous_instance: Option<InstanceId>,
+    /// The SSH principals at that moment.
+    pub principals: Vec<String>,
     /// The recovery count after the join.
     pub recovery_count: u32,
     /// The token's limit, for the join state.
     pub recovery_limit: u32,
     /// The token's mode, for the join state.
     pub recovery_mode: RecoveryMode,
-    /// The bound key after the join, by fingerprint.
-    pub key: String,
-    /// X.509 serial number, hex.
-    pub serial: String,
-    /// Beginning of the certificates.
-    pub not_before: Timestamp,
-    /// End of the certificates.
-    pub not_after: Timestamp,
     /// The bot's roles at that moment.
     pub roles: Vec<String>,
-    /// The SSH principals at that moment.
-    pub principals: Vec<String>,
-    /// Hash of the subject keys.
-    pub subject_keys: String,
-    /// Hash of the attempt id, when the client named one.
-    pub attempt: Option<AttemptHash>,
     /// What the client showed.
     pub seen: Sighting,
+    /// X.509 serial number, hex.
+    pub serial: String,
+    /// Hash of the subject keys.
+    pub subject_keys: String,
 }
 
 /// `join.resumed`.
@@ -336,56 +347,56 @@ pub struct JoinResumed {
 /// `join.refused`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRefused {
-    /// The rule that refused.
-    pub code: Code,
-    /// The facts, in words.
-    pub why: String,
-    /// The challenge that was solved, unless the proof was a secret.
-    pub challenge: Option<ChallengeId>,
-    /// When that challenge can no longer be replayed.
-    pub replayable_until: Option<Timestamp>,
-    /// What the client showed.
-    pub seen: Sighting,
     /// Hash of the attempt id, when the client named one.
     pub attempt: Option<AttemptHash>,
+    /// The challenge that was solved, unless the proof was a secret.
+    pub challenge: Option<ChallengeId>,
+    /// The rule that refused.
+    pub code: Code,
     /// The lock that this refusal created, or that refused.
     pub lock: Option<LockId>,
-    /// A retired key whose possession was proven, by fingerprint: it locks once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retired_key: Option<String>,
     /// The other holder: the latest accepted join of this token, when the refusal locks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_holder: Option<OtherHolder>,
+    /// When that challenge can no longer be replayed.
+    pub replayable_until: Option<Timestamp>,
+    /// A retired key whose possession was proven, by fingerprint: it locks once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_key: Option<String>,
+    /// What the client showed.
+    pub seen: Sighting,
+    /// The facts, in words.
+    pub why: String,
 }
 
 /// The latest accepted join, as evidence beside a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherHolder {
-    /// When it was accepted.
-    pub at: Timestamp,
     /// From where.
     pub address: Option<String>,
-    /// Its certificate's serial number, hex.
-    pub serial: String,
-    /// Its lineage.
-    pub instance: InstanceId,
+    /// When it was accepted.
+    pub at: Timestamp,
     /// Its generation.
     pub generation: u64,
+    /// Its lineage.
+    pub instance: InstanceId,
+    /// Its certificate's serial number, hex.
+    pub serial: String,
 }
 
 /// `exemption.granted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExemptionGranted {
-    /// The grant.
-    pub grant: GrantId,
     /// What it lets pass.
     pub exemption: ExemptionKind,
-    /// How many joins may spend it.
-    pub uses: u32,
     /// When it ends.
     pub expires: Timestamp,
+    /// The grant.
+    pub grant: GrantId,
     /// Why.
     pub reason: String,
+    /// How many joins may spend it.
+    pub uses: u32,
 }
 
 /// `exemption.consumed`, `exemption.revoked`.
@@ -432,25 +443,25 @@ pub struct BotUpdated {
 /// `lock.created`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockCreated {
-    /// What is locked.
-    pub target: LockTarget,
-    /// Why, for people.
-    pub message: String,
-    /// When the lock ends by itself.
-    pub expires: Option<Timestamp>,
-    /// The rule that locked; none when an administrator did.
-    pub cause: Option<Code>,
     /// Who locked.
     pub by: String,
+    /// The rule that locked; none when an administrator did.
+    pub cause: Option<Code>,
+    /// When the lock ends by itself.
+    pub expires: Option<Timestamp>,
+    /// Why, for people.
+    pub message: String,
+    /// What is locked.
+    pub target: LockTarget,
 }
 
 /// `lock.updated`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockUpdated {
-    /// Why, for people.
-    pub message: String,
     /// When the lock ends by itself.
     pub expires: Option<Timestamp>,
+    /// Why, for people.
+    pub message: String,
 }
 
 /// `lock.deleted`.
@@ -463,23 +474,23 @@ pub struct LockDeleted {
 /// `cluster.created`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterCreated {
-    /// The cluster's name: issuer and audience of every document.
-    pub name: Name,
     /// Key ids of the first keys, by purpose.
     pub keys: std::collections::BTreeMap<String, String>,
+    /// The cluster's name: issuer and audience of every document.
+    pub name: Name,
 }
 
 /// `refusals.summarised`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalsSummarised {
-    /// The token's name, when it exists; strangers' inventions are summed without one.
-    pub token: Option<Name>,
     /// The refusal.
     pub code: Code,
     /// How many.
     pub count: u64,
     /// Beginning of the interval.
     pub since: Timestamp,
+    /// The token's name, when it exists; strangers' inventions are summed without one.
+    pub token: Option<Name>,
     /// End of the interval.
     pub until: Timestamp,
 }
@@ -489,12 +500,12 @@ pub struct RefusalsSummarised {
 pub struct AdministratorIssued {
     /// The administrator.
     pub name: String,
+    /// End of the identity.
+    pub not_after: Timestamp,
     /// `admin`, `operator` or `auditor`.
     pub role: String,
     /// X.509 serial number, hex.
     pub serial: String,
-    /// End of the identity.
-    pub not_after: Timestamp,
 }
 
 /// `administrator.revoked`.
@@ -509,10 +520,10 @@ pub struct AdministratorRevoked {
 pub struct AuthorityKeyMoved {
     /// The key's id.
     pub kid: String,
-    /// What it is for: `x509-ca`, `ssh-ca` or `join-state`.
-    pub purpose: String,
     /// Where it stands now: `standby`, `active`, `retired`, `revoked`, or `forgotten` when it is gone.
     pub phase: String,
+    /// What it is for: `x509-ca`, `ssh-ca` or `join-state`.
+    pub purpose: String,
     /// Why, when somebody said so.
     pub reason: Option<String>,
 }

@@ -16,16 +16,16 @@ pub type Labels = BTreeMap<String, String>;
 /// What a bot may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BotSpec {
+    /// When the bot ends.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels,
     /// Roles of the cluster, recorded in certificates.
     pub roles: Vec<String>,
     /// Named lists, such as `logins`.
     pub traits: BTreeMap<String, Vec<String>>,
-    /// Labels.
-    #[serde(default)]
-    pub labels: Labels,
-    /// When the bot ends.
-    #[serde(default)]
-    pub expires: Option<Timestamp>,
 }
 
 impl BotSpec {
@@ -38,33 +38,33 @@ impl BotSpec {
 /// Who may join with a token, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSpec {
-    /// System roles; `Bot` for everything served here.
-    pub roles: Vec<String>,
     /// The bot that joins.
     pub bot_name: Name,
+    /// A token past it admits nobody.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
     /// A key that is bound at the first join, instead of a registration secret.
     pub initial_public_key: Option<PublicKey>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels,
     /// A registration secret is refused after it.
     pub must_register_before: Option<Timestamp>,
     /// Limits on joins without a live certificate.
     pub recovery: Recovery,
+    /// System roles; `Bot` for everything served here.
+    pub roles: Vec<String>,
     /// A new key is asked for at the first join past it.
     pub rotate_after: Option<Timestamp>,
-    /// Labels.
-    #[serde(default)]
-    pub labels: Labels,
-    /// A token past it admits nobody.
-    #[serde(default)]
-    pub expires: Option<Timestamp>,
 }
 
 /// How far a token may be recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
-    /// Which rules hold.
-    pub mode: RecoveryMode,
     /// Recoveries in all, the first join included.
     pub limit: u32,
+    /// Which rules hold.
+    pub mode: RecoveryMode,
 }
 
 impl Default for Recovery {

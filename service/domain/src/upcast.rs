@@ -43,6 +43,19 @@ pub fn read(kind: &str, schema: u32, data: Value) -> Result<Event, UpcastError> 
         .map_err(|error| UpcastError::Malformed { kind: kind.to_owned(), why: error.to_string() })
 }
 
+/// The same from the text of the data. What has the shape of today is read at once.
+///
+/// # Errors
+/// [`UpcastError`].
+pub fn read_text(kind: &str, schema: u32, data: &str) -> Result<Event, UpcastError> {
+    let malformed = |error: serde_json::Error| UpcastError::Malformed { kind: kind.to_owned(), why: error.to_string() };
+    let is_current = Event::KINDS.iter().any(|known| known.name == kind && known.schema == schema);
+    match Event::read_data(kind, data).filter(|_| is_current) {
+        Some(event) => event.map_err(malformed),
+        None => read(kind, schema, serde_json::from_str(data).map_err(malformed)?),
+    }
+}
+
 /// Lifts data to the newest shape, one version at a time. Every kind is at its first version today, so there is
 /// nothing to lift; the first changed shape adds the first arm, and `tests/it/stored/` keeps its example.
 fn lift(_kind: &str, _schema: u32, data: Value) -> Value {

@@ -4,7 +4,7 @@
 //! and fence. A refusal is not checked by an append, so it is never given from the cache alone: see
 //! [`TokenSlot::is_fresh`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use join_domain::{
     Timestamp,
@@ -52,24 +52,38 @@ impl KnownToken {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     turns: Arc<Turns>,
-    known: moka::future::Cache<Name, Arc<KnownToken>>,
+    memory: moka::future::Cache<Name, Arc<Place>>,
+}
+
+/// A token's place in the memory. What stands in it is replaced by each join, which is cheaper than another place; one
+/// who was given up in the meantime writes into a place that nobody looks into any more.
+#[derive(Debug)]
+struct Place {
+    weight: u32,
+    known: Mutex<Option<Arc<KnownToken>>>,
+}
+
+impl Place {
+    fn known(&self) -> MutexGuard<'_, Option<Arc<KnownToken>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Tokens {
     pub(crate) fn new(bytes: u64) -> Self {
-        let weigh = |_: &Name, known: &Arc<KnownToken>| known.weight;
-        let known = moka::future::Cache::builder().max_capacity(bytes).weigher(weigh).build();
-        Self { turns: Arc::default(), known }
+        let weigh = |_: &Name, place: &Arc<Place>| place.weight;
+        let memory = moka::future::Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        Self { turns: Arc::default(), memory }
     }
 
     /// Forgets what another path changed.
     pub(crate) async fn forget(&self, name: &Name) {
-        self.known.invalidate(name).await;
+        self.memory.invalidate(name).await;
     }
 
     /// Tokens that are known, about.
     pub(crate) fn len(&self) -> u64 {
-        self.known.entry_count()
+        self.memory.entry_count()
     }
 }
 
@@ -77,6 +91,7 @@ impl Tokens {
 pub struct TokenSlot {
     ledger: Ledger,
     name: Name,
+    place: Option<Arc<Place>>,
     known: Option<Arc<KnownToken>>,
     fresh: bool,
     attempt_accepted_before: bool,
@@ -87,11 +102,13 @@ impl TokenSlot {
     pub(crate) async fn take(ledger: &Ledger, name: &Name) -> Result<Self, LedgerError> {
         let tokens = ledger.tokens();
         let turn = tokens.turns.take(name).await;
-        let known = tokens.known.get(name).await;
+        let place = tokens.memory.get(name).await;
+        let known = place.as_ref().and_then(|place| place.known().clone());
         let mut slot = Self {
             ledger: ledger.clone(),
             name: name.clone(),
             fresh: false,
+            place,
             known,
             attempt_accepted_before: false,
             _turn: turn,
@@ -122,7 +139,7 @@ impl TokenSlot {
     /// # Errors
     /// [`LedgerError`]; what was known is forgotten then.
     pub async fn reload(&mut self, extra: &[LockTarget], attempt: Option<&AttemptHash>) -> Result<(), LedgerError> {
-        self.forget().await;
+        self.forget();
         let (known, accepted) = load(self.ledger.pool(), &self.name, extra, attempt, self.ledger.now()).await?;
         self.attempt_accepted_before = accepted;
         self.fresh = true;
@@ -141,13 +158,13 @@ impl TokenSlot {
         let prepared = self.ledger.prepare(append.into())?;
         let known = self.known.take().filter(|known| stays_known(known, &prepared.parts));
         // Before the append: it may succeed even if nobody waits for it any more.
-        self.forget().await;
+        self.forget();
         let weight = prepared.parts.first().map_or(0, weight_of);
         let recorded = self.ledger.append_prepared(prepared).await?;
         if let (Some(known), Some(Stored { version, fence, state: State::Token(token), .. })) =
             (known, recorded.streams.first())
         {
-            // The cache may hold it for a moment longer; the token is another by now, so only the rest is copied.
+            // The token is another by now; only the rest is taken over.
             let (bot, locks) = match Arc::try_unwrap(known) {
                 Ok(known) => (known.bot, known.locks),
                 Err(known) => (known.bot.clone(), known.locks.clone()),
@@ -159,13 +176,22 @@ impl TokenSlot {
     }
 
     async fn know(&mut self, known: Arc<KnownToken>) {
-        self.ledger.tokens().known.insert(self.name.clone(), Arc::clone(&known)).await;
+        match self.place.as_ref().filter(|place| known.weight <= place.weight.saturating_mul(2)) {
+            Some(place) => *place.known() = Some(Arc::clone(&known)),
+            None => {
+                let place = Arc::new(Place { weight: known.weight, known: Mutex::new(Some(Arc::clone(&known))) });
+                self.ledger.tokens().memory.insert(self.name.clone(), Arc::clone(&place)).await;
+                self.place = Some(place);
+            }
+        }
         self.known = Some(known);
     }
 
-    async fn forget(&mut self) {
+    fn forget(&mut self) {
         self.known = None;
-        self.ledger.tokens().forget(&self.name).await;
+        if let Some(place) = &self.place {
+            *place.known() = None;
+        }
     }
 }
 

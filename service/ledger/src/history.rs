@@ -4,6 +4,7 @@ use join_domain::{
     Timestamp,
     envelope::{Entry, StreamId, StreamKind},
     id::Name,
+    resource::LockTarget,
 };
 use uuid::Uuid;
 
@@ -21,7 +22,7 @@ const SCAN: u32 = 5000;
 /// What to look for; everything that is given must fit.
 #[derive(Debug, Clone, Default)]
 pub struct HistoryFilter {
-    /// Of all tokens that ever had this name.
+    /// Of all tokens that ever had this name, and of the locks on it.
     pub token: Option<Name>,
     /// Of all bots that ever had this name.
     pub bot: Option<Name>,
@@ -106,7 +107,10 @@ impl Ledger {
         let mut named: Option<Vec<StreamId>> = filter.stream.map(|stream| vec![stream]);
         for (kind, name) in [(StreamKind::Token, &filter.token), (StreamKind::Bot, &filter.bot)] {
             if let Some(name) = name {
-                let namesakes = self.namesakes(kind, name).await?;
+                let mut namesakes = self.namesakes(kind, name).await?;
+                if kind == StreamKind::Token {
+                    namesakes.extend(self.locks_ever_on(&LockTarget::JoinToken(name.clone())).await?);
+                }
                 named = Some(match named {
                     Some(before) => before.into_iter().filter(|stream| namesakes.contains(stream)).collect(),
                     None => namesakes,
@@ -114,6 +118,16 @@ impl Ledger {
             }
         }
         Ok(named)
+    }
+
+    /// Locks on a target, those that were removed too.
+    async fn locks_ever_on(&self, target: &LockTarget) -> Result<Vec<StreamId>, LedgerError> {
+        let ids = sqlx::query_scalar!(
+            "SELECT stream_id FROM stream WHERE kind = 'lock' AND lock_target = $1",
+            target.to_string()
+        );
+        let ids = ids.fetch_all(self.pool()).await?;
+        Ok(ids.into_iter().map(|id| StreamId { kind: StreamKind::Lock, id }).collect())
     }
 
     /// The log's entries of some streams, from an index on, with the index to go on from, and the log's end.

@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
+    time::Duration,
 };
 
 use join_domain::{Timestamp, envelope::StreamId, id::Name, state::State};
@@ -30,6 +31,9 @@ const SESSION: [(&str, &str); 5] = [
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
 ];
+
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// The ledger of one node. Clones share everything; when the last one is gone, all work in the background ends.
 #[derive(Clone)]
@@ -64,6 +68,17 @@ impl Ledger {
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections.max(1))
             .acquire_timeout(settings.acquire_timeout)
+            // A connection that was in use a moment ago is taken as it is; if it broke since, the read fails, and is
+            // made again by who asked.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options.clone());
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&measured).keep_fresh(pool.clone(), stop.clone()));

@@ -13,6 +13,7 @@
 
 mod append;
 mod cache;
+mod claimed;
 mod clock;
 mod copy;
 mod error;
@@ -39,6 +40,7 @@ mod writer;
 
 pub use append::{Append, Change, Recorded, SecretChange, StreamAppend};
 pub use cache::{KnownToken, TokenSlot};
+pub use claimed::{Claimed, ClaimedPage};
 pub use clock::{Clock, DatabaseClock, ManualClock};
 pub use error::{AppendError, LedgerError};
 pub use head::LogHead;

@@ -167,6 +167,23 @@ impl Ledger {
         Ok(open)
     }
 
+    /// Every token there ever was, the deleted ones too, page by page.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn tokens_ever(&self, after: Option<&Cursor>, limit: u32) -> Result<Vec<Cursor>, LedgerError> {
+        let (name, id) = after.map_or(("", Uuid::nil()), |after| (after.name.as_str(), after.id));
+        let rows = sqlx::query!(
+            "SELECT stream_id, name FROM stream WHERE kind = 'token' AND (name, stream_id) > ($1, $2)
+             ORDER BY name, stream_id LIMIT $3",
+            name,
+            id,
+            i64::from(limit.clamp(1, 1000))
+        );
+        let rows = rows.fetch_all(self.pool()).await?;
+        Ok(rows.into_iter().map(|row| Cursor { name: row.name, id: row.stream_id }).collect())
+    }
+
     /// Streams of one kind that were live at a moment, as they were, page by page: each is folded from its entries.
     ///
     /// # Errors

@@ -56,6 +56,9 @@ impl Stored {
     }
 }
 
+/// The state of a joined token is about as large, in bytes.
+const USUAL_SIZE: usize = 2048;
+
 /// What is read of a guard row.
 pub(crate) struct StreamRow {
     pub(crate) stream_id: Uuid,
@@ -91,6 +94,8 @@ pub(crate) struct Columns {
 
 impl Columns {
     pub(crate) fn of(state: &State) -> Result<Self, serde_json::Error> {
+        let mut text = Vec::with_capacity(USUAL_SIZE);
+        serde_json::to_writer(&mut text, state)?;
         let (bot_id, instance_id) = match state {
             State::Token(token) => (Some(token.bot.0), token.instance().map(|instance| instance.0)),
             _ => (None, None),
@@ -106,7 +111,7 @@ impl Columns {
             instance_id,
             lock_target: state.lock_target().map(ToString::to_string),
             expires_at,
-            state: serde_json::to_string(state)?,
+            state: String::from_utf8(text).map_err(serde::ser::Error::custom)?,
         })
     }
 }

@@ -11,6 +11,7 @@ mod serve;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use join_credential::{MasterKey, Purpose, Role, Serial};
 use join_domain::id::Name;
@@ -310,6 +311,13 @@ impl Place {
             None => dev::running(&self.data_dir).await,
         }
     }
+}
+
+/// The pin by which agents know the CA that signs now.
+fn ca_pin(node: &crate::service::Node) -> anyhow::Result<String> {
+    let keyring = node.app.ceremonies.keyring.get();
+    let authority = keyring.issuer.tls_ca_certificates().first().context("the cluster has no CA")?;
+    Ok(join_credential::pin::ca_pin(authority)?)
 }
 
 /// Waits for Ctrl-C or SIGTERM.

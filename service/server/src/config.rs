@@ -204,6 +204,24 @@ impl Config {
         if !(1..=8).contains(&self.database.writers) {
             bail!("database.writers must be 1 to 8");
         }
+        for name in &self.public_addresses {
+            if rustls::pki_types::ServerName::try_from(name.as_str()).is_err() {
+                bail!("public_addresses: `{name}` is neither a host name nor an IP address");
+            }
+        }
+        if self.listen == self.metrics_listen && self.listen.port() != 0 {
+            bail!("metrics_listen is {}, as listen is: give one of them another port", self.listen);
+        }
+        let urls = [("service_url", Some(&self.database.service_url)), ("owner_url", self.database.owner_url.as_ref())];
+        for (field, url) in urls {
+            // The URL itself may hold a password.
+            if url.is_some_and(|url| url.parse::<join_ledger::PgConnectOptions>().is_err()) {
+                bail!(
+                    "database.{field} is not a PostgreSQL URL, such as postgres://join_service@db.example.com/join_authority"
+                );
+            }
+        }
+        self.telemetry.check()?;
         let Limits { certificate_ttl_default: default, certificate_ttl_max: max, .. } = self.limits;
         if default < Duration::from_secs(10) || default > max {
             bail!("limits.certificate_ttl_default must be from 10s to limits.certificate_ttl_max");
@@ -232,6 +250,19 @@ impl Config {
         shown.database.service_url = mask_password(&shown.database.service_url);
         shown.database.owner_url = shown.database.owner_url.as_deref().map(mask_password);
         Ok(serde_yaml_ng::to_string(&shown)?)
+    }
+}
+
+impl Telemetry {
+    /// A word that is no level would be taken for the name of a module, and then nothing is logged.
+    fn check(&self) -> anyhow::Result<()> {
+        for directive in self.log_level.split(',').map(str::trim) {
+            let level = directive.rsplit('=').next().unwrap_or_default();
+            if level.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
+                bail!("telemetry.log_level: `{level}` is none of off, error, warn, info, debug, trace");
+            }
+        }
+        Ok(())
     }
 }
 

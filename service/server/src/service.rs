@@ -176,7 +176,11 @@ impl Node {
     }
 }
 
-async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+/// Listens on an address.
+///
+/// # Errors
+/// Says what to do when it is in use.
+pub async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
             "{address} can't be listened on for {what}: is it in use? Give another address, or port 0 for a free one"

@@ -96,9 +96,15 @@ where
         router = router.route(&call.path, on(filter, handler));
     }
     Ok(router
-        .fallback(|request: Request| async move { Problem::not_found(request.uri().path()) })
-        .method_not_allowed_fallback(|request: Request| async move {
-            Problem::method_not_allowed(request.method(), request.uri().path())
+        .fallback(async move |request: Request| {
+            let problem = Problem::not_found(request.uri().path());
+            drain(request.into_body(), limits.strangers).await;
+            problem
+        })
+        .method_not_allowed_fallback(async move |request: Request| {
+            let problem = Problem::method_not_allowed(request.method(), request.uri().path());
+            drain(request.into_body(), limits.strangers).await;
+            problem
         }))
 }
 
@@ -150,6 +156,8 @@ impl Route {
         let Some((switch, twin)) = &self.streamed else { return Ok(&self.call) };
         let mut streamed = false;
         for (_, value) in query.extract_if(.., |(name, _)| name == switch) {
+            // `?follow` alone is clear enough.
+            let value = if value.is_empty() { "true" } else { value.as_str() };
             streamed = value
                 .parse()
                 .map_err(|_| Problem::invalid(format!("query parameter {switch}: expected `true` or `false`")))?;
@@ -174,6 +182,13 @@ impl Route {
             _ => Ok(body),
         }
     }
+}
+
+/// Reads a body that nobody needs. An answer over HTTP/2 that comes before the body's end resets the stream, and some
+/// clients lose the answer then.
+async fn drain(body: Body, limit: usize) {
+    // A body that is too large or too slow is its sender's own loss.
+    let _ = tokio::time::timeout(BODY, Limited::new(body, limit).collect()).await;
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {

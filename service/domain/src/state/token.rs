@@ -255,7 +255,8 @@ impl TokenState {
             }
             self.refused_challenges.push(RefusedChallenge { challenge, until });
         }
-        if !matches!(refused.code, Code::Conflict | Code::Locked) {
+        // Whoever shows the secret beside old credentials, after a reopening, has only to leave them out.
+        if !matches!(refused.code, Code::Conflict | Code::Locked | Code::BindingNotAllowed) {
             self.contested_at = Some(recorded.at);
         }
         if let Some(fingerprint) = &refused.retired_key {

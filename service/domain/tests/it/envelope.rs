@@ -2,8 +2,9 @@
 
 use join_domain::{
     envelope::{Entry, EnvelopeError, Origin, StreamId, StreamKind},
-    event::{ChallengeIssued, ChallengePurpose, ChallengeSolved, Event, GenerationBumped, JoinResumed},
+    event::{BotCreated, ChallengeIssued, ChallengePurpose, ChallengeSolved, Event, GenerationBumped, JoinResumed},
     id::{AttemptHash, ChallengeId, InstanceId, TokenId},
+    resource::BotSpec,
     state::State,
     upcast::UpcastError,
 };
@@ -52,6 +53,26 @@ fn entry() -> Entry {
 #[test]
 fn the_canonical_bytes_are_those_that_were_always_written() {
     assert_eq!(entry().to_envelope().unwrap(), GOLDEN.trim_end_matches('\n'));
+}
+
+#[test]
+fn every_event_is_written_in_canonical_form() {
+    for event in events() {
+        let entry = Entry { events: vec![event], ..entry() };
+        let written = entry.to_envelope().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json_canonicalizer::to_string(&value).unwrap(), written);
+    }
+}
+
+#[test]
+fn names_beyond_ascii_are_sorted_as_the_rfc_says() {
+    let labels = [("\u{ff61}".to_owned(), "1".to_owned()), ("\u{1f600}".to_owned(), "2".to_owned())].into();
+    let spec = BotSpec { labels, ..BotSpec::default() };
+    let created = Event::BotCreated(BotCreated { name: "example".parse().unwrap(), spec });
+    let written = Entry { events: vec![created], ..entry() }.to_envelope().unwrap();
+    let (first, second) = (written.find('\u{1f600}').unwrap(), written.find('\u{ff61}').unwrap());
+    assert!(first < second, "by UTF-16 code units: {written}");
 }
 
 #[test]

@@ -135,7 +135,6 @@ impl Certificates {
         }
         let ids: Vec<Uuid> = self.0.keys().copied().collect();
         let gone: Vec<Option<Timestamp>> = self.0.values().map(|changes| changes.gone_before).collect();
-        let revoked: Vec<Option<Timestamp>> = self.0.values().map(|changes| changes.revoked_at).collect();
         sqlx::query!(
             "DELETE FROM certificate_view c USING unnest($1::uuid[], $2::timestamptz[]) AS t(token_id, gone)
              WHERE c.token_id = t.token_id AND c.not_after < t.gone",
@@ -144,14 +143,20 @@ impl Certificates {
         )
         .execute(&mut *connection)
         .await?;
-        sqlx::query!(
-            "UPDATE certificate_view c SET revoked_at = t.at FROM unnest($1::uuid[], $2::timestamptz[]) AS t(token_id, at)
-             WHERE c.token_id = t.token_id AND t.at IS NOT NULL AND c.revoked_at IS NULL",
-            &ids as _,
-            &revoked as _
-        )
-        .execute(&mut *connection)
-        .await?;
+        // Joins, which are most of the log, revoke nothing.
+        let ended = self.0.iter().filter_map(|(id, changes)| Some((*id, changes.revoked_at?)));
+        let (ids, revoked): (Vec<Uuid>, Vec<Timestamp>) = ended.unzip();
+        if !ids.is_empty() {
+            sqlx::query!(
+                "UPDATE certificate_view c SET revoked_at = t.at
+                 FROM unnest($1::uuid[], $2::timestamptz[]) AS t(token_id, at)
+                 WHERE c.token_id = t.token_id AND c.revoked_at IS NULL",
+                &ids as _,
+                &revoked as _
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
         insert(connection, self.0.values().flat_map(|changes| &changes.issued).collect()).await
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use join_domain::{
     Timestamp,
-    envelope::Entry,
+    envelope::{Entry, StreamId},
     event::{Event, JoinAccepted, JoinCase},
     id::{InstanceId, Name, TokenId},
 };
@@ -264,6 +264,25 @@ impl Ledger {
         .fetch_all(self.pool())
         .await?;
         rows.into_iter().map(InstanceRow::instance).collect()
+    }
+
+    /// The instances of a token as they were at a moment, folded from its entries.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn instances_at(&self, token: TokenId, at: Timestamp) -> Result<Vec<Instance>, LedgerError> {
+        let (mut tokens, mut instances) = (Tokens::default(), Instances::default());
+        self.replay(StreamId::from(token), |entry| {
+            for event in entry.events.iter().filter(|_| entry.recorded_at <= at) {
+                tokens.apply(&entry, event);
+                instances.apply(&entry, event, tokens.of(&entry));
+            }
+            Ok::<_, LedgerError>(())
+        })
+        .await?;
+        let mut found: Vec<Instance> = instances.known.into_values().collect();
+        found.sort_by_key(|instance| (instance.first_at, instance.id));
+        Ok(found)
     }
 
     /// One instance, also of the past.

@@ -52,6 +52,8 @@ impl Ledger {
         let Some(next) = next.fetch_optional(&mut *transaction).await? else {
             return Ok(transaction.rollback().await.map(|()| 0)?);
         };
+        // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
+        sqlx::query("SET LOCAL enable_seqscan = off").execute(&mut *transaction).await?;
         let from = unsigned(next)?;
         let page = log::page(&mut transaction, from, limit).await?;
         let entries = page.entries.iter().map(log::Indexed::entry).collect::<Result<Vec<_>, _>>()?;

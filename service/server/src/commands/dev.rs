@@ -25,6 +25,10 @@ const CLUSTER: &str = "dev.local";
 const DATABASE: &str = "joinauthority";
 
 pub(super) async fn run(args: &DevArgs) -> anyhow::Result<u8> {
+    for address in [args.listen, args.metrics_listen] {
+        // Found out before anything is made; the service itself listens much later.
+        service::bind(address, "gRPC, HTTP and metrics").await?;
+    }
     let directory = prepare(&args.data_dir)?;
     let postgres_directory = directory.join("postgres");
     let postgres =
@@ -64,9 +68,15 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
     let settings = Settings { node: "joind dev".to_owned(), ..Settings::default() };
     let ledger = Ledger::connect(provisioned.service, settings).await?;
     let master_file = directory.join("master.key");
-    let master = if master_file.exists() { MasterKey::read(&master_file)? } else { MasterKey::create(&master_file)? };
     let cluster: Name = CLUSTER.parse().context("the cluster's name")?;
-    if cluster::name(&ledger).await?.is_none() {
+    let is_new = cluster::name(&ledger).await?.is_none();
+    anyhow::ensure!(
+        is_new || master_file.exists(),
+        "{} is missing: without it the keys of this cluster can't be opened; put it back, or begin with another --data-dir",
+        master_file.display()
+    );
+    let master = if master_file.exists() { MasterKey::read(&master_file)? } else { MasterKey::create(&master_file)? };
+    if is_new {
         cluster::create(&ledger, &cluster, &master).await?;
     }
     let identity = directory.join("identity");
@@ -109,7 +119,7 @@ fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()
         bound if bound.ip().is_unspecified() => format!("localhost:{}", bound.port()),
         bound => bound.to_string(),
     };
-    let pin = join_credential::pin::ca_pin(&node.app.ceremonies.keyring.get().issuer.tls_ca_certificates()[0])?;
+    let pin = super::ca_pin(node)?;
     let exports =
         format!("export JOINCTL_ADDR={address}\nexport JOINCTL_IDENTITY={}\n", quote(&identity.display().to_string()));
     write_private(&directory.join("env"), &exports)?;

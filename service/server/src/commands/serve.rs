@@ -20,6 +20,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<u8> {
         entropy: None,
     })
     .await?;
+    println!("ready {} ca-pin={}", node.address, super::ca_pin(&node)?);
     tracing::info!("ready on {}, metrics on {}", node.address, node.metrics_address);
     super::interrupted().await?;
     tracing::info!("stopping");

@@ -5,17 +5,21 @@ use std::collections::HashMap;
 use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
-    envelope::StreamId,
+    envelope::{StreamId, StreamKind},
     event::JoinCase,
-    id::{InstanceId, TokenId},
-    refusal::Refusal,
+    id::{InstanceId, Name, TokenId},
+    refusal::{Code, Refusal},
     resource::LockTarget,
     state::{TokenState, token::CONTESTED_HOURS},
 };
-use join_ledger::{Authentication, Instance, InstanceFilter, Ledger};
+use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, ListFilter, Stored};
 use join_proto::v1;
+use uuid::Uuid;
 
-use super::{problem::invalid, resource::to_wire_time};
+use super::{
+    problem::invalid,
+    resource::{self, to_wire_time},
+};
 use crate::ceremony::Answer as _;
 
 /// The health words, worst last.
@@ -24,13 +28,24 @@ const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"
 const EXPIRING_PART: i32 = 4;
 /// Instances that one page looks at, at most, when few of them fit.
 const SCAN: usize = 20_000;
+/// Tokens whose histories are folded at once, for a page of the past.
+const TOKENS: u32 = 100;
 
-/// One instance with its health.
+/// One instance with its health, as it is or as it was.
 ///
 /// # Errors
-/// When the database can't be read.
-pub async fn show(ledger: &Ledger, instance: &Instance) -> Result<v1::BotInstance, Refusal> {
-    let mut shown = Showing::of(ledger, std::slice::from_ref(instance)).await?;
+/// NOT_FOUND, or when the database can't be read.
+pub async fn get(ledger: &Ledger, id: InstanceId, at: Option<Timestamp>) -> Result<v1::BotInstance, Refusal> {
+    let newest = ledger.instance(id).await.answer()?;
+    let newest = newest.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no bot instance `{id}`")))?;
+    let found = match at {
+        None => Some(newest),
+        Some(at) => ledger.instances_at(newest.token, at).await.answer()?.into_iter().find(|found| found.id == id),
+    };
+    let Some(found) = found else {
+        return Err(Refusal::new(Code::NotFound, format!("bot instance `{id}` had not joined by then")));
+    };
+    let mut shown = Showing::of(ledger, std::slice::from_ref(&found), at).await?;
     Ok(shown.pop().unwrap_or_default())
 }
 
@@ -42,43 +57,75 @@ pub async fn list(ledger: &Ledger, list: &v1::ListBotInstancesRequest) -> Result
     if !list.health.is_empty() && !WORDS.contains(&list.health.as_str()) {
         return Err(invalid("health", format!("`{}` is none of {}", list.health, WORDS.join(", "))));
     }
-    let bot = match list.bot_name.as_str() {
+    let bot: Option<Name> = match list.bot_name.as_str() {
         "" => None,
         name => Some(name.parse().map_err(|error| invalid("bot_name", error))?),
     };
+    let labels = resource::read_selector(&list.selector)?;
+    let at = list.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
     let limit = if list.page_size == 0 { 500 } else { list.page_size.min(1000) };
-    let mut filter = InstanceFilter { bot, token: None, after: read_cursor(&list.cursor)?, limit };
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let (mut cursor, mut found, mut looked_at) = (list.cursor.clone(), Vec::new(), 0);
     loop {
-        let page = ledger.instances(&filter).await.answer()?;
-        let is_last = page.len() < wanted;
-        looked_at += page.len();
-        if let Some(last) = page.last() {
-            filter.after = Some((last.bot_name.clone(), last.id));
-        }
-        let shown = Showing::of(ledger, &page).await?;
-        let fits = |shown: &v1::BotInstance| {
-            list.health.is_empty() || shown.status.as_ref().is_some_and(|status| status.health == list.health)
+        let (page, next) = match at {
+            None => page(ledger, bot.as_ref(), &cursor, limit).await?,
+            Some(at) => page_at(ledger, bot.as_ref(), &cursor, at).await?,
         };
-        found.extend(shown.into_iter().filter(fits));
-        let next = filter.after.as_ref().map(|(bot, id)| format!("{bot}/{id}")).unwrap_or_default();
-        if is_last {
-            return Ok(v1::BotInstanceList { bot_instances: found, next_cursor: String::new() });
-        }
-        if found.len() >= wanted || looked_at >= SCAN {
-            return Ok(v1::BotInstanceList { bot_instances: found, next_cursor: next });
+        looked_at += page.len().max(1);
+        let showing = Showing::read(ledger, &page, at).await?;
+        let fits = |instance: &&Instance| {
+            let token = showing.tokens.get(&instance.token);
+            labels.iter().all(|(key, value)| token.is_some_and(|token| token.spec.labels.get(key) == Some(value)))
+                && (list.health.is_empty() || showing.has_health(instance, &list.health))
+        };
+        found.extend(page.iter().filter(fits).map(|instance| showing.write(instance)));
+        cursor = next.unwrap_or_default();
+        if cursor.is_empty() || found.len() >= wanted || looked_at >= SCAN {
+            return Ok(v1::BotInstanceList { bot_instances: found, next_cursor: cursor });
         }
     }
 }
 
-fn read_cursor(cursor: &str) -> Result<Option<(String, InstanceId)>, Refusal> {
+/// Instances as they are, in the order of bots.
+async fn page(
+    ledger: &Ledger,
+    bot: Option<&Name>,
+    cursor: &str,
+    limit: u32,
+) -> Result<(Vec<Instance>, Option<String>), Refusal> {
+    let after = read_cursor(cursor)?.map(|(bot, id)| (bot, InstanceId(id)));
+    let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), token: None, after, limit }).await.answer()?;
+    let is_full = u32::try_from(page.len()).is_ok_and(|count| count == limit);
+    let next = page.last().filter(|_| is_full).map(|last| format!("{}/{}", last.bot_name, last.id));
+    Ok((page, next))
+}
+
+/// Instances as they were, in the order of tokens: each token's history is folded up to there.
+async fn page_at(
+    ledger: &Ledger,
+    bot: Option<&Name>,
+    cursor: &str,
+    at: Timestamp,
+) -> Result<(Vec<Instance>, Option<String>), Refusal> {
+    let after = read_cursor(cursor)?.map(|(name, id)| Cursor { name, id });
+    let tokens = ledger.tokens_ever(after.as_ref(), TOKENS).await.answer()?;
+    let is_full = u32::try_from(tokens.len()).is_ok_and(|count| count == TOKENS);
+    let next = tokens.last().filter(|_| is_full).map(|last| format!("{}/{}", last.name, last.id));
+    let mut found = Vec::new();
+    for token in &tokens {
+        let instances = ledger.instances_at(TokenId(token.id), at).await.answer()?;
+        found.extend(instances.into_iter().filter(|one| bot.is_none_or(|bot| one.bot_name == bot.as_str())));
+    }
+    Ok((found, next))
+}
+
+fn read_cursor(cursor: &str) -> Result<Option<(String, Uuid)>, Refusal> {
     if cursor.is_empty() {
         return Ok(None);
     }
     let parse = || {
-        let (bot, id) = cursor.split_once('/')?;
-        Some((bot.to_owned(), id.parse().ok()?))
+        let (name, id) = cursor.split_once('/')?;
+        Some((name.to_owned(), id.parse().ok()?))
     };
     parse().map(Some).ok_or_else(|| invalid("cursor", "not one that a page ended with"))
 }
@@ -91,20 +138,42 @@ struct Showing {
 }
 
 impl Showing {
-    async fn of(ledger: &Ledger, instances: &[Instance]) -> Result<Vec<v1::BotInstance>, Refusal> {
-        let now = ledger.now();
-        let locked = ledger.locks_in_force(now).await.answer()?.into_iter().map(|lock| lock.target).collect();
+    async fn of(
+        ledger: &Ledger,
+        instances: &[Instance],
+        at: Option<Timestamp>,
+    ) -> Result<Vec<v1::BotInstance>, Refusal> {
+        let showing = Self::read(ledger, instances, at).await?;
+        Ok(instances.iter().map(|instance| showing.write(instance)).collect())
+    }
+
+    async fn read(ledger: &Ledger, instances: &[Instance], at: Option<Timestamp>) -> Result<Self, Refusal> {
+        let now = at.unwrap_or_else(|| ledger.now());
+        let locked = match at {
+            None => ledger.locks_in_force(now).await.answer()?.into_iter().map(|lock| lock.target).collect(),
+            Some(at) => locked_at(ledger, at).await?,
+        };
         let mut tokens = HashMap::new();
         for instance in instances {
-            if !tokens.contains_key(&instance.token)
-                && let Some(stored) = ledger.load(StreamId::from(instance.token)).await.answer()?
-                && let Some(token) = stored.token()
-            {
+            if tokens.contains_key(&instance.token) {
+                continue;
+            }
+            let stream = StreamId::from(instance.token);
+            let stored = match at {
+                None => ledger.load(stream).await.answer()?,
+                Some(at) => ledger.state_at(stream, at).await.answer()?,
+            };
+            if let Some(token) = stored.as_ref().and_then(Stored::token) {
                 tokens.insert(instance.token, token.clone());
             }
         }
-        let showing = Self { now, tokens, locked };
-        Ok(instances.iter().map(|instance| showing.write(instance)).collect())
+        Ok(Self { now, tokens, locked })
+    }
+
+    /// True when somebody who looks for this word means the instance: one that is contested and has expired is both.
+    fn has_health(&self, instance: &Instance, word: &str) -> bool {
+        let health = self.health(instance);
+        health == word || health == "contested" && word == "expired" && instance.certificate_not_after <= self.now
     }
 
     fn write(&self, instance: &Instance) -> v1::BotInstance {
@@ -166,6 +235,21 @@ impl Showing {
             "expiring"
         } else {
             "active"
+        }
+    }
+}
+
+/// What was locked at a moment.
+async fn locked_at(ledger: &Ledger, at: Timestamp) -> Result<Vec<LockTarget>, Refusal> {
+    let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
+    let mut locked = Vec::new();
+    loop {
+        let page = ledger.list_at(StreamKind::Lock, &filter, at).await.answer()?;
+        let locks = page.streams.iter().filter_map(Stored::lock);
+        locked.extend(locks.filter(|lock| lock.in_force(at)).map(|lock| lock.target.clone()));
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => return Ok(locked),
         }
     }
 }

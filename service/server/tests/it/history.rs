@@ -156,3 +156,42 @@ async fn views_can_be_verified_by_an_auditor() {
     assert_eq!(status.cluster_name, crate::world::CLUSTER);
     world.check().await;
 }
+
+#[tokio::test]
+async fn the_locks_on_a_token_are_in_its_history() {
+    let world = World::start().await;
+    world.bot("example").await.join().await.unwrap();
+    world.catch_up("example").await;
+    let target = v1::LockTarget { join_token: "example".to_owned(), ..v1::LockTarget::default() };
+    let lock = world.operator.lock(target).await.unwrap();
+    world.operator.unlock(&lock.metadata.unwrap().name).await.unwrap();
+    let other = v1::LockTarget { join_token: "another".to_owned(), ..v1::LockTarget::default() };
+    world.operator.lock(other).await.unwrap();
+
+    assert_eq!(world.news("example").await, ["lock.created", "lock.deleted"]);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn claimed_states_follow_from_as_many_entries_as_they_say() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    world.settle().await;
+    let size = world.auditor.status().await.log_next_index;
+    bot.join().await.unwrap();
+    world.settle().await;
+
+    let mut chunks = world.auditor.ledger().await.export_views(v1::ExportViewsRequest { size }).await.unwrap().into_inner();
+    let (mut views, mut end) = (Vec::new(), None);
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        end = end.or(chunk.end);
+        views.extend(chunk.views);
+    }
+
+    assert_eq!(end, Some(2), "a bot and a token, and then an explicit end");
+    let token = views.iter().find(|view| view.stream.starts_with("token/")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&token.state).unwrap();
+    assert_eq!(state["binding"]["latest"]["join"]["generation"], 1, "the second join came after it");
+    world.check().await;
+}

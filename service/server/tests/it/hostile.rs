@@ -7,8 +7,11 @@ use http::{Request, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use join_proto::teleport::{
-    BotParams, BoundKeypairInit, ClientInit, ClientParams, JoinRequest, PublicKeys, client_params, join_request,
+use join_proto::{
+    teleport::{
+        BotParams, BoundKeypairInit, ClientInit, ClientParams, JoinRequest, PublicKeys, client_params, join_request,
+    },
+    v1,
 };
 use proptest::{
     prelude::*,
@@ -94,6 +97,26 @@ fn bound_keypair_init() -> Vec<u8> {
     JoinRequest { payload: Some(join_request::Payload::BoundKeypairInit(init)) }.encode_to_vec()
 }
 
+fn open_request() -> Vec<u8> {
+    let open = v1::OpenRequest {
+        token: "example".to_owned(),
+        attempt_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        registration_secret: "a secret".to_owned(),
+        join_state: "eyJhbGciOiJFZERTQSJ9.e30.c2ln".to_owned(),
+        public_tls_key: vec![0x30; 91],
+        public_ssh_key: vec![7; 104],
+        held_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGt5".to_owned()],
+        ttl: "1h".to_owned(),
+    };
+    open.encode_to_vec()
+}
+
+/// Memory of this process, the service's included, in MB.
+fn resident_mb() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096 / 1_000_000
+}
+
 async fn a_bot_still_joins(world: World) {
     let mut bot = world.bot("afterwards").await;
     bot.join().await.unwrap();
@@ -113,6 +136,51 @@ async fn no_protobuf_bytes_are_a_fault_of_ours() {
         // 2 is UNKNOWN, 13 INTERNAL, 15 DATA_LOSS: the codes of faults.
         assert!(!matches!(grpc, Some(2 | 13 | 15)), "status {grpc:?} for {}", hex::encode(&body));
     }
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn no_bytes_of_a_call_are_a_fault_of_ours() {
+    let world = World::start().await;
+    drop(world.bot("example").await);
+    let mut client = client(&world).await;
+    let path = "/joinauthority.v1.Ceremony/Open";
+    for body in cases(near(open_request())) {
+        let (http, grpc) = post(&mut client, path, "application/grpc", framed(&[body.clone()])).await;
+        assert_eq!(http, 200, "{}", hex::encode(&body));
+        // 2 is UNKNOWN, 13 INTERNAL, 15 DATA_LOSS: the codes of faults.
+        assert!(!matches!(grpc, None | Some(2 | 13 | 15)), "status {grpc:?} for {}", hex::encode(&body));
+    }
+    for malformed in [framed(&[vec![0xff; 40]]), framed(&[vec![0; 100_000]])] {
+        let (_, grpc) = post(&mut client, path, "application/grpc", malformed).await;
+        assert_eq!(grpc, Some(3), "INVALID_ARGUMENT");
+    }
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_takes_no_memory() {
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    let calls = [
+        ("/teleport.join.v1.JoinService/Join", "application/grpc"),
+        ("/joinauthority.v1.Ceremony/Open", "application/grpc"),
+        ("/v1/join", "application/json"),
+    ];
+    let large = vec![b'x'; 2_000_000];
+    for (path, kind) in calls {
+        post(&mut client, path, kind, framed(&[large.clone()])).await;
+    }
+    let before = resident_mb();
+    for _ in 0..40 {
+        for (path, kind) in calls {
+            let (http, grpc) = post(&mut client, path, kind, framed(&[large.clone()])).await;
+            assert!(grpc == Some(3) || http == 400, "{path}: {http} {grpc:?}");
+        }
+    }
+    // 240 MB were sent.
+    let grown = resident_mb().saturating_sub(before);
+    assert!(grown < 100, "{grown} MB more");
     a_bot_still_joins(world).await;
 }
 

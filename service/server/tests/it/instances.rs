@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use join_proto::v1::{self, LockTarget};
 
-use crate::world::{World, wire_time};
+use crate::world::{World, get, wire_time};
 
 async fn health(world: &World) -> Vec<String> {
     world.settle().await;
@@ -73,5 +73,60 @@ async fn an_instance_shows_its_authentications() {
     let newest = status.latest_authentications.last().unwrap();
     assert_eq!(newest.serial, resumed.serial());
     assert!(newest.remote_addr.starts_with("127.0.0.1:"));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn instances_are_shown_as_they_were() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    let before = wire_time(world.now());
+    world.advance(TimeDelta::minutes(1));
+    let first = bot.join().await.unwrap();
+    let joined = wire_time(world.now());
+    world.advance(TimeDelta::hours(2));
+    bot.join().await.expect("a recovery begins another instance");
+    let target = LockTarget { user: "bot-example".to_owned(), ..LockTarget::default() };
+    world.operator.lock(target).await.unwrap();
+    world.settle().await;
+    let mut resources = world.auditor.resources().await;
+    let mut at = async |at: Option<prost_types::Timestamp>| {
+        let request = v1::ListBotInstancesRequest { at, ..Default::default() };
+        let listed = resources.list_bot_instances(request).await.unwrap().into_inner().bot_instances;
+        listed.into_iter().map(|one| (one.metadata.unwrap().name, one.status.unwrap().health)).collect::<Vec<_>>()
+    };
+
+    assert_eq!(at(None).await.len(), 2);
+    assert_eq!(at(Some(joined)).await, [(first.instance(), "active".to_owned())]);
+    assert!(at(Some(before)).await.is_empty());
+
+    let request = v1::GetRequest { at: Some(joined), ..get(&first.instance()) };
+    let shown = world.auditor.resources().await.get_bot_instance(request).await.unwrap().into_inner();
+    assert_eq!(shown.status.unwrap().health, "active", "locks and expiry came later");
+    let request = v1::GetRequest { at: Some(before), ..get(&first.instance()) };
+    assert!(world.auditor.resources().await.get_bot_instance(request).await.is_err());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn instances_are_selected_by_the_labels_of_their_tokens() {
+    let world = World::start().await;
+    for name in ["one", "two"] {
+        world.bot(name).await.join().await.unwrap();
+    }
+    world
+        .admin
+        .edit("two", |token| {
+            token.metadata.as_mut().unwrap().labels.insert("rack".to_owned(), "12".to_owned());
+        })
+        .await
+        .unwrap();
+    world.settle().await;
+
+    let request = v1::ListBotInstancesRequest { selector: "rack=12".to_owned(), ..Default::default() };
+    let listed = world.auditor.resources().await.list_bot_instances(request).await.unwrap().into_inner();
+
+    let tokens: Vec<_> = listed.bot_instances.into_iter().map(|one| one.spec.unwrap().token_name).collect();
+    assert_eq!(tokens, ["two"]);
     world.check().await;
 }

@@ -73,7 +73,10 @@ impl Attempt<'_> {
             None => Ok(()),
             Some(lock) => Err(Box::new(self.refuse(Refusal {
                 code: Code::Locked,
-                message: format!("lock {} on {} is in force: {}", lock.id, lock.target, lock.message),
+                message: match lock.message.as_str() {
+                    "" => format!("lock {} on {} is in force", lock.id, lock.target),
+                    why => format!("lock {} on {} is in force: {why}", lock.id, lock.target),
+                },
                 lock: Some(lock.id),
             }))),
         }

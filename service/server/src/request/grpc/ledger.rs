@@ -10,11 +10,12 @@ use join_domain::{
     refusal::{Code, Refusal},
     state::State,
 };
-use join_ledger::{HistoryFilter, Indexed, LedgerError};
+use join_ledger::{Claimed, HistoryFilter, Indexed, LedgerError};
 use join_proto::v1::{self, ledger_server::Ledger};
 use prost_types::{Struct, Value as WireValue, value::Kind};
 use serde_json::Value;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use crate::{
     app::App,
@@ -54,7 +55,7 @@ impl Search {
             bot: named("bot", &request.bot)?,
             since: time("since", request.since.as_ref())?,
             until: time("until", request.until.as_ref())?,
-            kinds: request.kinds.clone(),
+            kinds: request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
             ..HistoryFilter::default()
         };
         let from = match request.cursor.as_str() {
@@ -159,6 +160,35 @@ impl Ledger for History {
         replayed.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
     }
 
+    type ExportViewsStream = Answers<v1::ViewsChunk>;
+
+    async fn export_views(
+        &self,
+        request: Request<v1::ExportViewsRequest>,
+    ) -> Result<Response<Self::ExportViewsStream>, Status> {
+        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let (app, size) = (Arc::clone(&self.0), request.get_ref().size);
+        let begin = Some((app, watcher, size, Some(Uuid::nil()), 0));
+        let chunks = stream::unfold(begin, async |exporting| {
+            let (app, mut watcher, size, after, sent) = exporting?;
+            let Some(after) = after else {
+                return Some((Ok(v1::ViewsChunk { views: Vec::new(), end: Some(sent) }), None));
+            };
+            if let Err(status) = watcher.still_counts().await {
+                return Some((Err(status), None));
+            }
+            match app.ceremonies.ledger.claimed_states(size, after, CHUNK).await.answer() {
+                Err(refusal) => Some((Err(problem::status(&refusal)), None)),
+                Ok(page) => {
+                    let sent = sent + u64::try_from(page.states.len()).unwrap_or(u64::MAX);
+                    let views = page.states.into_iter().map(claimed).collect();
+                    Some((Ok(v1::ViewsChunk { views, end: None }), Some((app, watcher, size, page.next, sent))))
+                }
+            }
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
     type ExportStream = Answers<v1::ExportChunk>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
@@ -186,6 +216,10 @@ impl Ledger for History {
         });
         Ok(Response::new(chunks.boxed()))
     }
+}
+
+fn claimed(Claimed { stream, version, state }: Claimed) -> v1::ClaimedView {
+    v1::ClaimedView { stream: stream.to_string(), version, state }
 }
 
 fn exported(entry: Indexed) -> v1::ExportedEntry {

@@ -330,14 +330,9 @@ impl Resources for Administration {
         let got = async {
             self.admin(&request, Role::Auditor).await?;
             let get = request.get_ref();
-            if get.at.is_some() {
-                return Err(invalid("at", "instances are shown as they are now: read the token's history instead"));
-            }
+            let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
             let id: InstanceId = get.name.parse().map_err(|_| invalid("name", "the name of an instance is a UUID"))?;
-            let found = self.0.ceremonies.ledger.instance(id).await.answer()?;
-            let found =
-                found.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no bot instance `{id}`")))?;
-            instance::show(&self.0.ceremonies.ledger, &found).await
+            instance::get(&self.0.ceremonies.ledger, id, at).await
         };
         reply(got.await)
     }

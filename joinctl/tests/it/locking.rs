@@ -1,0 +1,105 @@
+//! Locks: what they stop, what releases them, and what a slip of the pen locks.
+
+use rstest::rstest;
+
+use crate::{Ran, authority::Authority};
+
+fn locked(authority: &Authority, target: [&str; 2], message: &str) -> String {
+    let text = authority.done(&["lock", target[0], target[1], "--message", message]);
+    text.trim_end().strip_suffix(" created").unwrap().to_owned()
+}
+
+fn reinstated(authority: &Authority) -> Ran {
+    let ran = authority.run(&["reinstate", "web", "--reason", "checked"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    ran
+}
+
+#[rstest]
+#[case(&["lock", "--join-token", "nope"], "token/nope")]
+#[case(&["lock", "--user", "bot-nope"], "bot/nope")]
+#[case(&["lock", "--bot-instance-id", "0b6c0000-0000-4000-8000-000000000000"], "bot_instance/0b6c0000-0000-4000-8000-000000000000")]
+fn a_lock_on_what_is_not_there_is_made_and_warned_of(#[case] arguments: &[&str], #[case] named: &str) {
+    let authority = Authority::start();
+    let ran = authority.run(arguments);
+    assert_eq!(ran.code, 0);
+    assert!(ran.stdout.ends_with(" created\n"));
+    assert!(ran.stderr.starts_with(&format!("warning: there is no {named} now: lock/")), "{}", ran.stderr);
+    assert_eq!(authority.json(&["get", "locks"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_lock_on_what_is_there_is_made_without_a_word() {
+    let authority = Authority::start().with_joined_bot("web");
+    let instance = authority.json(&["get", "token/web"])[0]["status"]["bound_keypair"]["bound_bot_instance_id"].clone();
+    let targets = [["--join-token", "web"], ["--user", "bot-web"], ["--bot-instance-id", instance.as_str().unwrap()]];
+    for target in targets {
+        assert_eq!(authority.run(&["lock", target[0], target[1]]).stderr, "");
+    }
+}
+
+#[test]
+fn reinstate_says_what_it_released_and_what_is_admitted() {
+    let authority = Authority::start().with_joined_bot("web");
+    let lock = locked(&authority, ["--join-token", "web"], "host is being examined");
+    let ran = reinstated(&authority);
+    let told = format!("token/web reinstated: its next join is admitted\n{lock} released: host is being examined\n");
+    assert_eq!((ran.stdout, ran.stderr.as_str()), (told, ""));
+}
+
+#[test]
+fn reinstate_promises_nothing_while_other_locks_stop_the_token() {
+    let authority = Authority::start().with_joined_bot("web");
+    let status = authority.json(&["get", "token/web"])[0]["status"]["bound_keypair"].clone();
+    let own = locked(&authority, ["--join-token", "web"], "examined");
+    let others = [
+        locked(&authority, ["--user", "bot-web"], "bot is being examined"),
+        locked(&authority, ["--bot-instance-id", status["bound_bot_instance_id"].as_str().unwrap()], ""),
+        locked(&authority, ["--public-key", status["bound_public_key"].as_str().unwrap()], ""),
+    ];
+    let ran = reinstated(&authority);
+    assert!(ran.stdout.contains(&format!("{own} released: examined\n")), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("is admitted\n"), "{}", ran.stdout);
+    assert_eq!(ran.stderr.lines().count(), 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("on user=bot-web still stops token/web (bot is being examined)"), "{}", ran.stderr);
+    for lock in others {
+        assert!(ran.stderr.contains(&format!("`joinctl rm {lock}` removes it")), "{}", ran.stderr);
+        authority.done(&["rm", &lock]);
+    }
+    assert_eq!(reinstated(&authority).stdout, "token/web reinstated: its next join is admitted\n");
+}
+
+#[test]
+fn reinstate_says_when_there_is_nothing_to_reinstate_yet() {
+    let authority = Authority::start().with_bot("web");
+    let told =
+        "token/web has nothing bound, so that there is nothing to reinstate yet; the grant stands for its next join\n";
+    assert_eq!(reinstated(&authority).stdout, told);
+    assert_eq!(authority.json(&["get", "exemptions"])[0]["status"]["state"], "open");
+}
+
+#[rstest]
+#[case(["--join-token", "web"])]
+#[case(["--user", "bot-web"])]
+fn tokens_are_shown_as_locked_while_a_lock_stops_them(#[case] target: [&str; 2]) {
+    let authority = Authority::start().with_joined_bot("web");
+    let shown = |wanted: &str| {
+        let text = authority.done(&["get", wanted]);
+        text.lines().nth(1).unwrap().split_whitespace().nth(2).unwrap().to_owned()
+    };
+    assert_eq!(shown("tokens"), "bound");
+    let lock = locked(&authority, target, "examined");
+    assert_eq!((shown("tokens"), shown("token/web")), ("locked".to_owned(), "locked".to_owned()));
+    authority.done(&["rm", &lock]);
+    assert_eq!(shown("tokens"), "bound");
+}
+
+#[test]
+fn a_lock_of_the_past_is_shown_in_the_past() {
+    let authority = Authority::start().with_joined_bot("web");
+    let lock = locked(&authority, ["--user", "bot-web"], "examined");
+    let then = authority.json(&["status"])["database_time"].as_str().unwrap().to_owned();
+    authority.done(&["rm", &lock]);
+    assert!(authority.done(&["get", "tokens", "--at", &then]).contains("locked"));
+    assert!(!authority.done(&["get", "tokens"]).contains("locked"));
+}
