@@ -73,14 +73,19 @@ impl<F: Files> LogReader<F> {
         note.map(Some).map_err(|why| DirectoryError::Damaged(format!("{CHECKPOINT}: {why}")))
     }
 
-    /// The bytes of a tile or bundle. A partial one whose file is gone is cut from the full one.
+    /// The bytes of a tile or bundle. A partial one that is not there is cut from the full one, or from a wider partial: an
+    /// integration leaves those only at which it stopped.
     pub fn tile(&self, tile: Tile) -> io::Result<Vec<u8>> {
         if let Some(bytes) = self.file(&tile.to_string())? {
             return Ok(bytes);
         }
-        let full = self.file(&tile.full().to_string())?;
-        let cut = full.and_then(|full| prefix(tile, &full));
-        cut.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{tile} is not there")))
+        let wider = (tile.width..FULL).rev().map(|width| Tile { width: width + 1, ..tile });
+        for wider in wider {
+            if let Some(cut) = self.file(&wider.to_string())?.and_then(|bytes| prefix(tile, &bytes)) {
+                return Ok(cut);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("{tile} is not there")))
     }
 
     fn file(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -142,6 +147,15 @@ impl LogDirectory {
 }
 
 impl<F: Files> LogDirectory<F> {
+    /// Forgets what was integrated after the published checkpoint, which nobody has seen: it is integrated again.
+    pub fn rewind(self) -> Result<Self, DirectoryError> {
+        let empty = Self { _lock: self._lock, ..Self::empty(self.reader) };
+        match empty.reader.checkpoint()? {
+            None => Ok(empty),
+            Some(note) => empty.resume(note.checkpoint()?),
+        }
+    }
+
     /// Opens a directory on other files than the operating system's. Nothing keeps a second writer out.
     pub fn open_on(files: F, root: &Path) -> Result<Self, DirectoryError> {
         let directory = Self::empty(LogReader { root: root.to_owned(), files });

@@ -76,6 +76,7 @@ impl<T> Answer<T> for Result<T, AppendError> {
             AppendError::ClaimTaken { value, .. } => {
                 Refusal::new(Code::AlreadyExists, format!("`{value}` exists already"))
             }
+            AppendError::TooLarge(_) => Refusal::new(Code::InvalidRequest, format!("{error}: leave something out")),
             AppendError::Overloaded => {
                 Refusal::new(Code::RateLimited, "the authority is overloaded: retry the same attempt later")
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use join_ledger::{Ledger, LogHead};
+use join_ledger::{EntryMark, Indexed, Ledger, LogHead, Recording};
 use join_log::{
     Checkpoint, LogDirectory, NoteSigner, SignedNote,
     rollback::{self, Decision, Evidence},
@@ -38,6 +38,10 @@ pub struct Logbook {
     signers: Arc<[NoteSigner]>,
     origin: String,
     witnesses: Vec<Witness>,
+    /// The last entry that was integrated since the start, or since the log was rewound.
+    last: Option<EntryMark>,
+    /// True once the witnesses were asked what they have seen.
+    witnesses_asked: bool,
     published_at: Option<Instant>,
 }
 
@@ -55,7 +59,16 @@ impl Logbook {
     ) -> anyhow::Result<Self> {
         let opened = LogDirectory::open(&directory)
             .with_context(|| format!("the log's directory {} is not usable", directory.display()))?;
-        Ok(Self { ledger, directory: opened, signers: Arc::new([signer]), origin, witnesses, published_at: None })
+        Ok(Self {
+            ledger,
+            directory: opened,
+            signers: Arc::new([signer]),
+            origin,
+            witnesses,
+            last: None,
+            witnesses_asked: false,
+            published_at: None,
+        })
     }
 
     /// Keeps the files up with the log until `stop`.
@@ -70,18 +83,40 @@ impl Logbook {
                 (book, Err(error)) => {
                     tracing::warn!("the log's files could not be brought forward: {error:#}");
                     pause = AFTER_FAILURE;
-                    book
+                    // What nobody has seen is read again: the database may be another one by now.
+                    match book.rewound() {
+                        Ok(book) => book,
+                        Err(error) => {
+                            METRICS.alarm(ROLLBACK, true);
+                            tracing::error!("the log's directory is not usable any more: {error:#}");
+                            return;
+                        }
+                    }
                 }
             };
         }
     }
 
+    /// The log as it was published here last.
+    fn rewound(self) -> anyhow::Result<Self> {
+        Ok(Self { directory: self.directory.rewind()?, last: None, ..self })
+    }
+
     async fn advance(mut self) -> (Self, anyhow::Result<()>) {
         loop {
-            let page = match self.ledger.log(self.directory.size(), STEP).await {
+            // The last entry is read once more. A database that failed over loses the newest entries and puts others in
+            // their place; so if that one is as it was, all before it are.
+            let overlap = u64::from(self.last.is_some());
+            let mut page = match self.ledger.log(self.directory.size().saturating_sub(overlap), STEP).await {
                 Ok(page) => page,
                 Err(error) => return (self, Err(error.into())),
             };
+            if let Some(last) = &self.last {
+                if page.entries.first().map(Indexed::mark).as_ref() != Some(last) {
+                    return (self, Err(replaced()));
+                }
+                page.entries.remove(0);
+            }
             if page.entries.is_empty() {
                 break;
             }
@@ -89,6 +124,9 @@ impl Logbook {
             let integrated = tokio::task::spawn_blocking(move || {
                 let entries = page.entries.iter().map(|entry| entry.envelope.as_bytes());
                 let done = self.directory.integrate(entries).map(drop);
+                if done.is_ok() {
+                    self.last = page.entries.last().map(Indexed::mark);
+                }
                 (self, done)
             });
             match integrated.await {
@@ -110,7 +148,15 @@ impl Logbook {
             None => None,
             Some(text) => Some(text.parse::<SignedNote>().context("the recorded checkpoint does not read")?),
         };
+        if let Some(note) = &recorded
+            && note.checkpoint()?.origin == self.origin
+            && !self.signers.iter().any(|signer| note.is_signed_by(signer.verifier_key()))
+        {
+            METRICS.alarm(ROLLBACK, true);
+            bail!("no checkpoint is signed: the one that the database keeps does not bear the signature of this log");
+        }
         let recorded_checkpoint = recorded.as_ref().map(SignedNote::checkpoint).transpose()?;
+        self.ask_witnesses().await?;
         let known = recorded_checkpoint.as_ref().map_or(0, |newest| newest.size).max(self.witnessed());
         if known > size && self.is_behind().await? {
             // Another node is ahead of this one; its checkpoint is published once its entries are here.
@@ -148,6 +194,7 @@ impl Logbook {
                 // It is not shown to anybody else. The next look at the past says what this means.
                 return Ok(());
             }
+            self.check_witnesses()?;
             self.directory.publish(&note)?;
             self.published_at = Some(Instant::now());
         }
@@ -170,8 +217,33 @@ impl Logbook {
     async fn sign_new(&self, head: &LogHead, size: u64) -> anyhow::Result<Option<SignedNote>> {
         let checkpoint = Checkpoint { origin: self.origin.clone(), size, root: self.directory.tree().root() };
         let note = SignedNote::sign(&checkpoint, &self.signers);
-        let recorded = self.ledger.record_signed(head, size, &note.to_string()).await?;
-        Ok(recorded.then_some(note))
+        match self.ledger.record_signed(head, size, &note.to_string(), self.last.as_ref()).await? {
+            Recording::Recorded => Ok(Some(note)),
+            Recording::Overtaken => Ok(None),
+            Recording::Replaced => Err(replaced()),
+        }
+    }
+
+    /// Before anything is signed by this process: what the witnesses show as the largest that they have seen must be of
+    /// this log. Database and node may both have been restored. A witness that does not answer holds nothing up.
+    async fn ask_witnesses(&mut self) -> anyhow::Result<()> {
+        if !self.witnesses_asked {
+            let reader = self.directory.reader();
+            let size = self.directory.size();
+            let asked = self.witnesses.iter_mut().map(|witness| witness.look(reader, &self.origin, size));
+            futures::future::join_all(asked).await;
+            self.witnesses_asked = true;
+        }
+        self.check_witnesses()
+    }
+
+    /// A witness that has seen another tree proves a fork: nothing is signed or shown any more.
+    fn check_witnesses(&self) -> anyhow::Result<()> {
+        if let Some(why) = self.witnesses.iter().find_map(Witness::contradiction) {
+            METRICS.alarm(ROLLBACK, true);
+            bail!("no checkpoint is signed or shown: {why}");
+        }
+        Ok(())
     }
 
     /// The largest size that any witness is known to have cosigned.
@@ -182,4 +254,8 @@ impl Logbook {
     async fn is_behind(&self) -> anyhow::Result<bool> {
         Ok(self.ledger.settled().await? > self.directory.size())
     }
+}
+
+fn replaced() -> anyhow::Error {
+    anyhow::anyhow!("the newest entries were replaced by others in the database: did it fail over? they are read again")
 }

@@ -209,7 +209,10 @@ async fn follow_keys(
     // Keys may also be opened by a join that shows a document under one that is not known here yet.
     let mut certified_under = keyring.get();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_KEYS)).await.is_some() {
-        if let Err(error) = keyring.follow(ledger).await {
+        let followed = keyring.follow(ledger).await;
+        let sealed_anew = followed.as_ref().is_err_and(|error| error.is::<join_credential::KeysError>());
+        METRICS.alarm("authority_keys", sealed_anew);
+        if let Err(error) = followed {
             tracing::warn!("the authority's keys could not be looked at: {error:#}");
         }
         let (opened, now) = (keyring.get(), ledger.now());

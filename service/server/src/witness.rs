@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use join_log::{
-    SignatureLine, SignedNote, TileReader, VerifierKey,
-    witness::{Answer, Submission, WitnessError},
+    SignatureLine, SignedNote, TileReader, VerifierKey, root_at,
+    witness::{Answer, Submission, WitnessError, monitoring_path},
 };
 
 use crate::config;
@@ -22,6 +22,8 @@ pub struct Witness {
     client: reqwest::Client,
     /// The largest size that it is known to have cosigned.
     seen: u64,
+    /// Why what it has seen can't be of this log.
+    contradiction: Option<String>,
 }
 
 impl Witness {
@@ -36,12 +38,50 @@ impl Witness {
             .with_context(|| format!("log.witnesses: `{}` is not a URL", configured.url))?;
         let client =
             reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Self { key, url: configured.url.trim_end_matches('/').to_owned(), client, seen: 0 })
+        Ok(Self { key, url: configured.url.trim_end_matches('/').to_owned(), client, seen: 0, contradiction: None })
     }
 
     /// The largest size that it is known to have cosigned.
     pub fn has_seen(&self) -> u64 {
         self.seen
+    }
+
+    /// Why what it has seen can't be of this log, once it has said so.
+    pub fn contradiction(&self) -> Option<&str> {
+        self.contradiction.as_deref()
+    }
+
+    /// Looks at the checkpoint that it shows as the largest which it has seen (c2sp.org/tlog-witness, monitoring).
+    pub async fn look(&mut self, reader: &(impl TileReader + Sync), origin: &str, size: u64) {
+        if let Err(error) = self.looked(reader, origin, size).await {
+            tracing::warn!(witness = self.key.name(), "it does not show what it has seen: {error:#}");
+        }
+    }
+
+    async fn looked(&mut self, reader: &(impl TileReader + Sync), origin: &str, size: u64) -> anyhow::Result<()> {
+        let answer = self.read(self.client.get(format!("{}/{}", self.url, monitoring_path(origin)))).await?;
+        match answer.status {
+            200 => {}
+            404 => return Ok(()),
+            status => anyhow::bail!("it answers {status}"),
+        }
+        let note: SignedNote = answer.body.parse()?;
+        let cosigned = note.signatures().iter().any(|line| self.key.verify(note.text(), line));
+        let checkpoint = note.checkpoint()?;
+        anyhow::ensure!(cosigned && checkpoint.origin == origin, "what it shows is not its own checkpoint of {origin}");
+        self.seen = self.seen.max(checkpoint.size);
+        if checkpoint.size <= size && root_at(reader, checkpoint.size)? != checkpoint.root {
+            self.contradict(&format!("it has seen {} other entries", checkpoint.size));
+        }
+        Ok(())
+    }
+
+    fn contradict(&mut self, why: &str) {
+        self.contradiction = Some(format!(
+            "the witness {} contradicts: {why}; history was rewritten or restored: find out, then restore a newer backup or \
+             start a new origin",
+            self.key.name()
+        ));
     }
 
     /// Asks for a cosignature; none when it does not give one, which the log tells.
@@ -68,8 +108,10 @@ impl Witness {
                     return Ok(line);
                 }
                 Err(error) => {
-                    if let WitnessError::Ahead { witnessed, .. } = error {
-                        self.seen = witnessed;
+                    match &error {
+                        WitnessError::Ahead { witnessed, .. } => self.seen = *witnessed,
+                        WitnessError::Inconsistent { .. } => self.contradict(&error.to_string()),
+                        _ => {}
                     }
                     return Err(error.into());
                 }
@@ -78,7 +120,11 @@ impl Witness {
     }
 
     async fn post(&self, body: String) -> anyhow::Result<Answer> {
-        let mut response = self.client.post(format!("{}/add-checkpoint", self.url)).body(body).send().await?;
+        self.read(self.client.post(format!("{}/add-checkpoint", self.url)).body(body)).await
+    }
+
+    async fn read(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+        let mut response = request.send().await?;
         let status = response.status().as_u16();
         let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
         let content_type = content_type.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
