@@ -23,10 +23,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// As the service has it, so that what runs in this process is measured as it runs there.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Puts load on a join authority, and measures it.
 #[derive(Debug, Parser)]
 #[command(name = "joinload", version, arg_required_else_help = true)]

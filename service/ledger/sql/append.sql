@@ -6,16 +6,16 @@
 -- while a lock on it is in force.
 --
 -- Guard rows are taken in the order of the arrays, which is the order of stream ids: two statements never wait for
--- each other in a circle.
+-- each other in a circle. History tells the entries by `ord`, the order in which they were asked for.
 WITH j AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::bool[],
-                         $8::uuid[], $9::uuid[], $10::text[], $11::timestamptz[], $12::text[],
-                         $13::timestamptz[], $14::text[], $15::text[])
-        WITH ORDINALITY AS j(stream_id, kind, first_version, last_version, fence, name, live,
-                             bot_id, instance_id, lock_target, expires_at, state,
-                             recorded_at, envelope, attempt, ord)
+    SELECT * FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::bool[],
+                         $9::uuid[], $10::uuid[], $11::text[], $12::timestamptz[], $13::text[],
+                         $14::timestamptz[], $15::text[], $16::text[])
+        AS j(ord, stream_id, kind, first_version, last_version, fence, name, live,
+             bot_id, instance_id, lock_target, expires_at, state,
+             recorded_at, envelope, attempt)
 ), claimed AS MATERIALIZED (
-    SELECT * FROM unnest($16::int8[], $17::text[], $18::text[], $19::bool[]) AS c(ord, namespace, value, unlocked)
+    SELECT * FROM unnest($17::int8[], $18::text[], $19::text[], $20::bool[]) AS c(ord, namespace, value, unlocked)
 ), held AS (
     SELECT c.ord FROM claimed c JOIN j USING (ord)
         JOIN stream l ON l.live AND l.lock_target = 'public_key:' || c.value
@@ -40,22 +40,23 @@ WITH j AS MATERIALIZED (
     INSERT INTO entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope, attempt)
     SELECT stream_id, first_version, last_version, kind, recorded_at, envelope, attempt FROM j JOIN done USING (ord)
 ), notes AS (
-    INSERT INTO outbox (stream_id, first_version) SELECT stream_id, first_version FROM j JOIN done USING (ord)
+    INSERT INTO outbox (stream_id, first_version)
+    SELECT stream_id, first_version FROM j JOIN done USING (ord) ORDER BY ord
 ), claims AS (
     INSERT INTO claim (namespace, value, stream_id)
     SELECT c.namespace, c.value, j.stream_id FROM claimed c JOIN done USING (ord) JOIN j USING (ord)
 ), released AS (
     DELETE FROM claim c
-    USING unnest($20::int8[], $21::text[], $22::text[]) AS r(ord, namespace, value) JOIN done USING (ord) JOIN j USING (ord)
+    USING unnest($21::int8[], $22::text[], $23::text[]) AS r(ord, namespace, value) JOIN done USING (ord) JOIN j USING (ord)
     WHERE c.namespace = r.namespace AND c.value = r.value AND c.stream_id = j.stream_id
 ), kept AS (
     INSERT INTO secret (stream_id, purpose, sealed)
     SELECT j.stream_id, k.purpose, k.sealed
-    FROM unnest($23::int8[], $24::text[], $25::bytea[]) AS k(ord, purpose, sealed) JOIN done USING (ord) JOIN j USING (ord)
+    FROM unnest($24::int8[], $25::text[], $26::bytea[]) AS k(ord, purpose, sealed) JOIN done USING (ord) JOIN j USING (ord)
     ON CONFLICT (stream_id, purpose) DO UPDATE SET sealed = excluded.sealed
 ), forgotten AS (
     DELETE FROM secret s
-    USING unnest($26::int8[], $27::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
+    USING unnest($27::int8[], $28::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
     WHERE s.stream_id = j.stream_id AND s.purpose = f.purpose
 )
 SELECT ord AS "ord!" FROM done

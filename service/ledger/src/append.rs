@@ -8,7 +8,7 @@ use join_domain::{
     state::{Claim, Namespace, State},
 };
 
-use crate::{AppendError, KeyChanges, Stored, row::Columns};
+use crate::{AppendError, KeyChanges, MAX_ENTRY, Stored, row::Columns};
 
 /// What was decided, for one stream.
 #[derive(Debug, Clone)]
@@ -99,9 +99,13 @@ impl StreamAppend {
             State::Token(token) if token.live && Some(token.bot) != bot_before => Some(token.bot),
             _ => None,
         };
+        let envelope = entry.to_envelope().map_err(|error| malformed(&error))?;
+        if envelope.len() > MAX_ENTRY {
+            return Err(AppendError::TooLarge(envelope.len()));
+        }
         let row = Row {
             columns: Columns::of(&after).map_err(|error| malformed(&error))?,
-            envelope: entry.to_envelope().map_err(|error| malformed(&error))?,
+            envelope,
             stream,
             first_version,
             last_version: entry.last_version(),

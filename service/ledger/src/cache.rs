@@ -176,7 +176,9 @@ impl TokenSlot {
     }
 
     async fn know(&mut self, known: Arc<KnownToken>) {
-        match self.place.as_ref().filter(|place| known.weight <= place.weight.saturating_mul(2)) {
+        // What has grown needs another place, or more is kept than was meant.
+        let fits = |place: &&Arc<Place>| known.weight <= place.weight.saturating_add(place.weight / 8);
+        match self.place.as_ref().filter(fits) {
             Some(place) => *place.known() = Some(Arc::clone(&known)),
             None => {
                 let place = Arc::new(Place { weight: known.weight, known: Mutex::new(Some(Arc::clone(&known))) });

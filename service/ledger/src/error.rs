@@ -53,6 +53,10 @@ impl From<EnvelopeError> for LedgerError {
     }
 }
 
+/// The most bytes of an entry of the verifiable log (c2sp.org/tlog-tiles), and so of an envelope: a larger one could never
+/// be sealed.
+pub const MAX_ENTRY: usize = 65_535;
+
 /// An append that was not made, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -79,6 +83,9 @@ pub enum AppendError {
     /// The connection was lost before the answer came: the append is there, or is not. Only a reload can tell.
     #[error("the connection to the database was lost before it answered: {0}")]
     OutcomeUnknown(String),
+    /// The entry would be larger than one of the verifiable log may be.
+    #[error("the entry would have {0} bytes, and one may have {MAX_ENTRY}")]
+    TooLarge(usize),
     /// The append contradicts itself or the state that it was made from. A fault of ours.
     #[error("the append is not well formed: {0}")]
     Malformed(String),

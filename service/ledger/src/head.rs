@@ -1,7 +1,10 @@
 //! How far the verifiable log is, for its writer.
 
+use join_domain::Timestamp;
+use uuid::Uuid;
+
 use crate::{
-    Ledger, LedgerError,
+    Indexed, Ledger, LedgerError,
     row::{signed, unsigned},
 };
 
@@ -14,6 +17,33 @@ pub struct LogHead {
     pub signed: u64,
     /// That checkpoint, as it was signed.
     pub checkpoint: Option<String>,
+}
+
+/// What tells an entry in the log from another one in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryMark {
+    pub(crate) stream_id: Uuid,
+    pub(crate) first_version: i64,
+    pub(crate) recorded_at: Timestamp,
+}
+
+impl Indexed {
+    /// Its mark.
+    pub fn mark(&self) -> EntryMark {
+        let (stream_id, first_version) = (self.stream.id, signed(self.first_version));
+        EntryMark { stream_id, first_version, recorded_at: self.recorded_at }
+    }
+}
+
+/// What became of a signed checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// It is recorded, and may be shown.
+    Recorded,
+    /// Another node was faster, the log is shorter than the checkpoint, or was ended: it must be forgotten.
+    Overtaken,
+    /// Entries that it seals are not those of the database: it must be forgotten, and they must be read again.
+    Replaced,
 }
 
 impl Ledger {
@@ -48,12 +78,30 @@ impl Ledger {
     }
 
     /// Records a signed checkpoint, before it goes anywhere else, if the newest one is still the one that `before`
-    /// shows, all its entries exist, and its origin did not end. `false`: another node was faster, or the log is shorter
-    /// than the checkpoint, or was ended; the checkpoint must be forgotten.
+    /// shows, all its entries exist, and its origin did not end. `last` is what this node took for the last entry: a
+    /// database that failed over may have lost it, and have another in its place.
     ///
     /// # Errors
     /// [`LedgerError`]; the checkpoint may have been recorded when the connection was lost.
-    pub async fn record_signed(&self, before: &LogHead, size: u64, checkpoint: &str) -> Result<bool, LedgerError> {
+    pub async fn record_signed(
+        &self,
+        before: &LogHead,
+        size: u64,
+        checkpoint: &str,
+        last: Option<&EntryMark>,
+    ) -> Result<Recording, LedgerError> {
+        let mut transaction = self.pool().begin().await?;
+        if let Some(last) = last {
+            let there = sqlx::query_as!(
+                EntryMark,
+                "SELECT l.stream_id, l.first_version, e.recorded_at
+                 FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1",
+                signed(size.saturating_sub(1))
+            );
+            if there.fetch_optional(&mut *transaction).await?.as_ref() != Some(last) {
+                return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
+            }
+        }
         let update = sqlx::query!(
             "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
              WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
@@ -64,8 +112,9 @@ impl Ledger {
             signed(size),
             checkpoint
         );
-        let done = update.execute(self.pool()).await?;
-        Ok(done.rows_affected() == 1)
+        let done = update.execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(if done.rows_affected() == 1 { Recording::Recorded } else { Recording::Overtaken })
     }
 
     /// Origins that no checkpoint may carry any more.

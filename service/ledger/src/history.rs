@@ -8,11 +8,7 @@ use join_domain::{
 };
 use uuid::Uuid;
 
-use crate::{
-    Indexed, Ledger, LedgerError,
-    log::IndexedRow,
-    row::{signed, unsigned},
-};
+use crate::{Indexed, Ledger, LedgerError, log::IndexedRow, row::signed};
 
 /// How far apart the clocks of two nodes may be, in seconds, for a search by time.
 const CLOCK_SLACK: i64 = 60;
@@ -82,8 +78,10 @@ impl Ledger {
             Some(since) if from == 0 => self.first_index_near(since).await?,
             _ => from,
         };
+        // Before the streams are looked up: what gets its place later is for the next page, with the streams of then.
+        let settled = self.settled().await?;
         let (candidates, end, settled) = match self.streams_of(filter).await? {
-            Some(streams) => self.log_of(&streams, from).await?,
+            Some(streams) => self.log_of(&streams, from, settled).await?,
             None => {
                 let page = self.log(from, SCAN).await?;
                 (page.entries, page.next, page.settled)
@@ -130,25 +128,26 @@ impl Ledger {
         Ok(ids.into_iter().map(|id| StreamId { kind: StreamKind::Lock, id }).collect())
     }
 
-    /// The log's entries of some streams, from an index on, with the index to go on from, and the log's end.
-    async fn log_of(&self, streams: &[StreamId], from: u64) -> Result<(Vec<Indexed>, u64, u64), LedgerError> {
+    /// The log's entries of some streams, from an index on and below `settled`, with the index to go on from.
+    async fn log_of(
+        &self,
+        streams: &[StreamId],
+        from: u64,
+        settled: u64,
+    ) -> Result<(Vec<Indexed>, u64, u64), LedgerError> {
         let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
-        let mut transaction = self.pool().begin().await?;
-        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *transaction).await?;
-        let settled = sqlx::query_scalar!("SELECT next_index FROM sequencer").fetch_one(&mut *transaction).await?;
         let rows = sqlx::query_as!(
             IndexedRow,
             "SELECT l.log_index, e.stream_id, e.first_version, e.last_version, e.stream_kind, e.recorded_at, e.envelope
              FROM log_entry l JOIN entry e USING (stream_id, first_version)
-             WHERE l.stream_id = ANY($1) AND l.log_index >= $2 ORDER BY l.log_index LIMIT $3",
+             WHERE l.stream_id = ANY($1) AND l.log_index >= $2 AND l.log_index < $3 ORDER BY l.log_index LIMIT $4",
             &ids,
             signed(from),
+            signed(settled),
             i64::from(SCAN)
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(self.pool())
         .await?;
-        transaction.rollback().await?;
-        let settled = unsigned(settled)?;
         let entries = rows.into_iter().map(IndexedRow::indexed).collect::<Result<Vec<_>, _>>()?;
         let all = u32::try_from(entries.len()).is_ok_and(|count| count < SCAN);
         let after_last = entries.last().map_or(from, |last| last.index.saturating_add(1));

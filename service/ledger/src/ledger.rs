@@ -1,6 +1,7 @@
 //! The ledger of one node.
 
 use std::{
+    collections::HashSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
@@ -154,13 +155,11 @@ impl Ledger {
 
     pub(crate) async fn append_prepared(&self, mut append: PreparedAppend) -> Result<Recorded, AppendError> {
         let recorded = if transaction::is_needed(&append) {
-            let order: Vec<StreamId> = append.parts.iter().map(|part| part.after.stream).collect();
-            append.parts.sort_by_key(|part| part.after.stream.id);
-            if append.parts.windows(2).any(|pair| matches!(pair, [a, b] if a.after.stream.id == b.after.stream.id)) {
+            let mut streams = HashSet::new();
+            if !append.parts.iter().all(|part| streams.insert(part.after.stream)) {
                 return Err(AppendError::Malformed("one stream stands in it twice".to_owned()));
             }
             transaction::append(&self.inner.pool, &mut append).await?;
-            append.parts.sort_by_key(|part| order.iter().position(|stream| *stream == part.after.stream));
             let (entries, streams) = append.parts.into_iter().map(|part| (part.entry, part.after)).unzip();
             Recorded { entries, streams }
         } else {

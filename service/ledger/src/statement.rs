@@ -6,13 +6,14 @@ use uuid::Uuid;
 
 use crate::{SecretChange, append::Row, row::signed};
 
-/// Appends `rows`, sorted by stream and at most one of each, and returns which of them were appended: `false` is a
-/// conflict, and leaves nothing behind.
+/// Appends `rows`, at most one of each stream, and returns which of them were appended: `false` is a conflict, and
+/// leaves nothing behind. History tells them in their order.
 pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Result<Vec<bool>, sqlx::Error> {
     let arguments = Arguments::of(rows);
     let Arguments { streams, claimed, released, kept, forgotten } = &arguments;
     let append = sqlx::query_file_scalar!(
         "sql/append.sql",
+        &streams.ord as _,
         &streams.id as _,
         &streams.kind as _,
         &streams.first_version as _,
@@ -66,6 +67,7 @@ struct Arguments<'r> {
 
 #[derive(Default)]
 struct Streams<'r> {
+    ord: Vec<i64>,
     id: Vec<Uuid>,
     kind: Vec<&'r str>,
     first_version: Vec<i64>,
@@ -101,8 +103,10 @@ struct Secrets<'r> {
 impl<'r> Arguments<'r> {
     fn of(rows: &[&'r Row]) -> Self {
         let mut arguments = Self::default();
-        for (ord, row) in (1..).zip(rows) {
-            arguments.streams.push(row);
+        let mut rows: Vec<(i64, &Row)> = (1..).zip(rows.iter().copied()).collect();
+        rows.sort_unstable_by_key(|(_, row)| row.stream.id);
+        for (ord, row) in rows {
+            arguments.streams.push(ord, row);
             for claimed in &row.claimed {
                 let claims = &mut arguments.claimed;
                 claims.push(ord, &claimed.claim);
@@ -121,7 +125,8 @@ impl<'r> Arguments<'r> {
 }
 
 impl<'r> Streams<'r> {
-    fn push(&mut self, row: &'r Row) {
+    fn push(&mut self, ord: i64, row: &'r Row) {
+        self.ord.push(ord);
         self.id.push(row.stream.id);
         self.kind.push(row.stream.kind.as_str());
         self.first_version.push(signed(row.first_version));

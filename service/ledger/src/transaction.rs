@@ -32,7 +32,7 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
     append.parts.len() > 1 || !append.keys.is_empty() || append.parts.iter().any(reaches_out)
 }
 
-/// Appends all or nothing. Its parts are sorted by stream; fences that moved are set in them.
+/// Appends all or nothing. Fences that moved are set in its parts.
 pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<(), AppendError> {
     // Before the commit is sent, a lost connection means that nothing happened.
     let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());

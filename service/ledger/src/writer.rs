@@ -78,7 +78,7 @@ impl Loop {
         }
     }
 
-    /// Whatever waits now, at most one append per stream, sorted by stream. Does not linger for more to come.
+    /// Whatever waits now, at most one append per stream. Does not linger for more to come.
     async fn next_batch(&mut self) -> Option<Vec<Waiting>> {
         let mut batch: Vec<Waiting> = Vec::new();
         let mut streams: HashSet<StreamId> = HashSet::new();
@@ -99,7 +99,6 @@ impl Loop {
         }
         postponed.append(&mut self.later);
         self.later = postponed;
-        batch.sort_by_key(|waiting| waiting.row.stream.id);
         Some(batch)
     }
 

@@ -143,7 +143,8 @@ pub async fn revoke_administrator(ledger: &Ledger, serial: &Serial, reason: &str
     let stored = live.with_context(|| format!("there is no identity {serial}, or it was revoked before"))?;
     let revoked = Event::AdministratorRevoked(AdministratorRevoked { reason: reason.to_owned() });
     let change = Change { events: vec![revoked], decided_at: ledger.now(), origin: system() };
-    ledger.append(StreamAppend::following(&stored, change)).await.context("the revocation could not be recorded")?;
+    let append = ledger.append(StreamAppend::following(&stored, change)).await;
+    append.with_context(|| format!("the revocation of {serial} could not be recorded"))?;
     Ok(())
 }
 

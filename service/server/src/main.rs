@@ -5,10 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use join_server::{commands::Cli, telemetry};
 
-/// A join makes some hundred small allocations, which one thread makes and another often frees.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -213,6 +213,12 @@ impl Metrics {
         self.alarms.with_label_values(&[name]).set(i64::from(standing));
     }
 
+    /// One token more, or one less, waits because the authority lost history: an alarm while there is any.
+    pub fn behind(&self, more: bool) {
+        let tokens = self.alarms.with_label_values(&["authority_behind"]);
+        if more { tokens.inc() } else { tokens.dec() }
+    }
+
     /// The alarms that stand.
     pub fn standing_alarms(&self) -> Vec<String> {
         let families = prometheus::core::Collector::collect(&self.alarms);

@@ -5,7 +5,9 @@ use join_domain::{
     event::{AuthorityKeyMoved, ClusterCreated, Event, Nothing},
     id::TokenId,
 };
-use join_ledger::{Append, AppendError, AuthorityKey, KeyChanges, SecretChange, StreamAppend};
+use join_ledger::{
+    Append, AppendError, AuthorityKey, Indexed, KeyChanges, LogHead, Recording, SecretChange, StreamAppend,
+};
 
 use crate::support::*;
 
@@ -60,7 +62,7 @@ async fn the_clusters_keys_are_stored_once_by_whoever_creates_it() {
     let ((first, key), (second, _)) = (create("one"), create("two"));
     ledger.append(first).await.unwrap();
     assert!(matches!(ledger.append(second).await, Err(AppendError::Conflict)));
-    assert_eq!(ledger.authority_keys().await.unwrap(), [key.clone()]);
+    assert_eq!(ledger.authority_keys().await.unwrap(), std::slice::from_ref(&key));
 
     let retired = AuthorityKey { phase: "retired".to_owned(), ..key };
     let moved = |phase: &str| {
@@ -87,11 +89,18 @@ async fn a_checkpoint_is_recorded_only_after_the_one_it_follows() {
     assert_eq!((empty.integrated, empty.signed, empty.checkpoint.as_deref()), (0, 0, None));
     ledger.record_integrated(2).await.unwrap();
     ledger.record_integrated(1).await.unwrap();
-    assert!(!ledger.record_signed(&empty, 3, "beyond the end").await.unwrap());
-    assert!(ledger.record_signed(&empty, 1, "first").await.unwrap());
-    assert!(!ledger.record_signed(&empty, 2, "by another node").await.unwrap());
+    let marks: Vec<_> = ledger.log(0, 10).await.unwrap().entries.iter().map(Indexed::mark).collect();
+    let record = async |before: &LogHead, size: u64, text: &str| {
+        let last = usize::try_from(size).ok().and_then(|size| marks.get(size.checked_sub(1)?));
+        ledger.record_signed(before, size, text, last).await.unwrap()
+    };
+    assert_eq!(record(&empty, 3, "beyond the end").await, Recording::Overtaken);
+    let replaced = ledger.record_signed(&empty, 2, "of other entries", marks.first()).await.unwrap();
+    assert_eq!(replaced, Recording::Replaced);
+    assert_eq!(record(&empty, 1, "first").await, Recording::Recorded);
+    assert_eq!(record(&empty, 2, "by another node").await, Recording::Overtaken);
     let head = ledger.log_head().await.unwrap();
     assert_eq!((head.integrated, head.signed, head.checkpoint.as_deref()), (2, 1, Some("first")));
-    assert!(!ledger.record_signed(&head, 0, "shorter").await.unwrap());
-    assert!(ledger.record_signed(&head, 2, "second").await.unwrap());
+    assert_eq!(record(&head, 0, "shorter").await, Recording::Overtaken);
+    assert_eq!(record(&head, 2, "second").await, Recording::Recorded);
 }

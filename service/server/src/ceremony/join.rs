@@ -511,7 +511,7 @@ impl Ceremonies {
             false => !tokens.is_empty() && tokens.remove(token),
         };
         if changed {
-            METRICS.alarm("authority_behind", !tokens.is_empty());
+            METRICS.behind(behind);
         }
     }
 

@@ -46,10 +46,17 @@ pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow
         (None, None) => bail!("give --name or --serial"),
     };
     ensure!(!serials.is_empty(), "no identity of that name is on record; `joind admin ls` lists all");
+    // One that can't be revoked now must not keep the others alive.
+    let mut failed = 0;
     for serial in serials {
-        cluster::revoke_administrator(&ledger, &serial, reason).await?;
-        println!("identity {serial} is revoked");
+        match cluster::revoke_administrator(&ledger, &serial, reason).await {
+            Ok(()) => println!("identity {serial} is revoked"),
+            Err(error) => {
+                failed += 1;
+                eprintln!("joind: {error:#}");
+            }
+        }
     }
     ledger.close().await;
-    Ok(0)
+    Ok(u8::from(failed > 0))
 }

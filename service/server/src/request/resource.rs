@@ -19,6 +19,8 @@ use super::problem::invalid;
 
 /// The most entries of a list or map in a resource.
 const MAX_ITEMS: usize = 100;
+/// The most bytes of a specification, as JSON.
+const MAX_SPEC: usize = 16 * 1024;
 
 /// A time on the wire.
 pub fn to_wire_time(time: Timestamp) -> WireTime {
@@ -121,7 +123,16 @@ pub fn read_bot(bot: v1::Bot) -> Result<(Head, BotSpec), Refusal> {
         }
     }
     let spec = BotSpec { roles: spec.roles, traits, labels: head.labels.clone(), expires: head.expires };
+    check_size(&spec)?;
     Ok((head, spec))
+}
+
+/// Each join records its bot's roles and logins, so what a resource holds must fit into an entry of the log many times.
+fn check_size(spec: &impl serde::Serialize) -> Result<(), Refusal> {
+    match serde_json::to_vec(spec) {
+        Ok(text) if text.len() <= MAX_SPEC => Ok(()),
+        _ => Err(invalid("spec", format!("larger than {MAX_SPEC} bytes with its labels"))),
+    }
 }
 
 fn check_list(field: &str, values: &[String]) -> Result<(), Refusal> {
@@ -197,6 +208,7 @@ pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>),
         labels: head.labels.clone(),
         expires: head.expires,
     };
+    check_size(&spec)?;
     Ok((head, spec, Some(secret).filter(|secret| !secret.is_empty())))
 }
 

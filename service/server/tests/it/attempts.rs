@@ -4,8 +4,8 @@ use chrono::TimeDelta;
 use rstest::rstest;
 
 use crate::world::{
-    Asked, Bot, FIRST, Key, RECOVERED, RECOVERED_AND_ROTATED, REFUSED, REGISTERED, RENEWED, RENEWED_AND_ROTATED,
-    RESUMED, Transport, World,
+    Asked, Bot, FIRST, Key, RECOVERED, RECOVERED_AND_ROTATED, REFUSED, REFUSED_AND_LOCKED, REGISTERED, RENEWED,
+    RENEWED_AND_ROTATED, RESUMED, Transport, World,
 };
 
 /// A join whose answer can be lost.
@@ -130,7 +130,7 @@ async fn the_same_attempt_with_other_subject_keys_is_no_resume(
 
     // By the plain rules its documents are those of one join earlier.
     assert_eq!(refused, "JOIN_STATE_INVALID");
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(world.token("example").await.bound_bot_instance_id, lost.instance());
     assert_eq!(world.locks().await, 1);
     world.check().await;
@@ -149,7 +149,7 @@ async fn the_same_subject_keys_with_another_attempt_are_no_resume(
     let refused = bot.joining().with_attempt(&crate::world::attempt_id()).await.unwrap_err();
 
     assert_eq!(refused, "GENERATION_MISMATCH");
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(world.locks().await, 1);
     world.check().await;
 }
@@ -225,7 +225,7 @@ async fn an_attempt_that_is_no_longer_the_latest_locks(#[values(Transport::Grpc,
     let refused = bot.joining().with_attempt(&ask.attempt).for_subject(ask.subject).await.unwrap_err();
 
     assert_eq!(refused, "JOIN_STATE_INVALID");
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(world.locks().await, 1);
     world.check().await;
 }
@@ -234,13 +234,13 @@ async fn an_attempt_that_is_no_longer_the_latest_locks(#[values(Transport::Grpc,
 async fn a_client_without_attempts_gets_the_plain_rules() {
     let world = World::start().await;
     let mut bot = world.bot("example").limit(9).await;
-    bot.joining().as_a_plain_client().await.unwrap();
-    bot.joining().as_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
     world.advance(TimeDelta::hours(2));
-    bot.joining().as_a_plain_client().await.unwrap();
-    bot.joining().as_a_plain_client().losing_the_answer().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().losing_the_answer().await.unwrap();
 
-    let refused = bot.joining().as_a_plain_client().await.unwrap_err();
+    let refused = bot.joining().like_a_plain_client().await.unwrap_err();
 
     assert_eq!(refused, "GENERATION_MISMATCH", "without an attempt nobody can tell it from a theft");
     assert_eq!(world.locks().await, 1);
@@ -306,6 +306,7 @@ async fn only_locks_apply_to_a_resume() {
     assert_eq!(world.news("example").await, REFUSED);
 
     world.operator.unlock(&lock.metadata.unwrap().name).await.unwrap();
+    world.catch_up("example").await;
     bot.joining().without_join_state().without_certificate().await.unwrap();
     assert_eq!(world.news("example").await, RESUMED);
     world.check().await;

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use rstest::rstest;
 
-use crate::world::{REFUSED, RESUMED, Transport, World, data};
+use crate::world::{REFUSED, REFUSED_AND_LOCKED, RESUMED, Transport, World, data};
 
 #[rstest]
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_thief_who_recovers_is_found_out_by_the_owners_renewal(
     assert_eq!(refused, "JOIN_STATE_INVALID");
     assert_eq!(world.locks().await, 1);
     let told = world.new_events("example").await;
-    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED);
+    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED_AND_LOCKED);
     // Both sightings stand in the event.
     let facts = data(&told[2]);
     assert_eq!(facts["seen"]["certificate"]["instance"], owner.certificate().instance());
@@ -52,7 +52,7 @@ async fn a_thief_who_renews_is_found_out_by_the_owners_renewal(
 
     assert_eq!(owner.join().await.unwrap_err(), "GENERATION_MISMATCH");
 
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(thief.join().await.unwrap_err(), "LOCKED");
     assert_eq!(world.locks().await, 1);
     world.check().await;
@@ -74,7 +74,7 @@ async fn the_last_recovery_hides_no_thief(#[values(Transport::Grpc, Transport::J
     assert_eq!(refused, "JOIN_STATE_INVALID", "not only RECOVERY_LIMIT_EXHAUSTED");
     assert_eq!(world.locks().await, 1);
     assert_eq!(world.token("example").await.recovery_count, 2);
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(thief.join().await.unwrap_err(), "LOCKED");
     world.check().await;
 }
@@ -102,7 +102,7 @@ async fn a_thief_who_answers_a_rotation_first_is_found_out(
     assert_eq!(world.locks().await, 1);
     assert_eq!(world.token("example").await.bound_public_key, thief.key().line());
     let told = world.new_events("example").await;
-    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED);
+    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED_AND_LOCKED);
     let facts = data(&told[2]);
     assert_eq!(facts["retired_key"], owner.key().fingerprint());
     assert_eq!(facts["lock"], *refused.lock.as_ref().unwrap());

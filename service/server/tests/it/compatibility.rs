@@ -140,7 +140,7 @@ async fn a_client_of_the_public_interface_joins_renews_and_is_refused() {
 async fn a_client_of_the_public_interface_rotates() {
     let world = World::start().await;
     let mut bot = world.bot("example").limit(2).await;
-    bot.joining().as_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
     world.admin.rotate("example").await.unwrap();
     let (old, new) = (bot.key().clone(), Key::p256());
 

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use join_proto::v1;
 use rstest::rstest;
 
-use crate::world::{Asked, Bot, RECOVERED, REFUSED, RENEWED, Transport, World, exemption_spec, wire_time};
+use crate::world::{Asked, Bot, RECOVERED, REFUSED_AND_LOCKED, RENEWED, Transport, World, exemption_spec, wire_time};
 
 fn with_exemption(kinds: &[&str]) -> Vec<String> {
     let (last, first) = kinds.split_last().unwrap();
@@ -35,7 +35,7 @@ async fn a_reinstated_bot_joins_with_nothing_changed_on_its_host(
     world.operator.reinstate("example").await.unwrap();
 
     assert_eq!(world.locks().await, 0);
-    assert_eq!(world.news("example").await, ["token.reinstated", "exemption.granted"]);
+    assert_eq!(world.news("example").await, ["token.reinstated", "exemption.granted", "lock.deleted"]);
     assert_eq!(world.admin.exemptions().await, [("reinstatement".to_owned(), "open".to_owned(), 1)]);
     match certificate {
         "expired" => world.advance(TimeDelta::hours(2)),
@@ -101,7 +101,7 @@ async fn of_two_reinstated_holders_the_first_joins_and_the_other_locks(
 
     assert_eq!(refused, "GENERATION_MISMATCH");
     assert_eq!(world.locks().await, 1);
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(first.join().await.unwrap_err(), "LOCKED");
     world.check().await;
 }
@@ -167,7 +167,8 @@ async fn a_reopened_token_registers_anew(
 
     let secret = world.admin.reopen("example").await.unwrap();
 
-    assert_eq!(world.news("example").await, ["token.reopened"]);
+    let freed: &[&str] = if was_locked { &["token.reopened", "lock.deleted"] } else { &["token.reopened"] };
+    assert_eq!(world.news("example").await, freed);
     let token = world.token("example").await;
     assert_eq!(
         (token.recovery_count, token.bound_public_key.as_str(), token.bound_bot_instance_id.as_str()),

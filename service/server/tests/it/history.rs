@@ -182,7 +182,8 @@ async fn claimed_states_follow_from_as_many_entries_as_they_say() {
     bot.join().await.unwrap();
     world.settle().await;
 
-    let mut chunks = world.auditor.ledger().await.export_views(v1::ExportViewsRequest { size }).await.unwrap().into_inner();
+    let mut chunks =
+        world.auditor.ledger().await.export_views(v1::ExportViewsRequest { size }).await.unwrap().into_inner();
     let (mut views, mut end) = (Vec::new(), None);
     while let Some(chunk) = chunks.message().await.unwrap() {
         end = end.or(chunk.end);

@@ -146,7 +146,7 @@ async fn no_bytes_of_a_call_are_a_fault_of_ours() {
     let mut client = client(&world).await;
     let path = "/joinauthority.v1.Ceremony/Open";
     for body in cases(near(open_request())) {
-        let (http, grpc) = post(&mut client, path, "application/grpc", framed(&[body.clone()])).await;
+        let (http, grpc) = post(&mut client, path, "application/grpc", framed(std::slice::from_ref(&body))).await;
         assert_eq!(http, 200, "{}", hex::encode(&body));
         // 2 is UNKNOWN, 13 INTERNAL, 15 DATA_LOSS: the codes of faults.
         assert!(!matches!(grpc, None | Some(2 | 13 | 15)), "status {grpc:?} for {}", hex::encode(&body));
@@ -169,12 +169,12 @@ async fn what_is_too_large_is_refused_and_takes_no_memory() {
     ];
     let large = vec![b'x'; 2_000_000];
     for (path, kind) in calls {
-        post(&mut client, path, kind, framed(&[large.clone()])).await;
+        post(&mut client, path, kind, framed(std::slice::from_ref(&large))).await;
     }
     let before = resident_mb();
     for _ in 0..40 {
         for (path, kind) in calls {
-            let (http, grpc) = post(&mut client, path, kind, framed(&[large.clone()])).await;
+            let (http, grpc) = post(&mut client, path, kind, framed(std::slice::from_ref(&large))).await;
             assert!(grpc == Some(3) || http == 400, "{path}: {http} {grpc:?}");
         }
     }

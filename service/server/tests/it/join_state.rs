@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use join_domain::proof::JoinState;
 use rstest::rstest;
 
-use crate::world::{Bot, Key, REFUSED, Transport, World, claims_of, jws_parts};
+use crate::world::{Bot, Key, REFUSED, REFUSED_AND_LOCKED, Transport, World, claims_of, jws_parts};
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ async fn a_wrong_join_state_locks_the_token_once(
     assert_eq!(spec.target.as_ref().unwrap().join_token, "example");
     assert_eq!((status.cause.as_str(), status.created_by.as_str()), ("JOIN_STATE_INVALID", "system"));
     assert_eq!(world.token("example").await.recovery_count, 2);
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
 
     for _ in 0..2 {
         let again = bot.joining().with_join_state(&document).await.unwrap_err();

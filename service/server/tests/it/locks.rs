@@ -46,6 +46,7 @@ async fn a_lock_stops_renewals_and_recoveries(
     bot.join().await.unwrap();
     world.catch_up("example").await;
     let lock = world.operator.lock(target.of(&bot)).await.unwrap();
+    world.catch_up("example").await;
     let name = lock.metadata.unwrap().name;
     assert_eq!(lock.status.unwrap().created_by, "admin/oscar");
 
@@ -77,14 +78,15 @@ async fn a_lock_stops_a_first_join(
 ) {
     let world = World::start().await;
     let mut bot = world.bot("example").preregistered().over(over).await;
-    world.catch_up("example").await;
     let lock = world.operator.lock(target.of(&bot)).await.unwrap();
+    world.catch_up("example").await;
 
     assert_eq!(bot.join().await.unwrap_err(), "LOCKED");
 
     assert_eq!(world.token("example").await.bound_public_key, "");
     assert_eq!(world.news("example").await, REFUSED);
     world.operator.unlock(&lock.metadata.unwrap().name).await.unwrap();
+    world.catch_up("example").await;
     bot.join().await.unwrap();
     assert_eq!(world.news("example").await, FIRST);
     world.check().await;

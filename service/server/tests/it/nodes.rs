@@ -148,18 +148,18 @@ async fn a_node_looks_again_after_a_challenge_that_nobody_could_solve() {
     let second = world.another_node().await;
     let mut bot = world.bot("example").limit(9).await;
     bot.node = second;
-    bot.joining().as_a_plain_client().await.unwrap();
-    bot.joining().as_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
     bot.node = 0;
     world.admin.rotate("example").await.unwrap();
-    bot.joining().as_a_plain_client().await.unwrap();
+    bot.joining().like_a_plain_client().await.unwrap();
     world.advance(TimeDelta::hours(2));
     bot.node = second;
 
-    let first = bot.joining().as_a_plain_client().with_secret("").await.unwrap_err();
+    let first = bot.joining().like_a_plain_client().with_secret("").await.unwrap_err();
 
     assert_eq!(first, "CHALLENGE_FAILED");
-    bot.joining().as_a_plain_client().with_secret("").await.unwrap();
+    bot.joining().like_a_plain_client().with_secret("").await.unwrap();
     assert_eq!(world.locks().await, 0);
     world.check().await;
 }

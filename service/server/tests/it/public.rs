@@ -168,7 +168,7 @@ async fn the_authority_says_whom_to_trust() {
     let ca = world.stranger().cluster().await.get_ca(v1::Empty {}).await.unwrap().into_inner();
 
     assert_eq!(ca.cluster_name, crate::world::CLUSTER);
-    assert_eq!(ca.pins, [world.network.pin.clone()]);
+    assert_eq!(ca.pins, std::slice::from_ref(&world.network.pin));
     assert_eq!(ca.ssh_ca_keys, joined.credentials.ssh_cas);
     let (_, pem) = x509_parser::pem::parse_x509_pem(ca.tls_ca_certs[0].as_bytes()).unwrap();
     assert_eq!(pem.contents, joined.credentials.tls_cas[0]);

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use rstest::rstest;
 
-use crate::world::{Asked, Key, NOTHING, RECOVERED, REFUSED, RENEWED, Transport, World};
+use crate::world::{Asked, Key, NOTHING, RECOVERED, REFUSED, REFUSED_AND_LOCKED, RENEWED, Transport, World};
 
 #[rstest]
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn an_older_certificate_locks_the_token(#[values(Transport::Grpc, Transpor
     assert_eq!(refused, "GENERATION_MISMATCH");
     assert!(refused.message.contains("joinctl reinstate example"), "{}", refused.message);
     assert_eq!(world.locks().await, 1);
-    assert_eq!(world.news("example").await, REFUSED);
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
 
     let newest = bot.join().await.unwrap_err();
     assert_eq!(newest, "LOCKED");

@@ -65,7 +65,7 @@ async fn a_challenge_is_what_the_protocol_says() {
     assert!(nonce.len() >= 32 && nonce.bytes().all(|byte| byte.is_ascii_hexdigit()));
     challenged.finish().await.unwrap();
 
-    let again = bot.joining().as_a_plain_client().begin().await.unwrap();
+    let again = bot.joining().like_a_plain_client().begin().await.unwrap();
     let document: serde_json::Value = serde_json::from_str(again.document()).unwrap();
     assert_ne!(document["nonce"], nonce);
     assert!(document.get("attempt_id").is_none());
@@ -308,7 +308,8 @@ async fn a_solution_is_a_jws_over_the_very_document(#[values(Transport::Grpc, Tr
     world.catch_up("example").await;
     let key = bot.key().clone();
     let header = r#"{"alg":"EdDSA","typ":"JWT"}"#;
-    let spoiled: [(&str, &dyn Fn(&str) -> String); 8] = [
+    type Solution<'k> = &'k dyn Fn(&str) -> String;
+    let spoiled: [(&str, Solution); 8] = [
         ("another document", &|document| key.solve(&document.replace("\"iat\"", "\"Iat\""))),
         ("white space", &|document| key.solve(&format!("{document} "))),
         ("another nonce", &|document| key.solve(&document.replacen("\"nonce\":\"", "\"nonce\":\"0", 1))),

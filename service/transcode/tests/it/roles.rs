@@ -19,7 +19,7 @@ fn every_call_has_its_role() {
     ] {
         assert_eq!(roles.get(path), Some(&role), "{path}");
     }
-    assert_eq!(roles.len(), 35);
+    assert_eq!(roles.len(), 36);
     assert_eq!(roles.get("/joinauthority.v1.Resources/Nothing"), None);
     assert_eq!(roles.get("/teleport.join.v1.JoinService/Join"), None, "another package");
 }

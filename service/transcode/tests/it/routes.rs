@@ -40,7 +40,7 @@ async fn reach(request: Request<Body>) -> (StatusCode, Vec<String>) {
     .await
 }
 
-const ROUTES: [(&str, &str, &str); 35] = [
+const ROUTES: [(&str, &str, &str); 36] = [
     ("POST", "/v1/join", "Ceremony/Open"),
     ("POST", "/v1/join/continue", "Ceremony/Continue"),
     ("GET", "/v1/bots/a", "Resources/GetBot"),
@@ -71,6 +71,7 @@ const ROUTES: [(&str, &str, &str); 35] = [
     ("GET", "/v1/events", "Ledger/ListEvents"),
     ("GET", "/v1/events:follow", "Ledger/FollowEvents"),
     ("GET", "/v1/tokens/a/replay", "Ledger/Replay"),
+    ("GET", "/v1/views", "Ledger/ExportViews"),
     ("GET", "/v1/export", "Ledger/Export"),
     ("GET", "/v1/ca", "Cluster/GetCa"),
     ("GET", "/v1/status", "Cluster/GetStatus"),

@@ -135,8 +135,11 @@ impl Ledger for History {
             let mut steps = Vec::new();
             for stream in streams {
                 let mut state: Option<State> = None;
+                let mut is_past = true;
                 let mut each = |entry: Entry| -> Result<(), LedgerError> {
-                    if at.is_some_and(|at| entry.recorded_at > at) {
+                    // What follows a later entry is later, whatever the clock of its node said.
+                    is_past &= at.is_none_or(|at| entry.recorded_at <= at);
+                    if !is_past {
                         return Ok(());
                     }
                     let (why, entry_time) = (why::explain(state.as_ref(), &entry), entry.decided_at);

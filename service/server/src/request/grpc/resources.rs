@@ -5,7 +5,7 @@ use std::sync::Arc;
 use join_credential::Role;
 use join_domain::{
     Timestamp,
-    envelope::StreamKind,
+    envelope::{StreamId, StreamKind},
     id::{GrantId, InstanceId, LockId, Name},
     refusal::{Code, Refusal},
     state::{State, TokenState},
@@ -349,7 +349,17 @@ impl Resources for Administration {
     async fn get_lock(&self, request: Request<v1::GetRequest>) -> Answer<v1::Lock> {
         let got = async {
             self.admin(&request, Role::Auditor).await?;
-            self.lock(lock_id(&request.get_ref().name)?).await
+            let get = request.get_ref();
+            let id = lock_id(&get.name)?;
+            let Some(at) = &get.at else { return self.lock(id).await };
+            let at = resource::from_wire_time("at", at)?;
+            let stored = self.0.ceremonies.ledger.state_at(StreamId::from(id), at).await.answer()?;
+            let lock =
+                stored.as_ref().and_then(|stored| Some((stored.lock().filter(|lock| lock.live)?, stored.version)));
+            let (lock, version) = lock.ok_or_else(|| {
+                Refusal::new(Code::NotFound, format!("there was no lock `{id}` at {}", at.to_rfc3339()))
+            })?;
+            Ok(resource::write_lock(lock, version))
         };
         reply(got.await)
     }
@@ -399,10 +409,20 @@ impl Resources for Administration {
     async fn get_exemption(&self, request: Request<v1::GetRequest>) -> Answer<v1::Exemption> {
         let got = async {
             self.admin(&request, Role::Auditor).await?;
-            let (token, id) = self.exemption(&request.get_ref().name).await?;
+            let get = request.get_ref();
+            let (mut token, id) = self.exemption(&get.name).await?;
+            let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
+            if let Some(at) = at {
+                let stored = self.0.ceremonies.ledger.state_at(StreamId::from(token.id), at).await.answer()?;
+                token = stored
+                    .as_ref()
+                    .and_then(Stored::token)
+                    .cloned()
+                    .unwrap_or(TokenState { grants: Vec::new(), ..token });
+            }
             let grant = token.grants.iter().find(|grant| grant.id == id);
             let grant = grant.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))?;
-            Ok(resource::write_exemption(&token, grant, self.now()))
+            Ok(resource::write_exemption(&token, grant, at.unwrap_or_else(|| self.now())))
         };
         reply(got.await)
     }
@@ -410,7 +430,8 @@ impl Resources for Administration {
     async fn list_exemptions(&self, request: Request<v1::ListRequest>) -> Answer<v1::ExemptionList> {
         let listed = async {
             self.admin(&request, Role::Auditor).await?;
-            let now = self.now();
+            let at = request.get_ref().at.as_ref();
+            let now = at.map_or(Ok(self.now()), |at| resource::from_wire_time("at", at))?;
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
             let tokens = streams.iter().filter_map(Stored::token);
             let exemptions = tokens

@@ -176,7 +176,7 @@ impl<'a> Joining<'a> {
     }
 
     /// As clients do that know nothing of attempts and held keys.
-    pub(crate) fn as_a_plain_client(mut self) -> Self {
+    pub(crate) fn like_a_plain_client(mut self) -> Self {
         self.ask.attempt.clear();
         self.ask.held.clear();
         self

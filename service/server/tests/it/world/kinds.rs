@@ -37,6 +37,9 @@ pub(crate) const RECOVERED_AND_ROTATED: &[&str] = &[
 pub(crate) const RESUMED: &[&str] = &["challenge.issued", "challenge.solved", "join.resumed"];
 /// A refusal after a key was proven.
 pub(crate) const REFUSED: &[&str] = &["challenge.issued", "challenge.solved", "join.refused"];
+/// The same, by a rule that locks.
+pub(crate) const REFUSED_AND_LOCKED: &[&str] =
+    &["challenge.issued", "challenge.solved", "join.refused", "lock.created"];
 /// A refusal after the registration secret was shown.
 pub(crate) const REFUSED_AFTER_SECRET: &[&str] = &["join.refused"];
 /// Nothing at all: strangers write nothing.
