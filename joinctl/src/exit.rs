@@ -1,12 +1,16 @@
 //! How a command ends: what stderr says, and the exit code that scripts read.
 
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 use anyhow::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{connection::Unreachable, explain, output::printable};
+use crate::{
+    connection::Unreachable,
+    explain,
+    output::{self, printable},
+};
 
 /// Refused, or wrong usage.
 const REFUSED: u8 = 1;
@@ -37,7 +41,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 /// Prints why the command failed and chooses its exit code. A reader of stdout that has gone away (`| head`) is no
 /// failure and gets no message.
 pub(crate) fn report(error: &Error) -> ExitCode {
-    if error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_broken_pipe) {
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(output::is_unread) {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", printable(&sentence(error)));
@@ -45,10 +49,6 @@ pub(crate) fn report(error: &Error) -> ExitCode {
         eprintln!("see: joinctl explain {code}");
     }
     ExitCode::from(exit_code(error))
-}
-
-fn is_broken_pipe(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 fn exit_code(error: &Error) -> u8 {
@@ -113,6 +113,8 @@ pub(crate) fn refusal(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use anyhow::{Context as _, anyhow};
     use tonic_types::ErrorDetails;
 

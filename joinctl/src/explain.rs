@@ -1,6 +1,6 @@
 //! `joinctl explain`: the page of an error code, out of the binary.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use anyhow::bail;
 use clap::Args;
@@ -21,7 +21,7 @@ impl Explain {
             let codes: Vec<_> = PAGES.iter().map(|(code, _)| *code).collect();
             bail!("there is no code {}; there are {}", self.code, codes.join(", "));
         };
-        Ok(io::stdout().write_all(text.as_bytes())?)
+        Ok(crate::output::stdout().write_all(text.as_bytes())?)
     }
 }
 

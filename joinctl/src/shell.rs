@@ -1,10 +1,6 @@
 //! Completions and manual pages, out of the command line itself.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::{fs, io::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _};
@@ -23,7 +19,7 @@ impl Completions {
         // Into memory first: the generator panics when its reader goes away.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "joinctl", &mut script);
-        Ok(io::stdout().write_all(&script)?)
+        Ok(crate::output::stdout().write_all(&script)?)
     }
 }
 

@@ -172,15 +172,15 @@ fn print(page: &EventList, left: u64, printer: &mut Printer) -> anyhow::Result<u
 }
 
 enum Printer {
-    Lines { out: io::BufWriter<io::Stdout>, is_headed: bool },
-    JsonLines(io::BufWriter<io::Stdout>),
-    Items(Items<io::BufWriter<io::Stdout>>),
+    Lines { out: io::BufWriter<crate::output::Stdout>, is_headed: bool },
+    JsonLines(io::BufWriter<crate::output::Stdout>),
+    Items(Items<io::BufWriter<crate::output::Stdout>>),
 }
 
 impl Printer {
     /// Begins; whoever follows sees the headings before the first event, however long that takes.
     fn begin(format: Format, follow: bool) -> io::Result<Self> {
-        let out = io::BufWriter::new(io::stdout());
+        let out = io::BufWriter::new(crate::output::stdout());
         Ok(match format {
             Format::Text => {
                 let mut lines = Self::Lines { out, is_headed: false };

@@ -38,7 +38,7 @@ impl Replay {
         let request = ReplayRequest { name: self.token.clone(), at: client.resolve(self.at).await? };
         let steps = client.ledger().replay(request).await?.into_inner().steps;
 
-        let mut out = io::BufWriter::new(io::stdout());
+        let mut out = io::BufWriter::new(crate::output::stdout());
         if context.format == Format::Text {
             out.write_all(render(&steps).as_bytes())?;
             if steps.is_empty() {

@@ -111,11 +111,11 @@ struct Verdict {
 
 impl Verdict {
     fn end(self, context: &Context) -> anyhow::Result<()> {
-        print(context.format, &self.tree()?, || self.text())?;
+        let printed = print(context.format, &self.tree()?, || self.text());
         let differences = self.views.iter().flat_map(|views| &views.differences);
         let mut wrong = self.report.findings.iter().map(ToString::to_string).chain(differences.cloned());
         match wrong.next() {
-            None => Ok(()),
+            None => printed,
             Some(first) => Err(Fault(format!("the ledger is not what it should be: {first}")).into()),
         }
     }

@@ -25,21 +25,58 @@ pub(crate) enum Format {
 
 /// Prints one value as JSON or YAML, or what `text` makes of it.
 pub(crate) fn print(format: Format, tree: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match format {
-        Format::Text => out.write_all(text().as_bytes())?,
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, tree).map_err(io::Error::from)?;
-            writeln!(out)?;
-        }
-        Format::Yaml => out.write_all(serde_yaml_ng::to_string(tree)?.as_bytes())?,
-    }
+    let text = match format {
+        Format::Text => text(),
+        Format::Json => serde_json::to_string_pretty(tree)? + "\n",
+        Format::Yaml => serde_yaml_ng::to_string(tree)?,
+    };
+    let mut out = stdout();
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Where data goes.
+pub(crate) fn stdout() -> Stdout {
+    Stdout(io::stdout())
+}
+
+/// Stdout, whose errors can be told from those of other pipes.
+pub(crate) struct Stdout(io::Stdout);
+
+/// The reader of stdout has gone away (`| head`).
+#[derive(Debug)]
+struct Unread;
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads what is printed")
+    }
+}
+
+impl std::error::Error for Unread {}
+
+/// True when nobody reads what is printed, which is no failure.
+pub(crate) fn is_unread(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Unread>())
+}
+
+fn unread(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe { io::Error::new(error.kind(), Unread) } else { error }
+}
+
+impl io::Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unread)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unread)
+    }
 }
 
 /// Prints one line of text.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout(), "{}", printable(text))?)
+    Ok(writeln!(stdout(), "{}", printable(text))?)
 }
 
 /// The text with its control characters made visible: names, messages and addresses come from others, and must not

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -57,7 +57,7 @@ impl Apply {
         }
         let diff: String = changes.iter().map(|change| printable(&change.diff)).collect();
         if self.dry_run {
-            return Ok(io::stdout().write_all(diff.as_bytes())?);
+            return Ok(crate::output::stdout().write_all(diff.as_bytes())?);
         }
         eprint!("{diff}");
         let mut done = Done::begin(context);

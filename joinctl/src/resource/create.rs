@@ -62,13 +62,13 @@ fn checked(planned: Vec<Planned>, force: bool) -> anyhow::Result<Vec<Document>> 
 }
 
 /// Tells what was done, as it is done: when a later one fails, the earlier ones stand.
-pub(super) struct Done(Option<output::Items<std::io::Stdout>>);
+pub(super) struct Done(Option<output::Items<crate::output::Stdout>>);
 
 impl Done {
     pub(super) fn begin(context: &Context) -> Self {
         Self(match context.format {
             output::Format::Text => None,
-            format => Some(output::Items::begin(std::io::stdout(), format)),
+            format => Some(output::Items::begin(crate::output::stdout(), format)),
         })
     }
 

@@ -110,14 +110,14 @@ async fn print_all(client: &Client, kind: Kind, selection: &Selection, list: &mu
 
 enum Printer {
     Tables { is_first: bool },
-    Items(Items<io::BufWriter<io::Stdout>>),
+    Items(Items<io::BufWriter<crate::output::Stdout>>),
 }
 
 impl Printer {
     fn begin(format: Format) -> Self {
         match format {
             Format::Text => Self::Tables { is_first: true },
-            format => Self::Items(Items::begin(io::BufWriter::new(io::stdout()), format)),
+            format => Self::Items(Items::begin(io::BufWriter::new(crate::output::stdout()), format)),
         }
     }
 
@@ -153,7 +153,7 @@ impl List<'_> {
         match self.printer {
             Printer::Tables { is_first } => {
                 let gap = if std::mem::replace(is_first, false) { "" } else { "\n" };
-                write!(io::stdout(), "{gap}{}", columns::render(self.kind, resources, self.locks.as_ref()))?;
+                write!(crate::output::stdout(), "{gap}{}", columns::render(self.kind, resources, self.locks.as_ref()))?;
             }
             Printer::Items(items) => resources.iter().try_for_each(|resource| items.push(&resource.tree()))?,
         }

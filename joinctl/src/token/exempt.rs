@@ -1,7 +1,5 @@
 //! `joinctl exempt`: lets a token pass a rule a number of times.
 
-use std::io;
-
 use clap::{Args, ValueEnum};
 use join_proto::v1::{Exemption, ExemptionSpec, GrantExemptionRequest, Metadata};
 
@@ -104,7 +102,7 @@ fn print(format: Format, granted: Vec<Exemption>) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let mut items = Items::begin(io::stdout(), format);
+    let mut items = Items::begin(crate::output::stdout(), format);
     for exemption in granted {
         items.push(&Resource::Exemption(exemption).tree())?;
     }

@@ -1,7 +1,5 @@
 //! `joinctl reinstate`: admits a locked bot again.
 
-use std::io;
-
 use anyhow::Context as _;
 use clap::Args;
 use join_proto::v1::{Lock, ReasonRequest, SelectedReasonRequest, Token};
@@ -59,7 +57,7 @@ impl Reinstate {
         if context.format == Format::Text {
             return tokens.iter().try_for_each(|token| output::line(&told(token, &before, &after)));
         }
-        let mut items = Items::begin(io::stdout(), context.format);
+        let mut items = Items::begin(crate::output::stdout(), context.format);
         for token in tokens {
             eprintln!("{}", printable(&told(&token, &before, &after)));
             items.push(&Resource::Token(token).tree())?;
