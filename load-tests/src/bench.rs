@@ -41,8 +41,19 @@ pub(crate) struct Options {
     pub(crate) rounds: u32,
     /// Seconds of each measurement at the peak.
     pub(crate) seconds: u64,
-    /// Without the append path.
-    pub(crate) joins_only: bool,
+    /// One part only.
+    pub(crate) only: Option<Part>,
+}
+
+/// A part of a benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The append path, beside others.
+    Append,
+    /// Renewals and recoveries at the peak.
+    Peak,
+    /// All joins.
+    Joins,
 }
 
 impl Options {
@@ -54,8 +65,11 @@ impl Options {
 /// Runs everything.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("bench", options.seed);
-    if !options.joins_only {
+    if options.only.is_none_or(|part| part == Part::Append) {
         append_paths(options, &mut report).await?;
+    }
+    if options.only == Some(Part::Append) {
+        return Ok(report);
     }
     let authority = Authority::start(options.setup.clone()).await?;
     import(
@@ -69,8 +83,10 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let fleet = Arc::new(fleet);
     first_joins(options, &authority, &fleet, &mut report).await?;
     peaks(options, &authority, &fleet, &mut report).await?;
-    half_peaks(options, &authority, &fleet, &mut report).await?;
-    others(options, &authority, &fleet, &mut report).await?;
+    if options.only != Some(Part::Peak) {
+        half_peaks(options, &authority, &fleet, &mut report).await?;
+        others(options, &authority, &fleet, &mut report).await?;
+    }
 
     authority.settle().await?;
     let ledger = authority.ledger().await?;

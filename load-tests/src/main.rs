@@ -78,9 +78,9 @@ struct Bench {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Without the append path.
-    #[arg(long)]
-    joins_only: bool,
+    /// One part only: for those who work on it.
+    #[arg(long, value_name = "PART")]
+    only: Option<bench::Part>,
 }
 
 /// A private authority.
@@ -134,7 +134,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
                 bots: args.bots,
                 rounds: args.rounds,
                 seconds: args.seconds,
-                joins_only: args.joins_only,
+                only: args.only,
             };
             let mut report = bench::run(&options).await?;
             report.settings(bench::describe(&options));

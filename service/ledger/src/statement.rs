@@ -10,7 +10,50 @@ use crate::{SecretChange, append::Row, row::signed};
 /// leaves nothing behind. History tells them in their order.
 pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Result<Vec<bool>, sqlx::Error> {
     let arguments = Arguments::of(rows);
-    let Arguments { streams, claimed, released, kept, forgotten } = &arguments;
+    // Not before the server is ready again, which is after the commit.
+    let answers = if arguments.only_go_on() {
+        go_on(connection, &arguments.streams).await?
+    } else {
+        begin_or_go_on(connection, &arguments).await?
+    };
+
+    let mut appended = vec![false; rows.len()];
+    for answer in answers {
+        let ord = usize::try_from(answer).ok().and_then(|ord| ord.checked_sub(1));
+        if let Some(done) = ord.and_then(|index| appended.get_mut(index)) {
+            *done = true;
+        }
+    }
+    Ok(appended)
+}
+
+/// The statement of appends that change nothing beside their streams, which exist.
+async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<Vec<i64>, sqlx::Error> {
+    let append = sqlx::query_file_scalar!(
+        "sql/append_next.sql",
+        &streams.ord as _,
+        &streams.id as _,
+        &streams.kind as _,
+        &streams.first_version as _,
+        &streams.last_version as _,
+        &streams.fence as _,
+        &streams.name as _,
+        &streams.live as _,
+        &streams.bot_id as _,
+        &streams.instance_id as _,
+        &streams.lock_target as _,
+        &streams.expires_at as _,
+        &streams.state as _,
+        &streams.recorded_at as _,
+        &streams.envelope as _,
+        &streams.attempt as _,
+    );
+    append.fetch_all(connection).await
+}
+
+/// The statement of any append.
+async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<i64>, sqlx::Error> {
+    let Arguments { streams, claimed, released, kept, forgotten } = arguments;
     let append = sqlx::query_file_scalar!(
         "sql/append.sql",
         &streams.ord as _,
@@ -42,17 +85,7 @@ pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Resu
         &forgotten.ord as _,
         &forgotten.purpose as _,
     );
-    // Not before the server is ready again, which is after the commit.
-    let answers = append.fetch_all(connection).await?;
-
-    let mut appended = vec![false; rows.len()];
-    for answer in answers {
-        let ord = usize::try_from(answer).ok().and_then(|ord| ord.checked_sub(1));
-        if let Some(done) = ord.and_then(|index| appended.get_mut(index)) {
-            *done = true;
-        }
-    }
-    Ok(appended)
+    append.fetch_all(connection).await
 }
 
 /// The rows as columns.
@@ -121,6 +154,12 @@ impl<'r> Arguments<'r> {
             }
         }
         arguments
+    }
+
+    /// True when every stream exists, and no claim or secret comes or goes.
+    fn only_go_on(&self) -> bool {
+        let beside = [&self.claimed.ord, &self.released.ord, &self.kept.ord, &self.forgotten.ord];
+        beside.iter().all(|ords| ords.is_empty()) && self.streams.first_version.iter().all(|version| *version > 1)
     }
 }
 
