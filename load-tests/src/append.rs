@@ -350,14 +350,14 @@ fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
         subject_keys: "J5DU8jBZ2oW6LhXfQx1o2q0u7l3k9m4nJ5DU8jBZ2oW".to_owned(),
         attempt: Some(attempt.clone()),
         seen: Sighting { certificate: Some(certificate), join_state },
-        ..latest.clone()
+        ..JoinAccepted::clone(latest)
     };
     let issued = ChallengeIssued { challenge, key: accepted.key.clone(), purpose: ChallengePurpose::Bound, at: now };
     let events = vec![
         Event::ChallengeIssued(issued),
         Event::ChallengeSolved(ChallengeSolved { challenge }),
         Event::GenerationBumped(GenerationBumped { instance: latest.instance, generation }),
-        Event::JoinAccepted(Box::new(accepted)),
+        Event::JoinAccepted(accepted.into()),
     ];
     (events, attempt)
 }

@@ -179,7 +179,7 @@ fn first_join(key: PublicKey, instance: InstanceId, now: Timestamp) -> [Event; 3
     [
         Event::KeypairBound(KeypairBound { key }),
         Event::RecoveryConsumed(RecoveryConsumed { count: 1 }),
-        Event::JoinAccepted(Box::new(accepted)),
+        Event::JoinAccepted(accepted.into()),
     ]
 }
 

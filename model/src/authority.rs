@@ -194,7 +194,7 @@ impl Authority {
         };
         let created = administer::create_token(written).map(|(event, _)| entry(stream(), vec![event], 0));
         match created.map(|created| State::after(None, &created)) {
-            Ok(Ok(State::Token(token))) => self.keep(*token),
+            Ok(Ok(State::Token(token))) => self.keep(Arc::unwrap_or_clone(token)),
             _ => unreachable!("a token begins with its creation"),
         }
     }
@@ -449,8 +449,8 @@ fn hits_limit(token: &TokenState, proven: &Proven) -> bool {
 }
 
 fn after(token: TokenState, events: Vec<Event>, now: Tick) -> TokenState {
-    match State::after(Some(State::Token(Box::new(token))), &entry(stream(), events, now)) {
-        Ok(State::Token(token)) => *token,
+    match State::after(Some(State::Token(Arc::new(token))), &entry(stream(), events, now)) {
+        Ok(State::Token(token)) => Arc::unwrap_or_clone(token),
         other => unreachable!("what was decided can be folded: {other:?}"),
     }
 }
@@ -482,10 +482,11 @@ pub fn plain(mut token: TokenState) -> TokenState {
     let latest = token.binding.as_mut().and_then(|binding| binding.latest.as_mut());
     if let Some(latest) = latest {
         latest.at = now;
-        latest.join.seen = Sighting { certificate: None, join_state: JoinStateSeen::Missing };
-        latest.join.previous_instance = None;
-        latest.join.case = JoinCase::Renewal;
-        latest.join.not_before = now;
+        let join = Arc::make_mut(&mut latest.join);
+        join.seen = Sighting { certificate: None, join_state: JoinStateSeen::Missing };
+        join.previous_instance = None;
+        join.case = JoinCase::Renewal;
+        join.not_before = now;
     }
     token
 }

@@ -3,6 +3,8 @@
 //! Fields stand in the order of their names, here and in [`resource`](crate::resource): so the JSON of an event is canonical
 //! (RFC 8785) as it is written, and nothing has to be sorted for each join. A test compares.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -83,7 +85,7 @@ catalogue! {
     /// A renewal moved the generation counter.
     GenerationBumped(GenerationBumped) = "generation.bumped" v 1;
     /// A join was accepted; the credentials are signed from this record.
-    JoinAccepted(Box<JoinAccepted>) = "join.accepted" v 1;
+    JoinAccepted(Arc<JoinAccepted>) = "join.accepted" v 1;
     /// The recorded answer of the latest accepted join was given again to its own attempt.
     JoinResumed(JoinResumed) = "join.resumed" v 1;
     /// A join was refused after possession of the key or the secret was proven.

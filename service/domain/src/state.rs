@@ -7,6 +7,8 @@ pub mod bot;
 pub mod lock;
 pub mod token;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::{administrator::AdministratorState, bot::BotState, lock::LockState, token::TokenState};
@@ -46,7 +48,7 @@ pub struct FoldError {
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum State {
     /// A token.
-    Token(Box<TokenState>),
+    Token(Arc<TokenState>),
     /// A bot.
     Bot(BotState),
     /// A lock.
@@ -120,13 +122,13 @@ impl State {
         recorded: Recorded<'_>,
     ) -> Option<Self> {
         Some(match (before, stream.kind) {
-            (None, StreamKind::Token) => Self::Token(Box::new(TokenState::begin(TokenId(stream.id), event, recorded)?)),
+            (None, StreamKind::Token) => Self::Token(Arc::new(TokenState::begin(TokenId(stream.id), event, recorded)?)),
             (None, StreamKind::Bot) => Self::Bot(BotState::begin(BotId(stream.id), event, recorded)?),
             (None, StreamKind::Lock) => Self::Lock(LockState::begin(LockId(stream.id), event, recorded)?),
             (None, StreamKind::Administrator) => Self::Administrator(AdministratorState::begin(event)?),
             (None, StreamKind::Cluster) => Self::Record,
             (Some(Self::Token(mut token)), StreamKind::Token) => {
-                token.apply(version, event, recorded)?;
+                Arc::make_mut(&mut token).apply(version, event, recorded)?;
                 Self::Token(token)
             }
             (Some(Self::Bot(mut bot)), StreamKind::Bot) => {

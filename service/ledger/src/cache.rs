@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct KnownToken {
     /// The token.
-    pub token: Box<TokenState>,
+    pub token: Arc<TokenState>,
     /// Version of its newest event.
     pub version: u64,
     /// Moved by what concerns it from outside.
@@ -43,7 +43,7 @@ impl KnownToken {
     /// A change of the token, which conflicts when anything here is outdated.
     pub fn following(&self, change: Change) -> StreamAppend {
         let stream = StreamId::from(self.token.id);
-        let state = State::Token(self.token.clone());
+        let state = State::Token(Arc::clone(&self.token));
         StreamAppend::after(Stored { stream, version: self.version, fence: self.fence, state }, change)
     }
 }
@@ -155,21 +155,22 @@ impl TokenSlot {
     /// # Errors
     /// [`AppendError`].
     pub async fn append(&mut self, append: impl Into<Append>) -> Result<Recorded, AppendError> {
-        let prepared = self.ledger.prepare(append.into())?;
-        let known = self.known.take().filter(|known| stays_known(known, &prepared.parts));
-        // Before the append: it may succeed even if nobody waits for it any more.
+        // Before the append: it may succeed even if nobody waits for it any more. And with nobody else to hold the token's
+        // state, it is changed in its place.
+        let known = self.known.take();
         self.forget();
+        let others = known.map(|known| match Arc::try_unwrap(known) {
+            Ok(known) => (StreamId::from(known.token.id), known.bot, known.locks),
+            Err(known) => (StreamId::from(known.token.id), known.bot.clone(), known.locks.clone()),
+        });
+        let prepared = self.ledger.prepare(append.into())?;
+        let others = others.filter(|(stream, ..)| leaves_others(*stream, &prepared.parts));
         let weight = prepared.parts.first().map_or(0, weight_of);
         let recorded = self.ledger.append_prepared(prepared).await?;
-        if let (Some(known), Some(Stored { version, fence, state: State::Token(token), .. })) =
-            (known, recorded.streams.first())
+        if let (Some((_, bot, locks)), Some(Stored { version, fence, state: State::Token(token), .. })) =
+            (others, recorded.streams.first())
         {
-            // The token is another by now; only the rest is taken over.
-            let (bot, locks) = match Arc::try_unwrap(known) {
-                Ok(known) => (known.bot, known.locks),
-                Err(known) => (known.bot.clone(), known.locks.clone()),
-            };
-            let (token, version, fence) = (token.clone(), *version, *fence);
+            let (token, version, fence) = (Arc::clone(token), *version, *fence);
             self.know(Arc::new(KnownToken { token, version, fence, bot, locks, weight })).await;
         }
         Ok(recorded)
@@ -197,11 +198,11 @@ impl TokenSlot {
     }
 }
 
-/// True when the append leaves bot and locks as they are known. A key that is bound by it may have been locked at the
-/// same moment, and neither append saw the other.
-fn stays_known(known: &KnownToken, prepared: &[Prepared]) -> bool {
+/// True when an append of the token leaves bot and locks as they are known. A key that is bound by it may have been
+/// locked at the same moment, and neither append saw the other.
+fn leaves_others(token: StreamId, prepared: &[Prepared]) -> bool {
     match prepared {
-        [only] => only.after.stream == known.token.id.into() && only.row.claimed.is_empty() && only.new_bot.is_none(),
+        [only] => only.after.stream == token && only.row.claimed.is_empty() && only.new_bot.is_none(),
         _ => false,
     }
 }

@@ -1,5 +1,7 @@
 //! A fleet: bots, tokens, their first joins, and then renewals, round after round.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
@@ -119,7 +121,7 @@ impl Fleet {
         } else {
             events.push(Event::GenerationBumped(GenerationBumped { instance, generation }));
         }
-        events.push(Event::JoinAccepted(Box::new(JoinAccepted {
+        events.push(Event::JoinAccepted(Arc::new(JoinAccepted {
             case: if first { JoinCase::FirstJoin } else { JoinCase::Renewal },
             instance,
             previous_instance: None,

@@ -6,6 +6,8 @@
 mod check;
 mod record;
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +99,7 @@ pub enum Verdict {
         /// All events of the join.
         events: Vec<Event>,
         /// The record that the credentials are signed from.
-        join: Box<JoinAccepted>,
+        join: Arc<JoinAccepted>,
         /// The attempt that this uses up, for the ledger's uniqueness; none when it was accepted before.
         uses_up: Option<AttemptHash>,
     },

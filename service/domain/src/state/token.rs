@@ -9,6 +9,8 @@
 //!       └────────────────────────────────────────────────────┘
 //! ```
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Namespace, Recorded};
@@ -89,7 +91,7 @@ pub struct Binding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// What was recorded; a resume is signed anew from it.
-    pub join: JoinAccepted,
+    pub join: Arc<JoinAccepted>,
     /// When.
     pub at: Timestamp,
     /// From where.
@@ -237,10 +239,10 @@ impl TokenState {
         Some(())
     }
 
-    fn accept(&mut self, join: &JoinAccepted, recorded: Recorded<'_>) -> Option<()> {
+    fn accept(&mut self, join: &Arc<JoinAccepted>, recorded: Recorded<'_>) -> Option<()> {
         let binding = self.binding.as_mut()?;
         binding.latest =
-            Some(Accepted { join: join.clone(), at: recorded.at, address: recorded.address.map(str::to_owned) });
+            Some(Accepted { join: Arc::clone(join), at: recorded.at, address: recorded.address.map(str::to_owned) });
         binding.resumable = true;
         self.outdate_evidence();
         self.refused_challenges.retain(|old| recorded.at <= old.until);

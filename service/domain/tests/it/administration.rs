@@ -1,5 +1,7 @@
 //! What administrators write (protocol, section 2): upserts keep the status, unless they begin a new binding.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use join_domain::{
     decision::administer::{self, SecretSource, TokenWritten},
@@ -29,7 +31,7 @@ fn preregistered(number: u8) -> TokenSpec {
 }
 
 fn claims(scenario: &Scenario) -> Vec<Claim> {
-    State::Token(Box::new(scenario.token.clone())).claims()
+    State::Token(Arc::new(scenario.token.clone())).claims()
 }
 
 fn key_claim(number: u8) -> Claim {
@@ -211,5 +213,5 @@ fn nothing_but_a_refusal_is_recorded_of_a_deleted_token() {
     let _ = authority.decide(&proven).refused(Code::AccessDenied);
     assert!(!authority.token.live);
     let entry = crate::scenario::entry(authority.token.id.into(), 9, vec![administer::delete_token()], authority.now);
-    assert!(State::after(Some(State::Token(Box::new(authority.token))), &entry).is_err());
+    assert!(State::after(Some(State::Token(Arc::new(authority.token))), &entry).is_err());
 }

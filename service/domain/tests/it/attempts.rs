@@ -185,7 +185,7 @@ fn a_late_match_may_have_to_rotate() {
     authority.request_rotation();
     authority.pass_until_expired();
     let join = authority.join(&mut owner.offering(2)).accepted();
-    assert_eq!((join.case, join.key), (JoinCase::Recovery, key(2).fingerprint()));
+    assert_eq!((join.case, &join.key), (JoinCase::Recovery, &key(2).fingerprint()));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Laws: what holds in every history, whatever clients, thieves and administrators do, in whatever order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chrono::TimeDelta;
 use join_domain::{
@@ -125,11 +128,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 struct Told {
     authority: Scenario,
     /// Challenges and what was accepted of them.
-    accepted: Vec<(Proven, Timestamp, JoinAccepted)>,
+    accepted: Vec<(Proven, Timestamp, Arc<JoinAccepted>)>,
     /// Token states before and after each refusal.
     refusals: Vec<(TokenState, TokenState)>,
     /// Resumed answers beside the join that they repeat.
-    resumed: Vec<(JoinAccepted, JoinAccepted)>,
+    resumed: Vec<(Arc<JoinAccepted>, Arc<JoinAccepted>)>,
     /// The most locks by rules that were open at once.
     most_locks: usize,
     /// Keys that were bound at any time.
@@ -196,7 +199,7 @@ fn tell(mode: RecoveryMode, acts: &[Act]) -> Told {
         }
         told.most_locks = told.most_locks.max(authority.open_locks());
         told.bound.extend(authority.token.binding.iter().map(|binding| binding.key.fingerprint()));
-        told.claims.push(State::Token(Box::new(authority.token.clone())).claims());
+        told.claims.push(State::Token(Arc::new(authority.token.clone())).claims());
     }
     told.authority = authority;
     told
@@ -207,7 +210,7 @@ impl Told {
         let before = authority.clone();
         let outcome = authority.decide(proven);
         match &outcome {
-            Outcome::Accepted(join) => self.accepted.push((proven.clone(), authority.now, (**join).clone())),
+            Outcome::Accepted(join) => self.accepted.push((proven.clone(), authority.now, Arc::clone(join))),
             Outcome::Resumed(latest) => {
                 let join = before.token.latest().expect("what is resumed is there").join.clone();
                 self.resumed.push((join, latest.join.clone()));
@@ -324,7 +327,7 @@ proptest! {
     fn folding_in_two_parts_is_folding_whole(mode in modes(), acts in acts(), at in any::<prop::sample::Index>()) {
         let authority = tell(mode, &acts).authority;
         let whole = fold(None, &authority.entries);
-        prop_assert_eq!(&whole, &Some(State::Token(Box::new(authority.token.clone()))));
+        prop_assert_eq!(&whole, &Some(State::Token(Arc::new(authority.token.clone()))));
         let (first, second) = authority.entries.split_at(at.index(authority.entries.len() + 1));
         prop_assert_eq!(fold(fold(None, first), second), whole);
     }
@@ -353,7 +356,7 @@ proptest! {
             prop_assert_eq!(&read, &after);
             state = Some(read);
         }
-        prop_assert_eq!(state, Some(State::Token(Box::new(authority.token))));
+        prop_assert_eq!(state, Some(State::Token(Arc::new(authority.token))));
     }
 
     #[test]
@@ -488,7 +491,7 @@ proptest! {
                 _ => {}
             }
             let claims = |scenario: &Scenario| -> BTreeSet<Claim> {
-                State::Token(Box::new(scenario.token.clone())).claims().into_iter().collect()
+                State::Token(Arc::new(scenario.token.clone())).claims().into_iter().collect()
             };
             if !claims(&tokens[number]).is_disjoint(&claims(&tokens[1 - number])) {
                 (tokens[number], clients[number]) = before;

@@ -277,7 +277,7 @@ fn roles_and_principals_are_those_of_the_moment() {
     authority.bot.spec.roles = vec!["auditor".to_owned()];
     authority.bot.spec.traits.insert("logins".to_owned(), vec!["audit".to_owned()]);
     let join = authority.join(&mut owner).accepted();
-    assert_eq!((join.roles, join.principals), (vec!["auditor".to_owned()], vec!["audit".to_owned()]));
+    assert_eq!((&*join.roles, &*join.principals), (&["auditor".to_owned()][..], &["audit".to_owned()][..]));
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_first_join_by_secret_waits_with_a_due_rotation() {
     let _ = authority.join(&mut client).accepted();
     assert_eq!(authority.token.last_rotated_at, None);
     let join = authority.join(&mut client.offering(2)).accepted();
-    assert_eq!((join.case, join.key), (JoinCase::Renewal, key(2).fingerprint()));
+    assert_eq!((join.case, &join.key), (JoinCase::Renewal, &key(2).fingerprint()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A scenario keeps real states folded from real entries, and asks the real rules. Signatures are left out: a client
 //! can answer a challenge when it holds the key. `proof.rs` is where signatures are tested.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::TimeDelta;
 use join_domain::{
@@ -170,7 +170,7 @@ pub(crate) struct Scenario {
 #[must_use]
 pub(crate) enum Outcome {
     /// Accepted.
-    Accepted(Box<JoinAccepted>),
+    Accepted(Arc<JoinAccepted>),
     /// The recorded answer again.
     Resumed(Box<Accepted>),
     /// A new key is asked for.
@@ -182,9 +182,9 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// It was accepted.
     #[track_caller]
-    pub(crate) fn accepted(self) -> JoinAccepted {
+    pub(crate) fn accepted(self) -> Arc<JoinAccepted> {
         match self {
-            Self::Accepted(join) => *join,
+            Self::Accepted(join) => join,
             other => panic!("should be accepted, was {other:?}"),
         }
     }
@@ -246,7 +246,7 @@ impl Scenario {
         };
         Self {
             now,
-            token: *token,
+            token: Arc::unwrap_or_clone(token),
             bot,
             locks: Vec::new(),
             history: Vec::new(),
@@ -451,8 +451,8 @@ impl Scenario {
     pub(crate) fn record(&mut self, events: Vec<Event>) {
         let entry = entry(StreamId::from(self.token.id), self.version + 1, events.clone(), self.now);
         self.version = entry.last_version();
-        self.token = match State::after(Some(State::Token(Box::new(self.token.clone()))), &entry) {
-            Ok(State::Token(token)) => *token,
+        self.token = match State::after(Some(State::Token(Arc::new(self.token.clone()))), &entry) {
+            Ok(State::Token(token)) => Arc::unwrap_or_clone(token),
             other => panic!("the entry must follow: {other:?}"),
         };
         self.history.extend(events);

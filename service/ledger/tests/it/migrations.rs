@@ -4,7 +4,7 @@
 //! `history/VERSION.jsonl` holds every table as that release wrote it, `{"table":…,"row":{…}}` a line; it is written
 //! once, at the release, with `cargo test -p join-ledger --test it -- --ignored a_release_leaves_its_history_behind`.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use join_domain::{
     envelope::{Entry, StreamId, StreamKind},
@@ -147,15 +147,18 @@ async fn everything_happens(ledger: &Ledger, clock: &ManualClock) {
     };
     let solved = |number: u128| Event::ChallengeSolved(ChallengeSolved { challenge: challenge(number) });
     let joined = |case, instance: InstanceId, generation, recovery_count, key_number: u8, number| {
-        let Event::JoinAccepted(mut join) =
-            accepted(ledger.now(), instance.0.as_u128(), generation, Some(attempt(number)))
+        let Event::JoinAccepted(usual) = accepted(ledger.now(), instance.0.as_u128(), generation, Some(attempt(number)))
         else {
             unreachable!("it accepts a join")
         };
-        (join.case, join.recovery_count, join.recovery_limit) = (case, recovery_count, 3);
-        join.previous_instance = (instance == next_instance).then_some(InstanceId(id(7)));
-        join.key = key(key_number).fingerprint();
-        Event::JoinAccepted(join)
+        Event::JoinAccepted(Arc::new(JoinAccepted {
+            case,
+            recovery_count,
+            recovery_limit: 3,
+            previous_instance: (instance == next_instance).then_some(InstanceId(id(7))),
+            key: key(key_number).fingerprint(),
+            ..JoinAccepted::clone(&usual)
+        }))
     };
     let grant = |grant, exemption| {
         let (uses, expires) = (1, ledger.now() + chrono::TimeDelta::days(1));

@@ -194,7 +194,7 @@ pub(crate) fn attempt(number: u64) -> AttemptHash {
 }
 
 pub(crate) fn accepted(at: Timestamp, instance: u128, generation: u64, attempt: Option<AttemptHash>) -> Event {
-    Event::JoinAccepted(Box::new(JoinAccepted {
+    Event::JoinAccepted(Arc::new(JoinAccepted {
         case: if generation == 1 { JoinCase::FirstJoin } else { JoinCase::Renewal },
         instance: InstanceId(id(instance)),
         previous_instance: None,

@@ -315,7 +315,7 @@ impl Ceremonies {
             }
             Verdict::Resume { accepted, .. } => {
                 METRICS.accepted(None);
-                Box::new(accepted.join)
+                accepted.join
             }
             Verdict::Refuse { .. } | Verdict::RotateFirst => return Err(self.refused(&verdict, pending)),
         };

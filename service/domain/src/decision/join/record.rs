@@ -1,5 +1,7 @@
 //! What a decided join records: everything that credentials are signed from, or why there are none.
 
+use std::sync::Arc;
+
 use chrono::{DurationRound as _, TimeDelta};
 
 use super::{Attempt, BACKDATED_SECONDS, Solved, Spent, Verdict};
@@ -88,7 +90,7 @@ impl Attempt<'_> {
         events.extend(spent.0.into_iter().map(|grant| Event::ExemptionConsumed(ExemptionRef { grant })));
         // Certificates know whole seconds: they begin no later and end no later than the exact times.
         let second = |time: Timestamp| time.duration_trunc(TimeDelta::seconds(1)).unwrap_or(time);
-        let join = Box::new(JoinAccepted {
+        let join = Arc::new(JoinAccepted {
             case,
             instance,
             previous_instance,
@@ -106,7 +108,7 @@ impl Attempt<'_> {
             attempt: self.attempt_hash(),
             seen: self.sighting(),
         });
-        events.push(Event::JoinAccepted(join.clone()));
+        events.push(Event::JoinAccepted(Arc::clone(&join)));
         let accepted_before = self.known.attempt_accepted_before || self.is_latest_attempt();
         Verdict::Accept { events, uses_up: join.attempt.clone().filter(|_| !accepted_before), join }
     }
