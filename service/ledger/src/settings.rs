@@ -33,7 +33,7 @@ impl Default for Settings {
             batch: 256,
             connections: 8,
             acquire_timeout: Duration::from_secs(3),
-            cache_bytes: 80 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
             clock: None,
             node: "joind".to_owned(),
         }
