@@ -147,7 +147,8 @@ async fn everything_happens(ledger: &Ledger, clock: &ManualClock) {
     };
     let solved = |number: u128| Event::ChallengeSolved(ChallengeSolved { challenge: challenge(number) });
     let joined = |case, instance: InstanceId, generation, recovery_count, key_number: u8, number| {
-        let Event::JoinAccepted(usual) = accepted(ledger.now(), instance.0.as_u128(), generation, Some(attempt(number)))
+        let Event::JoinAccepted(usual) =
+            accepted(ledger.now(), instance.0.as_u128(), generation, Some(attempt(number)))
         else {
             unreachable!("it accepts a join")
         };
