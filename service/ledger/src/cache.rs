@@ -159,16 +159,14 @@ impl TokenSlot {
         // state, it is changed in its place.
         let known = self.known.take();
         self.forget();
-        let others = known.map(|known| match Arc::try_unwrap(known) {
-            Ok(known) => (StreamId::from(known.token.id), known.bot, known.locks),
-            Err(known) => (StreamId::from(known.token.id), known.bot.clone(), known.locks.clone()),
-        });
+        let beside =
+            known.map(Arc::unwrap_or_clone).map(|known| (StreamId::from(known.token.id), known.bot, known.locks));
         let prepared = self.ledger.prepare(append.into())?;
-        let others = others.filter(|(stream, ..)| leaves_others(*stream, &prepared.parts));
+        let beside = beside.filter(|(stream, ..)| leaves_alone_what_is_beside(*stream, &prepared.parts));
         let weight = prepared.parts.first().map_or(0, weight_of);
         let recorded = self.ledger.append_prepared(prepared).await?;
         if let (Some((_, bot, locks)), Some(Stored { version, fence, state: State::Token(token), .. })) =
-            (others, recorded.streams.first())
+            (beside, recorded.streams.first())
         {
             let (token, version, fence) = (Arc::clone(token), *version, *fence);
             self.know(Arc::new(KnownToken { token, version, fence, bot, locks, weight })).await;
@@ -200,7 +198,7 @@ impl TokenSlot {
 
 /// True when an append of the token leaves bot and locks as they are known. A key that is bound by it may have been
 /// locked at the same moment, and neither append saw the other.
-fn leaves_others(token: StreamId, prepared: &[Prepared]) -> bool {
+fn leaves_alone_what_is_beside(token: StreamId, prepared: &[Prepared]) -> bool {
     match prepared {
         [only] => only.after.stream == token && only.row.claimed.is_empty() && only.new_bot.is_none(),
         _ => false,

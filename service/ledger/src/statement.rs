@@ -51,7 +51,7 @@ async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<V
     append.fetch_all(connection).await
 }
 
-/// The statement of any append.
+/// The statement of any append. It lists the streams again: each query is checked at build time with its own arguments.
 async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<i64>, sqlx::Error> {
     let Arguments { streams, claimed, released, kept, forgotten } = arguments;
     let append = sqlx::query_file_scalar!(
