@@ -18,14 +18,14 @@ use join_domain::{
     id::{AttemptHash, ChallengeId, Name},
     state::{State, TokenState},
 };
-use join_embedded::{Cluster, Options};
+use join_embedded::Cluster;
 use join_ledger::{AppendError, Change, Ledger, PgConnectOptions, Settings, provision};
 use serde::Deserialize;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use crate::{
-    authority::{postgres_of, postgres_settings},
+    authority::{postgres_of, postgres_settings, private_postgres, superuser},
     ceremony::JoinError,
     import::{Import, import, token_id, token_name},
     pace::{Cpu, Load, Measured, Plan, Watched, drive},
@@ -40,12 +40,20 @@ pub(crate) const WAITING: u64 = 256;
 /// Connections of those that don't group.
 const CONNECTIONS: u32 = 16;
 
-/// Databases that hold the same tokens.
+/// A PostgreSQL with a database to copy for each run: every run begins with the same tokens and no joins, in memory
+/// that the run before has given back.
 pub(crate) struct Bench {
     cluster: Cluster,
     /// The baseline's program, when it was built.
     baseline: Option<PathBuf>,
 }
+
+/// What the databases of runs are copied from: the ledger with tokens, the library's tables with tokens, one table.
+const LEDGER: &str = "ledger_template";
+const LIBRARY: &str = "library_template";
+const PGBENCH: &str = "pgbench_template";
+/// The database of a run.
+const RUN: &str = "run";
 
 /// Who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,27 +68,17 @@ pub(crate) enum Strategy {
 
 impl Bench {
     pub(crate) async fn prepare(baseline: Option<PathBuf>) -> anyhow::Result<Self> {
-        let settings = postgres_settings();
-        let options = settings.iter().fold(Options::durable(), |options, (name, value)| options.set(name, value));
-        let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
-        let bench = Self { cluster, baseline };
-        provision::provision(&bench.superuser("postgres"), "imported").await?;
+        let bench = Self { cluster: private_postgres(&postgres_settings()).await?, baseline };
+        provision::provision(&bench.superuser("postgres"), LEDGER).await?;
         let tokens = Import { seed: SEED, first: 0, count: TOKENS, joined: true };
-        import(&bench.superuser("imported"), tokens).await?;
-        let mut connection = PgConnection::connect_with(&bench.superuser("postgres")).await?;
-        for copy in ["ledger", "transactions", "same_rows"] {
-            let create = format!("CREATE DATABASE {copy} TEMPLATE imported OWNER {}", provision::OWNER);
-            sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await?;
-        }
-        sqlx::query("CREATE DATABASE postgres_es").execute(&mut connection).await?;
-        sqlx::query("CREATE DATABASE pgbench").execute(&mut connection).await?;
-        connection.close().await?;
-        let mut pgbench = PgConnection::connect_with(&bench.superuser("pgbench")).await?;
+        import(&bench.superuser(LEDGER), tokens).await?;
+        bench.administer(&[format!("CREATE DATABASE {LIBRARY}"), format!("CREATE DATABASE {PGBENCH}")]).await?;
+        let mut pgbench = PgConnection::connect_with(&bench.superuser(PGBENCH)).await?;
         let table = "CREATE TABLE row (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL)";
         sqlx::query(table).execute(&mut pgbench).await?;
         pgbench.close().await?;
         if let Some(program) = &bench.baseline {
-            let url = bench.cluster.address().url("postgres", "postgres_es");
+            let url = bench.cluster.address().url("postgres", LIBRARY);
             let made = Command::new(program).args(["prepare", &url, &TOKENS.to_string()]).status()?;
             ensure!(made.success(), "the baseline can't make its tables");
         }
@@ -88,9 +86,22 @@ impl Bench {
     }
 
     fn superuser(&self, database: &str) -> PgConnectOptions {
-        let address = self.cluster.address();
-        let options = PgConnectOptions::new_without_pgpass();
-        options.socket(address.socket_dir()).port(address.port()).username("postgres").database(database)
+        superuser(&self.cluster, database)
+    }
+
+    async fn administer(&self, statements: &[String]) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.superuser("postgres")).await?;
+        for statement in statements {
+            sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut connection).await?;
+        }
+        Ok(connection.close().await?)
+    }
+
+    /// The database of a run in place of the last one's, just after a checkpoint.
+    async fn begin(&self, template: &str) -> anyhow::Result<()> {
+        let drop = format!("DROP DATABASE IF EXISTS {RUN} WITH (FORCE)");
+        let create = format!("CREATE DATABASE {RUN} TEMPLATE {template} OWNER {}", provision::OWNER);
+        self.administer(&[drop, create, "CHECKPOINT".to_owned()]).await
     }
 
     fn watched(&self) -> anyhow::Result<Watched> {
@@ -102,9 +113,10 @@ impl Bench {
         let plan = Plan { load: Load::Closed(WAITING), warm_up: Duration::from_secs(1), measured };
         let watched = self.watched()?;
         let started: u64 = rand();
+        self.begin(LEDGER).await?;
         match strategy {
             Strategy::Ledger(writers) => {
-                let options = self.superuser("ledger").username(provision::SERVICE);
+                let options = self.superuser(RUN).username(provision::SERVICE);
                 let ledger = Ledger::connect(options, Settings { writers, ..Settings::default() }).await?;
                 // What is measured is the append, of tokens that the node knows.
                 for number in 0..TOKENS {
@@ -122,13 +134,9 @@ impl Bench {
             }
             Strategy::OneTransaction | Strategy::OneTransactionSameRows => {
                 let same_rows = strategy == Strategy::OneTransactionSameRows;
-                let (database, what) = if same_rows {
-                    ("same_rows", "append: one transaction, same rows")
-                } else {
-                    ("transactions", "append: one transaction")
-                };
+                let what = if same_rows { "append: one transaction, same rows" } else { "append: one transaction" };
                 let pool = PgPoolOptions::new().max_connections(CONNECTIONS);
-                let pool = pool.acquire_timeout(Duration::from_secs(30)).connect_with(self.superuser(database)).await?;
+                let pool = pool.acquire_timeout(Duration::from_secs(30)).connect_with(self.superuser(RUN)).await?;
                 let appender = pool.clone();
                 let done = drive(what, plan, &watched, move |number| {
                     let pool = appender.clone();
@@ -144,8 +152,9 @@ impl Bench {
     /// One run of the baseline; none when it was not built.
     pub(crate) async fn run_baseline(&self, measured: Duration) -> anyhow::Result<Option<Measured>> {
         let Some(program) = self.baseline.clone() else { return Ok(None) };
+        self.begin(LIBRARY).await?;
         let postgres = postgres_of(&self.cluster)?;
-        let url = self.cluster.address().url("postgres", "postgres_es");
+        let url = self.cluster.address().url("postgres", RUN);
         let before = postgres.cpu_us();
         let run = move || {
             let numbers = [TOKENS, WAITING, measured.as_secs()].map(|number| number.to_string());
@@ -180,6 +189,7 @@ impl Bench {
 
     /// pgbench: durable inserts of one row of a join's size; transactions a second. None when there is no pgbench.
     pub(crate) async fn run_pgbench(&self, measured: Duration, program: &Path) -> anyhow::Result<Option<f64>> {
+        self.begin(PGBENCH).await?;
         let directory = tempfile::tempdir()?;
         let script = directory.path().join("insert.sql");
         std::fs::write(&script, "INSERT INTO row (payload) VALUES (repeat('x', 1800));\n")?;
@@ -192,7 +202,7 @@ impl Bench {
             .arg(format!("--port={}", address.port()))
             .arg("--file")
             .arg(&script)
-            .arg("pgbench");
+            .arg(RUN);
         let output = match tokio::task::spawn_blocking(move || command.output()).await? {
             Ok(output) => output,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

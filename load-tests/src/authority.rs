@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use join_embedded::{Cluster, Options};
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use rustls::pki_types::CertificateDer;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
 use crate::{connection::Target, pace::Watched, process::Processes};
@@ -20,13 +21,38 @@ const NAME: &str = "127.0.0.1";
 const DATABASE: &str = "join_authority";
 /// How long a node may take until it is ready.
 const START: Duration = Duration::from_secs(120);
+/// Segments of 16 MB that a private PostgreSQL has ready: more than one measurement fills.
+const SEGMENTS: u32 = 160;
 
 /// PostgreSQL's settings beside its defaults, for everything that is compared: memory, and a checkpoint less often than
 /// every few seconds.
 pub(crate) fn postgres_settings() -> Vec<(String, String)> {
-    [("shared_buffers", "512MB"), ("max_wal_size", "8GB")]
+    [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("min_wal_size", "8GB")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
+}
+
+/// A private PostgreSQL with these settings, as one that has run for a while: what it logs goes to segments that are used
+/// again. One that makes them as it goes writes each twice, into memory that the machine has to find first.
+pub(crate) async fn private_postgres(settings: &[(String, String)]) -> anyhow::Result<Cluster> {
+    let options = settings.iter().fold(Options::durable(), |options, (name, value)| options.set(name, value));
+    let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
+    let mut connection = PgConnection::connect_with(&superuser(&cluster, "postgres")).await?;
+    for _ in 0..SEGMENTS {
+        sqlx::query("SELECT pg_logical_emit_message(false, 'joinload', ''), pg_switch_wal()")
+            .execute(&mut connection)
+            .await?;
+    }
+    sqlx::query("CHECKPOINT").execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(cluster)
+}
+
+/// Connects as PostgreSQL's superuser.
+pub(crate) fn superuser(cluster: &Cluster, database: &str) -> PgConnectOptions {
+    let address = cluster.address();
+    let options = PgConnectOptions::new_without_pgpass();
+    options.socket(address.socket_dir()).port(address.port()).username("postgres").database(database)
 }
 
 /// How the authority is run.
@@ -59,11 +85,7 @@ struct Node {
 impl Authority {
     /// Makes everything from nothing.
     pub(crate) async fn start(setup: Setup) -> anyhow::Result<Self> {
-        let mut options = Options::durable();
-        for (name, value) in &setup.postgres {
-            options = options.set(name, value);
-        }
-        let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
+        let cluster = private_postgres(&setup.postgres).await?;
         let mut authority = Self { setup, node: None, cluster, directory: tempfile::tempdir()? };
         provision::provision(&authority.superuser(), DATABASE).await?;
         authority.configure()?;
@@ -155,12 +177,7 @@ impl Authority {
 
     /// A connection past all privileges, for imports and checks.
     pub(crate) fn superuser(&self) -> PgConnectOptions {
-        let address = self.cluster.address();
-        PgConnectOptions::new_without_pgpass()
-            .socket(address.socket_dir())
-            .port(address.port())
-            .username("postgres")
-            .database(DATABASE)
+        superuser(&self.cluster, DATABASE)
     }
 
     /// A ledger on its database, as the service's role: for checks.
