@@ -1,5 +1,7 @@
 //! Lists, histories of streams, and states of the past.
 
+use std::time::Duration;
+
 use join_domain::{
     envelope::StreamKind,
     event::{Event, Nothing},
@@ -7,6 +9,7 @@ use join_domain::{
     state::State,
 };
 use join_ledger::{ListFilter, StreamAppend};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::support::*;
 
@@ -98,4 +101,49 @@ async fn a_token_made_again_under_its_name_is_another_with_a_history_of_its_own(
     assert_eq!(namesakes, [stream(first), stream(second)]);
     let slot = ledger.token(&name("example")).await.unwrap();
     assert_eq!(slot.known().unwrap().token.id, second);
+}
+
+/// As while a new fleet comes in: the plan was made when there were few tokens, and nobody has counted since.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_read_by_index_when_the_tables_grew_since_the_plan_was_made() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    let names: Vec<_> = (0..40_u8).map(|number| format!("token-{number}")).collect();
+    for (number, name) in (100..).zip(&names) {
+        create_token(&ledger, name, number, ("example", bot)).await;
+    }
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    // A statement that changes the table has plans made anew, so it comes first.
+    let uncounted = "ALTER TABLE stream SET (autovacuum_enabled = off)";
+    sqlx::query(uncounted).execute(&mut superuser).await.unwrap();
+    let cold = database.ledger().await;
+    let (early, late) = names.split_at(30);
+    for name in early {
+        assert!(cold.token(&self::name(name)).await.unwrap().known().is_some());
+    }
+    for sql in [
+        "INSERT INTO stream (stream_id, kind, version, fence, name, live, bot_id, state)
+         SELECT gen_random_uuid(), kind, version, fence, name || number, live, bot_id, state
+         FROM stream, generate_series(1, 300) number WHERE kind = 'token'",
+        "SELECT pg_stat_force_next_flush()",
+    ] {
+        sqlx::query(sql).execute(&mut superuser).await.unwrap();
+    }
+    // Counts arrive when the connections that they are of have ended.
+    ledger.close().await;
+    sqlx::query("SELECT pg_stat_reset()").execute(&mut superuser).await.unwrap();
+    for name in late {
+        assert!(cold.token(&self::name(name)).await.unwrap().known().is_some());
+    }
+    cold.close().await;
+    let read = loop {
+        let read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'stream'";
+        let read: i64 = sqlx::query_scalar(read).fetch_one(&mut superuser).await.unwrap();
+        if read > 0 {
+            break read;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(read < 3000, "{read} rows were read for ten tokens");
 }
