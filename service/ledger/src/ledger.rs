@@ -159,7 +159,8 @@ impl Ledger {
             if !append.parts.iter().all(|part| streams.insert(part.after.stream)) {
                 return Err(AppendError::Malformed("one stream stands in it twice".to_owned()));
             }
-            transaction::append(&self.inner.pool, &mut append).await?;
+            // On the heap: it is rare, and so large that every join would carry its room along.
+            Box::pin(transaction::append(&self.inner.pool, &mut append)).await?;
             let (entries, streams) = append.parts.into_iter().map(|part| (part.entry, part.after)).unzip();
             Recorded { entries, streams }
         } else {

@@ -115,8 +115,8 @@ tokio::task_local! {
 }
 
 /// Runs a request under its id, so that whatever fails inside can name it.
-pub async fn with_request<F: Future>(id: String, work: F) -> F::Output {
-    REQUEST.scope(id, work).await
+pub fn with_request<F: Future>(id: String, work: F) -> impl Future<Output = F::Output> {
+    REQUEST.scope(id, work)
 }
 
 /// The id of the request that is running; `-` outside of one.

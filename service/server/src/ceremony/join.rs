@@ -118,7 +118,7 @@ impl Ceremonies {
                 slot.reload(&[], None).await.answer()?;
                 continue;
             }
-            let mut pending = Pending {
+            let mut pending = Box::new(Pending {
                 token: token.clone(),
                 token_id: state.id,
                 attempt,
@@ -132,13 +132,13 @@ impl Ceremonies {
                 life_millis: ask.life.map(|life| life.num_milliseconds()),
                 stage: Stage::RegistrationKey,
                 expires: now + TimeDelta::seconds(proof::CHALLENGE_LIFE),
-            };
+            });
             drop(slot);
             return match first {
-                Ok(FirstStep::RequestKey) => Ok(Step::KeyRequest(Box::new(pending))),
+                Ok(FirstStep::RequestKey) => Ok(Step::KeyRequest(pending)),
                 Ok(FirstStep::Challenge(key, purpose)) => {
                     pending.stage = Stage::Challenge(self.challenge(&pending, key, purpose));
-                    Ok(Step::Challenge(Box::new(pending)))
+                    Ok(Step::Challenge(pending))
                 }
                 Err(refusal) => Err(self.failed(&pending, refusal, peer).await),
             };
@@ -149,7 +149,7 @@ impl Ceremonies {
     ///
     /// # Errors
     /// UNSUPPORTED_KEY, KEY_REUSED, ROTATION_FAILED, or INVALID_REQUEST when no key was asked for.
-    pub async fn take_key(&self, mut pending: Pending, key: &[u8], peer: &Peer) -> Result<Step, Refusal> {
+    pub async fn take_key(&self, mut pending: Box<Pending>, key: &[u8], peer: &Peer) -> Result<Step, Refusal> {
         let taken = self.in_time(&pending).and_then(|()| {
             if key.is_empty() && matches!(pending.stage, Stage::RotationKey(_)) {
                 return Err(pending.unanswered("the client has no new key: the old one stays bound"));
@@ -182,14 +182,14 @@ impl Ceremonies {
             }
         };
         pending.expires = self.ledger.now() + TimeDelta::seconds(proof::CHALLENGE_LIFE);
-        Ok(Step::Challenge(Box::new(pending)))
+        Ok(Step::Challenge(pending))
     }
 
     /// The client sent a solution.
     ///
     /// # Errors
     /// CHALLENGE_FAILED, or what the decision refuses with.
-    pub async fn take_solution(&self, pending: Pending, solution: &[u8], peer: &Peer) -> Result<Step, Refusal> {
+    pub async fn take_solution(&self, pending: Box<Pending>, solution: &[u8], peer: &Peer) -> Result<Step, Refusal> {
         let now = self.ledger.now();
         let (issued, solved) = match &pending.stage {
             Stage::Challenge(issued) => (issued, None),
@@ -221,16 +221,16 @@ impl Ceremonies {
 
     /// The client went away; after it had proven something, that is recorded too. A used-up secret alone does not count:
     /// an honest agent sends the one in its configuration each time, and its connections break now and then.
-    pub async fn abandoned(&self, pending: Pending, peer: &Peer) {
+    pub async fn abandoned(&self, pending: &Pending, peer: &Peer) {
         if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
-            self.failed(&pending, pending.unanswered("the client went away before it answered"), peer).await;
+            self.failed(pending, pending.unanswered("the client went away before it answered"), peer).await;
         } else {
             self.ledger.forget_token(&pending.token).await;
         }
     }
 
     /// Possession is proven: decide, append, issue.
-    async fn conclude(&self, mut pending: Pending, proven: Proven, peer: &Peer) -> Result<Step, Refusal> {
+    async fn conclude(&self, mut pending: Box<Pending>, proven: Proven, peer: &Peer) -> Result<Step, Refusal> {
         let started = Instant::now();
         let mut slot = self.ledger.token(&pending.token).await.answer()?;
         for _ in 0..MAX_TRIES {
@@ -266,7 +266,7 @@ impl Ceremonies {
                 Verdict::RotateFirst => {
                     pending.stage = Stage::RotationKey(proven.solved.clone());
                     pending.expires = now + TimeDelta::seconds(proof::CHALLENGE_LIFE);
-                    return Ok(Step::KeyRequest(Box::new(pending)));
+                    return Ok(Step::KeyRequest(pending));
                 }
                 Verdict::Accept { events, uses_up, .. } => (std::mem::take(events), uses_up.take(), None),
                 Verdict::Resume { events, .. } => (std::mem::take(events), None, None),

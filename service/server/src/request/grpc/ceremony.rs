@@ -67,8 +67,8 @@ impl Ceremony for Ceremonies {
 }
 
 impl Ceremonies {
-    fn unseal(&self, continuation: &str) -> Result<Pending, Refusal> {
-        let opened: Result<Pending, _> =
+    fn unseal(&self, continuation: &str) -> Result<Box<Pending>, Refusal> {
+        let opened: Result<Box<Pending>, _> =
             self.0.ceremonies.keyring.get().keys.sealer().open_token(CONTINUATION, continuation);
         opened.map_err(|_| {
             Refusal::new(

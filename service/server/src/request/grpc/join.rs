@@ -128,8 +128,7 @@ impl Conversation {
             }
             (Awaiting::BoundKeypairInit { token }, Some(join_request::Payload::BoundKeypairInit(init))) => {
                 let ask = self.ask(token, init)?;
-                // On the heap, here and below: a stream moves its future at each step, and these are large.
-                let step = Box::pin(self.app.ceremonies.open(ask, &self.peer)).await?;
+                let step = self.app.ceremonies.open(ask, &self.peer).await?;
                 self.tell(step).map(Some)
             }
             (
@@ -138,11 +137,10 @@ impl Conversation {
             ) => {
                 let step = match solution {
                     challenge_solution::Payload::BoundKeypairChallengeSolution(solution) => {
-                        let taken = self.app.ceremonies.take_solution(*pending, &solution.solution, &self.peer);
-                        Box::pin(taken).await?
+                        self.app.ceremonies.take_solution(pending, &solution.solution, &self.peer).await?
                     }
                     challenge_solution::Payload::BoundKeypairRotationResponse(response) => {
-                        Box::pin(self.app.ceremonies.take_key(*pending, &response.public_key, &self.peer)).await?
+                        self.app.ceremonies.take_key(pending, &response.public_key, &self.peer).await?
                     }
                 };
                 self.tell(step).map(Some)
@@ -194,7 +192,7 @@ impl Conversation {
     fn record_gone(&mut self) {
         if let Awaiting::Answer(pending) = std::mem::replace(&mut self.awaiting, Awaiting::Nothing) {
             let (app, peer) = (Arc::clone(&self.app), self.peer.clone());
-            self.app.background.spawn(async move { app.ceremonies.abandoned(*pending, &peer).await });
+            self.app.background.spawn(async move { app.ceremonies.abandoned(&pending, &peer).await });
         }
     }
 
