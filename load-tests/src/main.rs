@@ -23,6 +23,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// As in the service, whose parts are measured here too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Puts load on a join authority, and measures it.
 #[derive(Debug, Parser)]
 #[command(name = "joinload", version, arg_required_else_help = true)]

@@ -17,6 +17,10 @@ use hdrhistogram::Histogram;
 use postgres_es::{PostgresCqrs, PostgresViewRepository, default_postgress_pool, postgres_cqrs};
 use serde::{Deserialize, Serialize};
 
+/// As in the service.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// As the library's documentation has them.

@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use join_server::{commands::Cli, telemetry};
 
+/// A join allocates on one thread and frees on another. The system's allocator takes a lock for that, and threads waited
+/// for each other twice a join.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
