@@ -84,8 +84,9 @@ impl Ledger {
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&measured).keep_fresh(pool.clone(), stop.clone()));
 
-        // A plan made for one batch's values may scan whole tables for the next: see the measurements in the decision.
-        let writing = options.options([("plan_cache_mode", "force_generic_plan")]);
+        // A plan made for one batch's values, or while tables were small, must not scan them for the next, and guard rows
+        // are taken in the order of the arrays only when they are looked up one by one.
+        let writing = options.options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")]);
         let start = |_| Writer::start(writing.clone(), settings.queue, settings.batch);
         let inner = Inner {
             writers: (0..settings.writers.max(1)).map(start).collect(),

@@ -1,6 +1,6 @@
 //! The append as one statement, for one stream or for many at once.
 
-use join_domain::Timestamp;
+use join_domain::{Timestamp, envelope::StreamKind};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -27,22 +27,17 @@ pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Resu
     Ok(appended)
 }
 
-/// The statement of appends that change nothing beside their streams, which exist.
+/// The statement of entries that tokens go on with.
 async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<Vec<i64>, sqlx::Error> {
     let append = sqlx::query_file_scalar!(
         "sql/append_next.sql",
         &streams.ord as _,
         &streams.id as _,
-        &streams.kind as _,
         &streams.first_version as _,
         &streams.last_version as _,
         &streams.fence as _,
-        &streams.name as _,
-        &streams.live as _,
         &streams.bot_id as _,
         &streams.instance_id as _,
-        &streams.lock_target as _,
-        &streams.expires_at as _,
         &streams.state as _,
         &streams.recorded_at as _,
         &streams.envelope as _,
@@ -156,10 +151,13 @@ impl<'r> Arguments<'r> {
         arguments
     }
 
-    /// True when every stream exists, and no claim or secret comes or goes.
+    /// True when every stream is a live token that exists, and no claim or secret comes or goes.
     fn only_go_on(&self) -> bool {
-        let beside = [&self.claimed.ord, &self.released.ord, &self.kept.ord, &self.forgotten.ord];
-        beside.iter().all(|ords| ords.is_empty()) && self.streams.first_version.iter().all(|version| *version > 1)
+        let Self { streams, claimed, released, kept, forgotten } = self;
+        [&claimed.ord, &released.ord, &kept.ord, &forgotten.ord].iter().all(|ords| ords.is_empty())
+            && streams.kind.iter().all(|kind| *kind == StreamKind::Token.as_str())
+            && streams.live.iter().all(|live| *live)
+            && streams.first_version.iter().all(|version| *version > 1)
     }
 }
 
