@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod entropy;
+pub mod gather;
 pub mod keyring;
 pub mod listen;
 pub mod logbook;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,7 +26,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use crate::{ceremony::strangers::network, config::Limits, request::caller::Connection, telemetry::METRICS};
+use crate::{
+    ceremony::strangers::network, config::Limits, gather::Gathering, request::caller::Connection, telemetry::METRICS,
+};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -129,15 +132,16 @@ async fn converse(
             }))
         }
     });
-    let serving = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let stream = Gathering::new(stream);
+    let serving = protocol.serve_connection(TokioIo::new(stream.clone()), TowerToHyperService::new(service));
     tokio::pin!(serving);
     tokio::select! {
-        ended = serving.as_mut() => return ended,
+        ended = poll_fn(|context| stream.poll_through(serving.as_mut(), context)) => return ended,
         () = stop.cancelled() => {}
         () = requests.idle() => {}
     }
     serving.as_mut().graceful_shutdown();
-    match tokio::time::timeout(GRACE, serving).await {
+    match tokio::time::timeout(GRACE, poll_fn(|context| stream.poll_through(serving.as_mut(), context))).await {
         Ok(ended) => ended,
         Err(_) => Err("it did not end in time".into()),
     }

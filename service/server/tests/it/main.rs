@@ -5,6 +5,7 @@ mod attempts;
 mod clones;
 mod compatibility;
 mod exemptions;
+mod gather;
 mod history;
 mod hostile;
 mod instances;
