@@ -21,7 +21,7 @@ use crate::{
     key::PublicKey,
     refusal::{Code, Refusal},
     resource::{ExemptionKind, LockTarget, RecoveryMode},
-    state::{BotState, TokenState, token::Accepted},
+    state::{BotState, token::Accepted},
 };
 
 /// How far back certificates are valid, in seconds, for relying parties whose clocks are behind.
@@ -123,27 +123,25 @@ pub enum Verdict {
     },
 }
 
-/// The targets whose locks concern an attempt, those of the token itself first.
-pub fn lock_targets(token: &TokenState, proven: &Proven) -> Vec<LockTarget> {
+/// The targets that a client showed: locks on them concern its attempt, beside those on token, bot and lineage.
+pub fn shown_targets(proven: &Proven) -> Vec<LockTarget> {
     let key = |solved: &Solved| LockTarget::PublicKey(solved.key.fingerprint());
-    let mut targets = vec![LockTarget::JoinToken(token.name.clone()), LockTarget::User(token.spec.bot_name.clone())];
-    targets.extend(token.instance().map(LockTarget::BotInstanceId));
-    targets.extend(proven.certificate.iter().map(|certificate| LockTarget::BotInstanceId(certificate.instance)));
-    targets.push(key(&proven.solved));
-    targets.extend(proven.rotated.as_ref().map(key));
-    targets.dedup();
-    targets
+    let instance = proven.certificate.iter().map(|certificate| LockTarget::BotInstanceId(certificate.instance));
+    instance.chain([key(&proven.solved)]).chain(proven.rotated.as_ref().map(key)).collect()
 }
 
 /// Decides a join.
 pub fn decide(known: Known<'_>, proven: &Proven, fresh: Fresh, policy: Policy, now: Timestamp) -> Verdict {
-    Attempt { known, proven, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
+    let attempt = proven.attempt.as_ref().map(|id| id.hash(known.token.id, known.token.era));
+    Attempt { known, proven, attempt, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
 }
 
 /// One decision in the making.
 struct Attempt<'a> {
     known: Known<'a>,
     proven: &'a Proven,
+    /// Hash of the client's name for it.
+    attempt: Option<AttemptHash>,
     fresh: Fresh,
     policy: Policy,
     now: Timestamp,
@@ -210,7 +208,7 @@ impl Attempt<'_> {
         self.check_locks()?;
         self.check_key()?;
         let mut events = self.proof_events();
-        if let Some(attempt) = self.attempt_hash() {
+        if let Some(attempt) = self.attempt.clone() {
             events.push(Event::JoinResumed(JoinResumed { attempt, serial: accepted.join.serial.clone() }));
         }
         Ok(Verdict::Resume { events, accepted: Box::new(accepted.clone()) })
@@ -243,13 +241,8 @@ impl Attempt<'_> {
         self.known.token.spec.recovery.mode
     }
 
-    fn attempt_hash(&self) -> Option<AttemptHash> {
-        let token = self.known.token;
-        self.proven.attempt.as_ref().map(|id| id.hash(token.id, token.era))
-    }
-
     fn is_latest_attempt(&self) -> bool {
-        self.known.token.is_latest_attempt(self.attempt_hash().as_ref(), &self.proven.subject_keys)
+        self.known.token.is_latest_attempt(self.attempt.as_ref(), &self.proven.subject_keys)
     }
 
     /// The reinstatement bundle, which stands for all three kinds.

@@ -7,7 +7,7 @@ use join_credential::{Grant, Serial, Subject};
 use join_domain::{
     decision::{
         Known,
-        join::{self, Fresh, Proven, Verdict, lock_targets},
+        join::{self, Fresh, Proven, Verdict, shown_targets},
         opening::{self, FirstStep, Opening, SecretShown},
     },
     envelope::StreamId,
@@ -242,11 +242,9 @@ impl Ceremonies {
                 slot.reload(&[], None).await.answer()?;
                 continue;
             };
-            let targets = lock_targets(&known.token, &proven);
-            let recorded_era = known.token.era;
+            let era = known.token.era;
             if !slot.is_fresh() && !is_routine(&slot, &proven) {
-                let attempt = proven.attempt.as_ref().map(|id| id.hash(known.token.id, known.token.era));
-                slot.reload(&targets, attempt.as_ref()).await.answer()?;
+                look_again(&mut slot, &pending, &proven, era).await?;
                 continue;
             }
             let context = Known {
@@ -257,8 +255,7 @@ impl Ceremonies {
             };
             let mut verdict = join::decide(context, &proven, self.fresh(), self.policy, now);
             if matches!(verdict, Verdict::Refuse { .. } | Verdict::RotateFirst) && !slot.is_fresh() {
-                let attempt = proven.attempt.as_ref().map(|id| id.hash(known.token.id, known.token.era));
-                slot.reload(&targets, attempt.as_ref()).await.answer()?;
+                look_again(&mut slot, &pending, &proven, era).await?;
                 continue;
             }
             let plain_refusal = matches!(verdict, Verdict::Refuse { lock: None, .. });
@@ -296,9 +293,7 @@ impl Ceremonies {
                     return Err(self.failed(&pending, taken, peer).await);
                 }
                 Err(AppendError::Conflict | AppendError::AttemptSeen | AppendError::ClaimTaken { .. }) => {
-                    let era = recorded_era;
-                    let attempt = proven.attempt.as_ref().map(|id| id.hash(pending.token_id, era));
-                    slot.reload(&targets, attempt.as_ref()).await.answer()?;
+                    look_again(&mut slot, &pending, &proven, era).await?;
                 }
                 Err(error) => return Err(error).answer(),
             }
@@ -537,6 +532,12 @@ impl Ceremonies {
     pub(crate) fn secret_hash(&self, secret: &str) -> String {
         hex::encode(self.keyring.get().keys.sealer().keyed_hash(REGISTRATION_SECRET, secret.as_bytes()))
     }
+}
+
+/// Reads the token anew, with everything that concerns the attempt in this era of it.
+async fn look_again(slot: &mut TokenSlot, pending: &Pending, proven: &Proven, era: u64) -> Result<(), Refusal> {
+    let attempt = proven.attempt.as_ref().map(|id| id.hash(pending.token_id, era));
+    slot.reload(&shown_targets(proven), attempt.as_ref()).await.answer()
 }
 
 /// True when the cached locks are all that concern the attempt: the bound key, and no certificate of another instance.

@@ -1,11 +1,11 @@
 //! The checks of a join, each of which lets it go on or refuses by name. Their order is the caller's.
 
-use super::{Attempt, Spent, Step, Verdict, lock_targets};
+use super::{Attempt, Spent, Step, Verdict, shown_targets};
 use crate::{
     event::{ChallengePurpose, JoinStateSeen},
     key::PublicKey,
     refusal::{Code, Refusal},
-    resource::{ExemptionKind, RecoveryMode},
+    resource::{ExemptionKind, LockTarget, RecoveryMode},
     state::LockState,
 };
 
@@ -67,8 +67,16 @@ impl Attempt<'_> {
     }
 
     pub(super) fn check_locks(&self) -> Step<()> {
-        let targets = lock_targets(self.known.token, self.proven);
-        let concerns = |lock: &&LockState| lock.in_force(self.now) && targets.contains(&lock.target);
+        let token = self.known.token;
+        let concerns = |lock: &&LockState| {
+            lock.in_force(self.now)
+                && match &lock.target {
+                    LockTarget::JoinToken(name) => *name == token.name,
+                    LockTarget::User(name) => *name == token.spec.bot_name,
+                    LockTarget::BotInstanceId(id) if token.instance() == Some(*id) => true,
+                    shown => shown_targets(self.proven).contains(shown),
+                }
+        };
         match self.known.locks.iter().find(concerns) {
             None => Ok(()),
             Some(lock) => Err(Box::new(self.refuse(Refusal {
@@ -85,7 +93,7 @@ impl Attempt<'_> {
     /// An attempt that was accepted earlier, and is no longer the latest, means two holders.
     pub(super) fn check_earlier_attempt(&self, spent: &mut Spent) -> Step<()> {
         let latest = self.known.token.latest().and_then(|latest| latest.join.attempt.as_ref());
-        let superseded = self.known.attempt_accepted_before && self.attempt_hash().as_ref() != latest;
+        let superseded = self.known.attempt_accepted_before && self.attempt.as_ref() != latest;
         // In insecure mode many hosts share one key on purpose; each retries attempts of its own.
         if !superseded || self.mode() == RecoveryMode::Insecure {
             return Ok(());

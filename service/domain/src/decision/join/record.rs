@@ -105,7 +105,7 @@ impl Attempt<'_> {
             roles: bot.spec.roles.clone(),
             principals: bot.spec.logins().to_vec(),
             subject_keys: self.proven.subject_keys.clone(),
-            attempt: self.attempt_hash(),
+            attempt: self.attempt.clone(),
             seen: self.sighting(),
         });
         events.push(Event::JoinAccepted(Arc::clone(&join)));
@@ -183,7 +183,7 @@ impl Attempt<'_> {
             challenge: Some(self.proven.solved.challenge),
             replayable_until: Some(self.proven.solved.replayable_until),
             seen: self.sighting(),
-            attempt: self.attempt_hash(),
+            attempt: self.attempt.clone(),
             lock: refusal.lock,
             retired_key,
             other_holder,
