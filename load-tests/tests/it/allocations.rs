@@ -23,7 +23,7 @@ use join_server::{
     ceremony::{
         Ceremonies,
         join::{Ask, Joined, Step},
-        pending::Stage,
+        pending::{Pending, Stage},
         strangers::Strangers,
     },
     cluster,
@@ -37,9 +37,9 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 /// Allocations of one renewal that are allowed. Lower it as the path gets leaner; whoever raises it says why.
-const ALLOWED: u64 = 355;
+const ALLOWED: u64 = 335;
 /// Bytes that they may take together.
-const ALLOWED_BYTES: u64 = 70_000;
+const ALLOWED_BYTES: u64 = 56_000;
 
 #[test]
 fn a_renewal_allocates_no_more_than_is_allowed() {
@@ -103,7 +103,7 @@ impl Bot {
         let (peer, pending) = pending.unwrap();
         let solution = self.solve(&pending);
         let mut joined = None;
-        let step = self.ceremonies.take_solution(*pending, solution.as_bytes(), &peer);
+        let step = self.ceremonies.take_solution(pending, solution.as_bytes(), &peer);
         let concluded = measure(|| joined = Some(runtime.block_on(step)));
         let Ok(Step::Joined(granted)) = joined.unwrap() else { panic!("not joined") };
         self.joined = Some(*granted);
@@ -117,12 +117,12 @@ impl Bot {
     async fn join(&mut self) {
         let (peer, pending) = self.open(&self.connection(), self.ask()).await;
         let solution = self.solve(&pending);
-        let step = self.ceremonies.take_solution(*pending, solution.as_bytes(), &peer).await;
+        let step = self.ceremonies.take_solution(pending, solution.as_bytes(), &peer).await;
         let Ok(Step::Joined(joined)) = step else { panic!("not joined") };
         self.joined = Some(*joined);
     }
 
-    async fn open(&self, connection: &Connection, ask: Ask) -> (Peer, Box<join_server::ceremony::pending::Pending>) {
+    async fn open(&self, connection: &Connection, ask: Ask) -> (Peer, Box<Pending>) {
         let presented =
             self.ceremonies.keyring.get().certificates.read(&connection.certificates, self.ceremonies.ledger.now());
         let peer = Peer::new(connection, RequestIds { request: "00000000-000001".to_owned(), trace: None }, presented);
