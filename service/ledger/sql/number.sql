@@ -1,17 +1,29 @@
 -- Numbers the notes that are in the outbox, if nobody else is doing so: see sequencer.rs.
 WITH seat AS MATERIALIZED (
-    SELECT next_index FROM sequencer WHERE EXISTS (SELECT FROM outbox) FOR UPDATE SKIP LOCKED
+    SELECT next_index, h.horizon
+    -- In a database that was restored elsewhere, transactions count anew.
+    FROM sequencer s, LATERAL (
+        SELECT CASE WHEN s.horizon <= pg_snapshot_xmin(pg_current_snapshot()) THEN s.horizon ELSE '0' END AS horizon
+    ) h
+    WHERE EXISTS (SELECT FROM outbox WHERE xid >= h.horizon) FOR UPDATE OF s SKIP LOCKED
+), found AS MATERIALIZED (
+    SELECT ctid AS place FROM outbox WHERE xid >= (SELECT horizon FROM seat) ORDER BY position LIMIT $1
 ), taken AS (
-    DELETE FROM outbox
-    WHERE position IN (SELECT position FROM outbox ORDER BY position LIMIT $1) AND EXISTS (SELECT FROM seat)
-    RETURNING position, stream_id, first_version
+    -- By their place, which nobody else gets while this statement can see them.
+    DELETE FROM outbox WHERE ctid = ANY (ARRAY(SELECT place FROM found)) RETURNING position, stream_id, first_version
 ), numbered AS (
     INSERT INTO log_entry (log_index, stream_id, first_version)
     SELECT (SELECT next_index FROM seat) - 1 + row_number() OVER (ORDER BY position), stream_id, first_version FROM taken
-    RETURNING log_index
+    RETURNING log_index, stream_id, first_version
 ), moved AS (
-    UPDATE sequencer SET next_index = next_index + (SELECT count(*) FROM numbered), holder = $2, heartbeat = $3
+    UPDATE sequencer SET next_index = next_index + (SELECT count(*) FROM numbered), holder = $2, heartbeat = $3,
+        -- What this statement sees of all transactions that had ended is numbered now, unless there was more.
+        horizon = CASE WHEN (SELECT count(*) FROM found) < $1 THEN pg_snapshot_xmin(pg_current_snapshot())
+            ELSE (SELECT horizon FROM seat) END
     WHERE EXISTS (SELECT FROM numbered)
 )
-SELECT coalesce((SELECT next_index FROM seat), (SELECT next_index FROM sequencer)) AS "first!",
-    (SELECT count(*) FROM numbered) AS "entries!"
+SELECT s.next_index AS "first!", n.log_index AS "log_index?", n.stream_id AS "stream_id?",
+    n.first_version AS "first_version?"
+FROM (SELECT coalesce((SELECT next_index FROM seat), (SELECT next_index FROM sequencer)) AS next_index) s
+    LEFT JOIN numbered n ON true
+ORDER BY n.log_index

@@ -19,7 +19,9 @@ use crate::{
     Append, AppendError, Clock, DatabaseClock, LedgerError, MIGRATOR, Recorded, Settings, TokenSlot,
     append::{Prepared, PreparedAppend},
     cache::Tokens,
-    fitness, transaction,
+    fitness,
+    recent::Recent,
+    transaction,
     writer::Writer,
 };
 
@@ -32,6 +34,10 @@ const SESSION: [(&str, &str); 5] = [
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
 ];
+
+/// Begins a transaction that looks for few rows in tables that may be large, whatever their statistics say: it goes by
+/// their indices.
+pub(crate) const BY_INDEX: &str = "BEGIN; SET LOCAL enable_seqscan = off";
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
@@ -46,6 +52,7 @@ struct Inner {
     pool: PgPool,
     writers: Vec<Writer>,
     tokens: Tokens,
+    recent: Recent,
     clock: Arc<dyn Clock>,
     node: String,
     appended: Arc<Notify>,
@@ -91,6 +98,7 @@ impl Ledger {
         let inner = Inner {
             writers: (0..settings.writers.max(1)).map(start).collect(),
             tokens: Tokens::new(settings.cache_bytes),
+            recent: Recent::default(),
             clock: settings.clock.unwrap_or(measured),
             node: settings.node,
             appended: Arc::default(),
@@ -162,13 +170,17 @@ impl Ledger {
             }
             // On the heap: it is rare, and so large that every join would carry its room along.
             Box::pin(transaction::append(&self.inner.pool, &mut append)).await?;
-            let (entries, streams) = append.parts.into_iter().map(|part| (part.entry, part.after)).unzip();
+            let kept = append.parts.into_iter().map(|Prepared { row, entry, after, .. }| {
+                self.recent().appended(row);
+                (entry, after)
+            });
+            let (entries, streams) = kept.unzip();
             Recorded { entries, streams }
         } else {
             let Some(Prepared { row, entry, after, .. }) = append.parts.pop() else {
                 return Err(AppendError::Malformed("it is empty".to_owned()));
             };
-            self.writer(after.stream)?.append(row).await?;
+            self.recent().appended(self.writer(after.stream)?.append(row).await?);
             Recorded { entries: vec![entry], streams: vec![after] }
         };
         self.inner.appended.notify_one();
@@ -196,6 +208,10 @@ impl Ledger {
 
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.inner.tokens
+    }
+
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.inner.recent
     }
 
     pub(crate) fn node(&self) -> &str {

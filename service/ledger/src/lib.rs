@@ -27,6 +27,7 @@ mod lookup;
 pub mod provision;
 mod read;
 mod rebuild;
+mod recent;
 mod row;
 mod secret;
 mod sequencer;

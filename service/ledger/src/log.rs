@@ -82,6 +82,9 @@ impl IndexedRow {
     }
 }
 
+/// Entries of a page, at most.
+pub(crate) const MAX_PAGE: u32 = 10_000;
+
 /// A piece of the log.
 #[derive(Debug, Clone)]
 pub struct LogPage {
@@ -110,6 +113,15 @@ impl Ledger {
         page(&mut connection, from, limit).await
     }
 
+    /// The same for who keeps up with the log on this node: what it appended itself a moment ago is not read again.
+    ///
+    /// # Errors
+    /// As [`Ledger::log`].
+    pub async fn follow(&self, from: u64, limit: u32) -> Result<LogPage, LedgerError> {
+        let mut connection = self.pool().acquire().await?;
+        self.recent().page(&mut connection, from, limit).await
+    }
+
     /// Where the log ends now.
     ///
     /// # Errors
@@ -120,7 +132,7 @@ impl Ledger {
 }
 
 pub(crate) async fn page(connection: &mut sqlx::PgConnection, from: u64, limit: u32) -> Result<LogPage, LedgerError> {
-    let limit = u64::from(limit.clamp(1, 10_000));
+    let limit = u64::from(limit.clamp(1, MAX_PAGE));
     // End and entries in one statement, thus of one moment.
     let page = sqlx::query_file!("sql/log_page.sql", signed(from), signed(limit));
     let rows = page.fetch_all(connection).await?;

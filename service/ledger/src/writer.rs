@@ -35,7 +35,7 @@ pub(crate) struct Writer {
 /// An append whose caller waits.
 struct Waiting {
     row: Row,
-    answer: oneshot::Sender<Result<(), AppendError>>,
+    answer: oneshot::Sender<Result<Row, AppendError>>,
 }
 
 impl Writer {
@@ -47,8 +47,8 @@ impl Writer {
         Self { queue: sender }
     }
 
-    /// Appends one stream's row; it is durable then.
-    pub(crate) async fn append(&self, row: Row) -> Result<(), AppendError> {
+    /// Appends one stream's row, and gives it back when it is durable.
+    pub(crate) async fn append(&self, row: Row) -> Result<Row, AppendError> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Waiting { row, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
@@ -106,7 +106,7 @@ impl Loop {
         let connection = match self.connection.get().await {
             Ok(connection) => connection,
             Err(why) => {
-                batch.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Unavailable(why.clone()))));
+                batch.into_iter().for_each(|waiting| waiting.fail(AppendError::Unavailable(why.clone())));
                 return;
             }
         };
@@ -114,7 +114,7 @@ impl Loop {
         match in_time(statement::append(connection, &rows)).await {
             Ok(appended) => {
                 for (waiting, done) in batch.into_iter().zip(appended) {
-                    waiting.answer(if done { Ok(()) } else { Err(AppendError::Conflict) });
+                    if done { waiting.succeed() } else { waiting.fail(AppendError::Conflict) }
                 }
             }
             Err(error) if is_connection_lost(&error) => self.lost(batch, &error),
@@ -132,20 +132,20 @@ impl Loop {
             let connection = match self.connection.get().await {
                 Ok(connection) => connection,
                 Err(why) => {
-                    one.answer(Err(AppendError::Unavailable(why)));
+                    one.fail(AppendError::Unavailable(why));
                     continue;
                 }
             };
             match in_time(statement::append(connection, &[&one.row])).await {
-                Ok(appended) if appended == [true] => one.answer(Ok(())),
-                Ok(_) => one.answer(Err(AppendError::Conflict)),
+                Ok(appended) if appended == [true] => one.succeed(),
+                Ok(_) => one.fail(AppendError::Conflict),
                 Err(error) if is_connection_lost(&error) => self.lost(vec![one], &error),
                 Err(error) => {
                     let refused = match taken_claim(connection, &[&one.row], &error).await {
                         Some(taken) => taken,
                         None => append_refused(&error),
                     };
-                    one.answer(Err(refused));
+                    one.fail(refused);
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Loop {
         tracing::warn!(%error, appends = batch.len(), "a writer lost its connection");
         self.connection.open = None;
         let why = error.to_string();
-        batch.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::OutcomeUnknown(why.clone()))));
+        batch.into_iter().for_each(|waiting| waiting.fail(AppendError::OutcomeUnknown(why.clone())));
     }
 }
 
@@ -166,9 +166,14 @@ async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> 
 }
 
 impl Waiting {
-    fn answer(self, outcome: Result<(), AppendError>) {
-        // Who went away does not need to know.
-        let _ = self.answer.send(outcome);
+    // Who went away does not need to know.
+
+    fn succeed(self) {
+        let _ = self.answer.send(Ok(self.row));
+    }
+
+    fn fail(self, error: AppendError) {
+        let _ = self.answer.send(Err(error));
     }
 }
 

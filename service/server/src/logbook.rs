@@ -107,7 +107,7 @@ impl Logbook {
             // The last entry is read once more. A database that failed over loses the newest entries and puts others in
             // their place; so if that one is as it was, all before it are.
             let overlap = u64::from(self.last.is_some());
-            let mut page = match self.ledger.log(self.directory.size().saturating_sub(overlap), STEP).await {
+            let mut page = match self.ledger.follow(self.directory.size().saturating_sub(overlap), STEP).await {
                 Ok(page) => page,
                 Err(error) => return (self, Err(error.into())),
             };

@@ -23,6 +23,7 @@ use self::{certificate::Certificates, count::Counts, instance::Instances, token:
 use crate::{
     Ledger, LedgerError,
     error::in_time,
+    ledger::BY_INDEX,
     log,
     row::{signed, unsigned},
 };
@@ -44,7 +45,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; views and checkpoint are as before then.
     pub async fn project_once(&self, limit: u32) -> Result<u64, LedgerError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.pool().begin_with(BY_INDEX).await?;
         let next = sqlx::query_scalar!(
             "SELECT next_index FROM view_checkpoint WHERE view = 'views' AND next_index < (SELECT next_index FROM sequencer)
              FOR UPDATE SKIP LOCKED"
@@ -52,10 +53,8 @@ impl Ledger {
         let Some(next) = next.fetch_optional(&mut *transaction).await? else {
             return Ok(transaction.rollback().await.map(|()| 0)?);
         };
-        // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
-        sqlx::query("SET LOCAL enable_seqscan = off").execute(&mut *transaction).await?;
         let from = unsigned(next)?;
-        let page = log::page(&mut transaction, from, limit).await?;
+        let page = self.recent().page(&mut transaction, from, limit).await?;
         let entries = page.entries.iter().map(log::Indexed::entry).collect::<Result<Vec<_>, _>>()?;
         project(&mut transaction, &entries).await?;
         let next = page.next;

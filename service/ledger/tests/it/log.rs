@@ -145,7 +145,7 @@ async fn two_sequencers_give_every_entry_one_index() {
         async move {
             let mut followed: Vec<Indexed> = Vec::new();
             while !stop.is_cancelled() {
-                followed.extend(ledger.log(followed.len() as u64, 5).await.unwrap().entries);
+                followed.extend(ledger.follow(followed.len() as u64, 5).await.unwrap().entries);
             }
             followed
         }
@@ -182,6 +182,105 @@ async fn two_sequencers_give_every_entry_one_index() {
         assert_eq!(nodes[0].load(stream).await.unwrap().unwrap().version, version, "{stream} is there up to its end");
     }
     assert_eq!(nodes[0].positions().await.unwrap().unsequenced, 0);
+}
+
+/// A follower on the node that appended takes all but the newest entry from memory, and that one tells whether the
+/// database is still the one that they were appended to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_appended_is_followed_without_reading_it_back() {
+    let database = Database::fresh().await;
+    let (ledger, other) = (database.ledger().await, database.ledger().await);
+    example(&ledger).await;
+    ledger.append(lock_created(&ledger, 100, lock_of(1))).await.unwrap();
+    assert_eq!(ledger.sequence_once(100).await.unwrap().settled, 3);
+    let appended = whole_log(&ledger).await;
+    let follow = async |ledger: &Ledger, from| ledger.follow(from, 100).await.unwrap().entries;
+    assert_eq!(follow(&ledger, 0).await, appended);
+    assert_eq!(ledger.follow(1, 1).await.unwrap().entries, appended[1..2]);
+
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let mut change = async |entry: &Indexed| {
+        let later = "UPDATE entry SET recorded_at = recorded_at + interval '1 second' WHERE stream_id = $1";
+        sqlx::query(later).bind(entry.stream.id).execute(&mut superuser).await.unwrap();
+    };
+    change(&appended[0]).await;
+    assert_ne!(whole_log(&ledger).await, appended);
+    assert_eq!(follow(&ledger, 0).await, appended, "it was not read");
+    assert_eq!(follow(&other, 0).await, whole_log(&other).await, "another node reads it");
+
+    // What another node appends or numbers is read, whatever this one remembers.
+    other.append(lock_created(&other, 101, lock_of(2))).await.unwrap();
+    ledger.append(lock_created(&ledger, 102, lock_of(3))).await.unwrap();
+    assert_eq!(ledger.sequence_once(100).await.unwrap().settled, 5);
+    ledger.append(lock_created(&ledger, 103, lock_of(4))).await.unwrap();
+    assert_eq!(other.sequence_once(100).await.unwrap().settled, 6);
+    ledger.append(lock_created(&ledger, 104, lock_of(5))).await.unwrap();
+    assert_eq!(ledger.sequence_once(100).await.unwrap().settled, 7);
+    let log = whole_log(&ledger).await;
+    assert_eq!(follow(&ledger, 1).await, log[1..]);
+    assert_eq!(follow(&ledger, 6).await, log[6..]);
+
+    change(&log[6]).await;
+    assert_eq!(follow(&ledger, 0).await, whole_log(&ledger).await, "the newest entry is another one: all are read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_whose_transactions_count_anew_goes_on_numbering() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let restored =
+        "UPDATE sequencer SET horizon = (pg_snapshot_xmax(pg_current_snapshot())::text::int8 + 1000)::text::xid8";
+    sqlx::query(restored).execute(&mut superuser).await.unwrap();
+    assert_eq!(ledger.sequence_once(100).await.unwrap().entries, 2);
+    ledger.append(lock_created(&ledger, 50, lock_of(1))).await.unwrap();
+    assert_eq!(ledger.sequence_once(100).await.unwrap().entries, 1);
+    let horizon = "SELECT horizon <= pg_snapshot_xmin(pg_current_snapshot()) FROM sequencer";
+    let counts: bool = sqlx::query_scalar(horizon).fetch_one(&mut superuser).await.unwrap();
+    assert!(counts, "the horizon is of this database again");
+}
+
+/// Rows that are gone stay where they were until a vacuum; a step must not wade through them.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbering_costs_the_same_after_a_hundred_thousand_notes() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    for sql in [
+        "ALTER TABLE outbox SET (autovacuum_enabled = off)",
+        "INSERT INTO outbox (stream_id, first_version) SELECT gen_random_uuid(), 1 FROM generate_series(1, 100000)",
+        "DELETE FROM outbox WHERE stream_id NOT IN (SELECT stream_id FROM entry)",
+    ] {
+        sqlx::query(sql).execute(&mut superuser).await.unwrap();
+    }
+    // These may wade. Their horizon waits for transactions of the whole server.
+    let ended: String =
+        sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(&mut superuser).await.unwrap();
+    let passed = "SELECT horizon >= $1::xid8 FROM sequencer";
+    for number in 1000.. {
+        ledger.append(lock_created(&ledger, number, lock_of(number))).await.unwrap();
+        ledger.sequence_once(100).await.unwrap();
+        if sqlx::query_scalar(passed).bind(&ended).fetch_one(&mut superuser).await.unwrap() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    until_counted(ledger, &mut superuser).await;
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut superuser).await.unwrap();
+    sqlx::query("SELECT pg_stat_reset()").execute(&mut superuser).await.unwrap();
+
+    let later = database.ledger().await;
+    for number in 0..10 {
+        later.append(lock_created(&later, 100 + number, lock_of(number))).await.unwrap();
+        assert_eq!(later.sequence_once(100).await.unwrap().entries, 1);
+    }
+    until_counted(later, &mut superuser).await;
+    let pages = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
+                 WHERE relname = 'outbox'";
+    let pages: i64 = sqlx::query_scalar(pages).fetch_one(&mut superuser).await.unwrap();
+    assert!((1..400).contains(&pages), "{pages} pages were read for ten notes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

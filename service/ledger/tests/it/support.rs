@@ -80,6 +80,16 @@ impl Drop for Database {
     }
 }
 
+/// Ends a ledger, and waits until the server has counted what its connections did.
+pub(crate) async fn until_counted(ledger: Ledger, superuser: &mut PgConnection) {
+    ledger.close().await;
+    drop(ledger);
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *superuser).await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A clock that a test moves.
 pub(crate) struct ManualClock(Arc<join_ledger::ManualClock>);
 
