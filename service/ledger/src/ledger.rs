@@ -35,9 +35,8 @@ const SESSION: [(&str, &str); 5] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-/// Begins a transaction that looks for few rows in tables that may be large, whatever their statistics say: it goes by
-/// their indices.
-pub(crate) const BY_INDEX: &str = "BEGIN; SET LOCAL enable_seqscan = off";
+/// Connections of those who follow the log: the sequencer, and the views.
+const FOLLOWERS: u32 = 2;
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
@@ -50,6 +49,7 @@ pub struct Ledger {
 
 struct Inner {
     pool: PgPool,
+    followers: PgPool,
     writers: Vec<Writer>,
     tokens: Tokens,
     recent: Recent,
@@ -73,21 +73,26 @@ impl Ledger {
         let measured = Arc::new(DatabaseClock::measure(&mut connection).await?);
         connection.close().await?;
 
-        let pool = PgPoolOptions::new()
-            .max_connections(settings.connections.max(1))
-            .acquire_timeout(settings.acquire_timeout)
-            // A connection that was in use a moment ago is taken as it is; if it broke since, the read fails, and is
-            // made again by who asked.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > FRESH {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
+        let pooled = |connections: u32| {
+            PgPoolOptions::new()
+                .max_connections(connections.max(1))
+                .acquire_timeout(settings.acquire_timeout)
+                // A connection that was in use a moment ago is taken as it is; if it broke since, the read fails, and is
+                // made again by who asked.
+                .test_before_acquire(false)
+                .before_acquire(|connection, meta| {
+                    Box::pin(async move {
+                        if meta.idle_for > FRESH {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
                 })
-            })
-            .connect_lazy_with(options.clone());
+        };
+        let pool = pooled(settings.connections).connect_lazy_with(options.clone());
+        // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
+        let by_index = options.clone().options([("enable_seqscan", "off")]);
+        let followers = pooled(FOLLOWERS).connect_lazy_with(by_index);
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&measured).keep_fresh(pool.clone(), stop.clone()));
 
@@ -104,6 +109,7 @@ impl Ledger {
             appended: Arc::default(),
             settled: watch::Sender::new(0),
             pool,
+            followers,
             _stop_at_drop: stop.clone().drop_guard(),
             stop,
         };
@@ -114,6 +120,7 @@ impl Ledger {
     pub async fn close(&self) {
         self.inner.stop.cancel();
         self.inner.pool.close().await;
+        self.inner.followers.close().await;
     }
 
     /// The time: the database's, which all nodes share.
@@ -204,6 +211,11 @@ impl Ledger {
 
     pub(crate) fn pool(&self) -> &PgPool {
         &self.inner.pool
+    }
+
+    /// Connections of those who follow the log.
+    pub(crate) fn followers(&self) -> &PgPool {
+        &self.inner.followers
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Ledger, LedgerError, error::in_time, ledger::BY_INDEX, recent::EntryKey, row::unsigned};
+use crate::{Ledger, LedgerError, error::in_time, recent::EntryKey, row::unsigned};
 
 /// How long to wait for work of other nodes.
 const POLL: Duration = Duration::from_millis(100);
@@ -53,10 +53,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; nothing has happened then, or all of it.
     pub async fn sequence_once(&self, limit: u32) -> Result<Assigned, LedgerError> {
-        let mut transaction = self.pool().begin_with(BY_INDEX).await?;
         let number = sqlx::query_file!("sql/number.sql", i64::from(limit), self.node(), self.now());
-        let rows = number.fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
+        let rows = number.fetch_all(self.followers()).await?;
         let first = match rows.first() {
             Some(row) => unsigned(row.first)?,
             None => return Err(LedgerError::Corrupt("the sequencer's row is missing".to_owned())),

@@ -13,7 +13,7 @@ pub struct Settings {
     pub queue: usize,
     /// Appends that share one statement, at most.
     pub batch: usize,
-    /// Connections beside the writers': reads, administration, sequencer, views.
+    /// Connections beside the writers' and the two that follow the log: reads, administration.
     pub connections: u32,
     /// How long to wait for a connection.
     pub acquire_timeout: Duration,

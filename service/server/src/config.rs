@@ -53,7 +53,7 @@ pub struct Database {
     /// URL with the owner role; for `joind init`, `migrate` and `rebuild` only.
     #[serde(default)]
     pub owner_url: Option<String>,
-    /// Connections of this node.
+    /// Connections of this node, beside one for each writer and two that follow the log.
     #[serde(default = "default_connections")]
     pub max_connections: u32,
     /// Writers that group joins into one append each.
@@ -199,7 +199,7 @@ impl Config {
             bail!("public_addresses is empty: name the hosts under which clients reach this node");
         }
         if self.database.max_connections < 4 {
-            bail!("database.max_connections is below 4: writers, readers and the sequencer need one each");
+            bail!("database.max_connections is below 4: a node that reads for several callers at once needs as many");
         }
         if !(1..=8).contains(&self.database.writers) {
             bail!("database.writers must be 1 to 8");

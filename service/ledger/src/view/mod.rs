@@ -23,7 +23,6 @@ use self::{certificate::Certificates, count::Counts, instance::Instances, token:
 use crate::{
     Ledger, LedgerError,
     error::in_time,
-    ledger::BY_INDEX,
     log,
     row::{signed, unsigned},
 };
@@ -45,7 +44,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; views and checkpoint are as before then.
     pub async fn project_once(&self, limit: u32) -> Result<u64, LedgerError> {
-        let mut transaction = self.pool().begin_with(BY_INDEX).await?;
+        let mut transaction = self.followers().begin().await?;
         let next = sqlx::query_scalar!(
             "SELECT next_index FROM view_checkpoint WHERE view = 'views' AND next_index < (SELECT next_index FROM sequencer)
              FOR UPDATE SKIP LOCKED"
