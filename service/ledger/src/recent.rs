@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Bytes of envelopes that are remembered, at most: about a second of joins at full speed.
-const MEMORY: usize = 8 * 1024 * 1024;
+const MEMORY: usize = 12 * 1024 * 1024;
 
 /// An entry's stream, and the version of its first event.
 pub(crate) type EntryKey = (Uuid, u64);

@@ -167,7 +167,7 @@ async fn insert(connection: &mut PgConnection, rows: Vec<&Certificate>) -> Resul
              not_after, revoked_at)
          SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::int8[], $7::text[],
              $8::timestamptz[], $9::timestamptz[], $10::timestamptz[])
-         ON CONFLICT (serial) DO NOTHING",
+         ON CONFLICT DO NOTHING",
         &rows.iter().map(|row| row.serial.as_str()).collect::<Vec<_>>() as _,
         &rows.iter().map(|row| row.token.0).collect::<Vec<_>>() as _,
         &rows.iter().map(|row| row.token_name.as_str()).collect::<Vec<_>>() as _,

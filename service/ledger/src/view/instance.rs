@@ -1,6 +1,9 @@
 //! Bot instances: every lineage that ever joined, with its newest authentications.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet, VecDeque},
+};
 
 use join_domain::{
     Timestamp,
@@ -49,7 +52,7 @@ pub struct Instance {
 }
 
 /// One authentication of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authentication {
     /// When.
     pub at: Timestamp,
@@ -63,6 +66,37 @@ pub struct Authentication {
     pub serial: String,
     /// When it ends.
     pub not_after: Timestamp,
+}
+
+/// How one is stored: by place, since ten of them are written again for each join. Moments in µs since 1970.
+#[derive(Serialize, Deserialize)]
+struct StoredAuthentication<'a>(i64, Option<Cow<'a, str>>, Option<JoinCase>, u64, #[serde(borrow)] Cow<'a, str>, i64);
+
+impl<'a> From<&'a Authentication> for StoredAuthentication<'a> {
+    fn from(seen: &'a Authentication) -> Self {
+        Self(
+            seen.at.timestamp_micros(),
+            seen.address.as_deref().map(Cow::Borrowed),
+            seen.case,
+            seen.generation,
+            Cow::Borrowed(&seen.serial),
+            seen.not_after.timestamp_micros(),
+        )
+    }
+}
+
+impl StoredAuthentication<'_> {
+    fn read(self) -> Option<Authentication> {
+        let Self(at, address, case, generation, serial, not_after) = self;
+        Some(Authentication {
+            at: Timestamp::from_timestamp_micros(at)?,
+            address: address.map(Cow::into_owned),
+            case,
+            generation,
+            serial: serial.into_owned(),
+            not_after: Timestamp::from_timestamp_micros(not_after)?,
+        })
+    }
 }
 
 impl Instance {
@@ -119,7 +153,18 @@ struct InstanceRow {
 }
 
 impl InstanceRow {
+    fn latest(&self) -> Result<VecDeque<Authentication>, LedgerError> {
+        let corrupt = |why: &dyn std::fmt::Display| {
+            LedgerError::Corrupt(format!("authentications of instance {} do not read: {why}", self.instance_id))
+        };
+        let stored: Vec<StoredAuthentication<'_>> =
+            serde_json::from_str(&self.latest).map_err(|error| corrupt(&error))?;
+        let read = stored.into_iter().map(StoredAuthentication::read).collect::<Option<_>>();
+        read.ok_or_else(|| corrupt(&"a moment is out of range"))
+    }
+
     fn instance(self) -> Result<Instance, LedgerError> {
+        let latest = self.latest()?;
         Ok(Instance {
             id: InstanceId(self.instance_id),
             token: TokenId(self.token_id),
@@ -131,8 +176,7 @@ impl InstanceRow {
             first_at: self.first_at,
             latest_at: self.latest_at,
             certificate_not_after: self.certificate_not_after,
-            latest: serde_json::from_str(&self.latest)
-                .map_err(|error| LedgerError::Corrupt(format!("an instance's authentications do not read: {error}")))?,
+            latest,
         })
     }
 }
@@ -140,6 +184,8 @@ impl InstanceRow {
 #[derive(Default)]
 pub(super) struct Instances {
     known: HashMap<Uuid, Instance>,
+    /// Those of them that have a row.
+    stored: HashSet<Uuid>,
     changed: HashSet<Uuid>,
 }
 
@@ -167,6 +213,7 @@ impl Instances {
         let mut instances = Self::default();
         for row in rows {
             let instance = row.instance()?;
+            instances.stored.insert(instance.id.0);
             instances.known.insert(instance.id.0, instance);
         }
         Ok(instances)
@@ -197,36 +244,72 @@ impl Instances {
     }
 
     pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), LedgerError> {
-        let rows: Vec<&Instance> = self.changed.iter().filter_map(|id| self.known.get(id)).collect();
-        if rows.is_empty() {
-            return Ok(());
+        let (stored, new): (Vec<&Instance>, Vec<&Instance>) = self
+            .changed
+            .iter()
+            .filter_map(|id| self.known.get(id))
+            .partition(|instance| self.stored.contains(&instance.id.0));
+        if !stored.is_empty() {
+            update(connection, &stored).await?;
         }
-        let latest = rows.iter().map(|row| serde_json::to_string(&row.latest)).collect::<Result<Vec<_>, _>>();
-        let latest = latest.map_err(|error| LedgerError::Corrupt(format!("an instance has no JSON form: {error}")))?;
-        sqlx::query!(
-            "INSERT INTO instance_view (instance_id, token_id, token_name, bot_name, previous_instance_id, generation,
-                 joins, first_at, latest_at, certificate_not_after, latest)
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::int8[], $7::int8[],
-                 $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[])
-             ON CONFLICT (instance_id) DO UPDATE SET generation = excluded.generation, joins = excluded.joins,
-                 latest_at = excluded.latest_at, certificate_not_after = excluded.certificate_not_after,
-                 latest = excluded.latest",
-            &rows.iter().map(|row| row.id.0).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.token.0).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.token_name.as_str()).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.bot_name.as_str()).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.previous.map(|id| id.0)).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| signed(row.generation)).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| signed(row.joins)).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.first_at).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.latest_at).collect::<Vec<_>>() as _,
-            &rows.iter().map(|row| row.certificate_not_after).collect::<Vec<_>>() as _,
-            &latest as _
-        )
-        .execute(connection)
-        .await?;
+        if !new.is_empty() {
+            insert(connection, &new).await?;
+        }
         Ok(())
     }
+}
+
+/// What is stored of each one's authentications.
+fn latest(rows: &[&Instance]) -> Result<Vec<String>, LedgerError> {
+    let latest = rows.iter().map(|row| {
+        let stored: Vec<StoredAuthentication<'_>> = row.latest.iter().map(StoredAuthentication::from).collect();
+        serde_json::to_string(&stored)
+    });
+    let latest = latest.collect::<Result<_, _>>();
+    latest.map_err(|error| LedgerError::Corrupt(format!("an instance has no JSON form: {error}")))
+}
+
+/// Moves rows that exist.
+async fn update(connection: &mut PgConnection, rows: &[&Instance]) -> Result<(), LedgerError> {
+    sqlx::query!(
+        "UPDATE instance_view i SET generation = j.generation, joins = j.joins, latest_at = j.latest_at,
+             certificate_not_after = j.certificate_not_after, latest = j.latest
+         FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::timestamptz[], $5::timestamptz[], $6::text[])
+             AS j(instance_id, generation, joins, latest_at, certificate_not_after, latest)
+         WHERE i.instance_id = j.instance_id",
+        &rows.iter().map(|row| row.id.0).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| signed(row.generation)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| signed(row.joins)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.latest_at).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.certificate_not_after).collect::<Vec<_>>() as _,
+        &latest(rows)? as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn insert(connection: &mut PgConnection, rows: &[&Instance]) -> Result<(), LedgerError> {
+    sqlx::query!(
+        "INSERT INTO instance_view (instance_id, token_id, token_name, bot_name, previous_instance_id, generation,
+             joins, first_at, latest_at, certificate_not_after, latest)
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::int8[], $7::int8[],
+             $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[])",
+        &rows.iter().map(|row| row.id.0).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.token.0).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.token_name.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.bot_name.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.previous.map(|id| id.0)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| signed(row.generation)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| signed(row.joins)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.first_at).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.latest_at).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.certificate_not_after).collect::<Vec<_>>() as _,
+        &latest(rows)? as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Which instances to list.
