@@ -3,7 +3,7 @@
 use join_domain::{
     Timestamp,
     id::{InstanceId, Name, TokenId, user_name},
-    proof::JoinState,
+    proof::{JoinState, MAX_DOCUMENT},
 };
 use rcgen::{CustomExtension, ExtendedKeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
@@ -203,5 +203,13 @@ impl Issuer {
     /// The join state document alone, compact JWT.
     pub fn join_state(&self, document: &JoinState) -> String {
         self.join_state.sign(document)
+    }
+
+    /// Reads a join state document that the active key has signed. `None` says nothing about others:
+    /// [`JoinState::open`] knows all keys, and what is wrong with a document.
+    pub fn read_own_join_state(&self, document: &[u8]) -> Option<JoinState> {
+        let short = document.len() <= MAX_DOCUMENT;
+        let read = short.then(|| self.join_state.read_back(document)).flatten();
+        read.filter(|claims| claims.iss == self.cluster.as_str() && claims.aud == self.cluster.as_str())
     }
 }

@@ -1,5 +1,6 @@
 //! Join state documents: compact JWTs (RFC 7519) signed with EdDSA (RFC 8037).
 
+use aws_lc_rs::constant_time;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use join_domain::proof::JoinState;
 use serde_json::json;
@@ -26,5 +27,16 @@ impl JoinStateSigner {
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         token
+    }
+
+    /// What this key has signed, read back. An Ed25519 signature is a function of key and message (RFC 8032, section
+    /// 5.1.6), and making it again takes a quarter of the time that verifying takes. The comparison takes the same
+    /// time for every signature: else it would tell a stranger how to forge one, byte by byte.
+    pub(crate) fn read_back(&self, token: &[u8]) -> Option<JoinState> {
+        let (signed, shown) = std::str::from_utf8(token).ok()?.rsplit_once('.')?;
+        let claims = signed.strip_prefix(&self.header)?.strip_prefix('.')?;
+        let made = URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes()));
+        constant_time::verify_slices_are_equal(made.as_bytes(), shown.as_bytes()).ok()?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
 }

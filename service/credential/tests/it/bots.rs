@@ -178,6 +178,40 @@ fn the_join_state_is_the_recorded_one_and_names_its_key() {
 }
 
 #[test]
+fn the_join_state_of_the_active_key_is_read_back_and_nothing_else_is() {
+    let world = World::new();
+    let join = world.join();
+    let document = world.issue(&join).join_state;
+    assert_eq!(world.issuer.read_own_join_state(document.as_bytes()), Some(join.join_state.clone()));
+
+    let (signed, signature) = document.rsplit_once('.').unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    let other = World::new();
+    for forged in [
+        String::new(),
+        signed.to_owned(),
+        format!("{signed}."),
+        format!("{document}="),
+        format!("{document}."),
+        format!(" {document}"),
+        format!("{header}..{signature}"),
+        format!("{header}.{claims}A.{signature}"),
+        format!("{header}.{}.{signature}", claims.replacen('J', "K", 1)),
+        format!("{signed}.{}", signature.chars().rev().collect::<String>()),
+        format!("{signed}.{}", &signature[1..]),
+        other.issue(&join).join_state,
+        document.repeat(100),
+    ] {
+        assert_eq!(world.issuer.read_own_join_state(forged.as_bytes()), None, "{forged}");
+    }
+    for index in 0..document.len() {
+        let mut bytes = document.clone().into_bytes();
+        bytes[index] ^= 1;
+        assert_eq!(world.issuer.read_own_join_state(&bytes), None, "another byte at {index}");
+    }
+}
+
+#[test]
 fn issuing_again_gives_the_same_credentials() {
     let world = World::new();
     let join = world.join();

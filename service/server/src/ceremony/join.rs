@@ -459,7 +459,10 @@ impl Ceremonies {
             return Ok(JoinStateSeen::Missing);
         }
         let mut keyring = self.keyring.get();
-        let mut opened = JoinState::open(document, &self.cluster, |kid| keyring.keys.join_state_key(kid));
+        let mut opened = match keyring.issuer.read_own_join_state(document) {
+            Some(claims) => Ok(claims),
+            None => JoinState::open(document, &self.cluster, |kid| keyring.keys.join_state_key(kid)),
+        };
         if matches!(opened, Err(proof::JoinStateError::UnknownKey)) {
             // Perhaps it was signed on a node that learned of a new key before this one did. In doubt nothing is decided:
             // a document that is not authentic locks.
