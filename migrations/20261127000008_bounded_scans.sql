@@ -7,6 +7,19 @@ ALTER TABLE outbox DROP CONSTRAINT outbox_pkey, ADD PRIMARY KEY (xid, position);
 -- Older transactions have ended, and left no note that is not numbered.
 ALTER TABLE sequencer ADD COLUMN horizon xid8 NOT NULL DEFAULT '0';
 
+-- Which token a lineage is of, so that a lock on it finds the token. An index of `stream.instance_id` did this before; but a
+-- row whose indexed column changes gets a new entry in each index of its table, and every recovery begins a lineage.
+-- Lineages that have ended stay.
+CREATE TABLE lineage (
+    instance_id uuid NOT NULL,
+    stream_id   uuid NOT NULL
+);
+INSERT INTO lineage SELECT instance_id, stream_id FROM stream WHERE instance_id IS NOT NULL;
+CREATE INDEX lineage_by_instance ON lineage (instance_id);
+DROP INDEX stream_by_instance;
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON lineage TO join_service;
+GRANT SELECT ON lineage TO join_reader;
+
 -- A token's expired certificates are found without a look at those that are in force. By serial or instance nobody looks.
 DROP INDEX certificate_view_of_token, certificate_view_of_instance;
 ALTER TABLE certificate_view DROP CONSTRAINT certificate_view_pkey, ADD PRIMARY KEY (token_id, not_after, serial);

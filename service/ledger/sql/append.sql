@@ -10,12 +10,12 @@
 WITH j AS MATERIALIZED (
     SELECT * FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::bool[],
                          $9::uuid[], $10::uuid[], $11::text[], $12::timestamptz[], $13::text[],
-                         $14::timestamptz[], $15::text[], $16::text[])
+                         $14::timestamptz[], $15::text[], $16::text[], $17::uuid[])
         AS j(ord, stream_id, kind, first_version, last_version, fence, name, live,
              bot_id, instance_id, lock_target, expires_at, state,
-             recorded_at, envelope, attempt)
+             recorded_at, envelope, attempt, lineage)
 ), claimed AS MATERIALIZED (
-    SELECT * FROM unnest($17::int8[], $18::text[], $19::text[], $20::bool[]) AS c(ord, namespace, value, unlocked)
+    SELECT * FROM unnest($18::int8[], $19::text[], $20::text[], $21::bool[]) AS c(ord, namespace, value, unlocked)
 ), held AS (
     SELECT c.ord FROM claimed c JOIN j USING (ord)
         JOIN stream l ON l.live AND l.lock_target = 'public_key:' || c.value
@@ -42,21 +42,24 @@ WITH j AS MATERIALIZED (
 ), notes AS (
     INSERT INTO outbox (stream_id, first_version)
     SELECT stream_id, first_version FROM j JOIN done USING (ord) ORDER BY ord
+), lineages AS (
+    INSERT INTO lineage (instance_id, stream_id) SELECT lineage, stream_id FROM j JOIN done USING (ord)
+    WHERE lineage IS NOT NULL
 ), claims AS (
     INSERT INTO claim (namespace, value, stream_id)
     SELECT c.namespace, c.value, j.stream_id FROM claimed c JOIN done USING (ord) JOIN j USING (ord)
 ), released AS (
     DELETE FROM claim c
-    USING unnest($21::int8[], $22::text[], $23::text[]) AS r(ord, namespace, value) JOIN done USING (ord) JOIN j USING (ord)
+    USING unnest($22::int8[], $23::text[], $24::text[]) AS r(ord, namespace, value) JOIN done USING (ord) JOIN j USING (ord)
     WHERE c.namespace = r.namespace AND c.value = r.value AND c.stream_id = j.stream_id
 ), kept AS (
     INSERT INTO secret (stream_id, purpose, sealed)
     SELECT j.stream_id, k.purpose, k.sealed
-    FROM unnest($24::int8[], $25::text[], $26::bytea[]) AS k(ord, purpose, sealed) JOIN done USING (ord) JOIN j USING (ord)
+    FROM unnest($25::int8[], $26::text[], $27::bytea[]) AS k(ord, purpose, sealed) JOIN done USING (ord) JOIN j USING (ord)
     ON CONFLICT (stream_id, purpose) DO UPDATE SET sealed = excluded.sealed
 ), forgotten AS (
     DELETE FROM secret s
-    USING unnest($27::int8[], $28::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
+    USING unnest($28::int8[], $29::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
     WHERE s.stream_id = j.stream_id AND s.purpose = f.purpose
 )
 SELECT ord AS "ord!" FROM done

@@ -8,6 +8,8 @@ use join_domain::{
     state::{Claim, Namespace, State},
 };
 
+use uuid::Uuid;
+
 use crate::{AppendError, KeyChanges, MAX_ENTRY, Stored, row::Columns};
 
 /// What was decided, for one stream.
@@ -93,6 +95,7 @@ impl StreamAppend {
         let claims_before =
             entry.events.iter().any(may_move_claims).then(|| before.as_ref().map(State::claims).unwrap_or_default());
         let bot_before = before.as_ref().and_then(bot_of);
+        let lineage_before = before.as_ref().and_then(lineage_of);
         let after = State::after(before, &entry).map_err(|error| malformed(&error))?;
         let (claimed, released) = claims_before.map(|before| changed_claims(&before, &after)).unwrap_or_default();
         let new_bot = match &after {
@@ -112,6 +115,7 @@ impl StreamAppend {
             fence,
             recorded_at,
             attempt: uses_up.map(|attempt| attempt.0),
+            lineage: lineage_of(&after).filter(|now| Some(*now) != lineage_before),
             claimed,
             released,
             secrets,
@@ -191,6 +195,8 @@ pub(crate) struct Row {
     pub(crate) recorded_at: Timestamp,
     pub(crate) envelope: String,
     pub(crate) attempt: Option<String>,
+    /// The lineage that begins.
+    pub(crate) lineage: Option<Uuid>,
     pub(crate) claimed: Vec<Claimed>,
     pub(crate) released: Vec<Claim>,
     pub(crate) secrets: Vec<SecretChange>,
@@ -236,6 +242,13 @@ fn changed_claims(before: &[Claim], after: &State) -> (Vec<Claimed>, Vec<Claim>)
         claim,
     });
     (claimed.collect(), released)
+}
+
+fn lineage_of(state: &State) -> Option<Uuid> {
+    match state {
+        State::Token(token) => token.instance().map(|instance| instance.0),
+        _ => None,
+    }
 }
 
 fn bot_of(state: &State) -> Option<BotId> {

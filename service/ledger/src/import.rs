@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Tables that history is in, or that follow from it.
-const HISTORY: &str = "entry, log_entry, outbox, stream, claim, sequencer, log_head, log_past, view_checkpoint, \
+const HISTORY: &str = "entry, log_entry, outbox, stream, claim, lineage, sequencer, log_head, log_past, view_checkpoint, \
     token_view, instance_view, certificate_view, count_view";
 
 const IS_EMPTY: &str = "

@@ -42,6 +42,7 @@ async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<V
         &streams.recorded_at as _,
         &streams.envelope as _,
         &streams.attempt as _,
+        &streams.lineage as _,
     );
     append.fetch_all(connection).await
 }
@@ -67,6 +68,7 @@ async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>
         &streams.recorded_at as _,
         &streams.envelope as _,
         &streams.attempt as _,
+        &streams.lineage as _,
         &claimed.ord as _,
         &claimed.namespace as _,
         &claimed.value as _,
@@ -111,6 +113,7 @@ struct Streams<'r> {
     recorded_at: Vec<Timestamp>,
     envelope: Vec<&'r str>,
     attempt: Vec<Option<&'r str>>,
+    lineage: Vec<Option<Uuid>>,
 }
 
 #[derive(Default)]
@@ -179,6 +182,7 @@ impl<'r> Streams<'r> {
         self.recorded_at.push(row.recorded_at);
         self.envelope.push(&row.envelope);
         self.attempt.push(row.attempt.as_deref());
+        self.lineage.push(row.lineage);
     }
 }
 

@@ -62,15 +62,22 @@ impl Sink for Compared {
 
 struct StoredRow {
     row: PgRow,
+    /// True when its lineage, if it has one, leads to it.
+    is_found: bool,
     claims: BTreeSet<(String, String)>,
 }
 
+const STORED: &str = "
+SELECT *, instance_id IS NULL OR EXISTS (
+    SELECT FROM lineage l WHERE l.instance_id = s.instance_id AND l.stream_id = s.stream_id
+) AS is_found FROM stream s WHERE stream_id = ANY($1)";
+
 async fn stored_rows(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, StoredRow>, LedgerError> {
-    let rows =
-        sqlx::query("SELECT * FROM stream WHERE stream_id = ANY($1)").bind(ids).fetch_all(&mut *connection).await?;
+    let rows = sqlx::query(STORED).bind(ids).fetch_all(&mut *connection).await?;
     let mut stored = HashMap::new();
     for row in rows {
-        stored.insert(row.try_get("stream_id")?, StoredRow { row, claims: BTreeSet::new() });
+        let is_found = row.try_get("is_found")?;
+        stored.insert(row.try_get("stream_id")?, StoredRow { row, is_found, claims: BTreeSet::new() });
     }
     let claims = sqlx::query("SELECT stream_id, namespace, value FROM claim WHERE stream_id = ANY($1)");
     for claim in claims.bind(ids).fetch_all(connection).await? {
@@ -108,6 +115,9 @@ fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow)
         let what = format!("a column differs: the entries give version {} and {expected:?}", folded.version);
         comparison.differs("stream", name.clone(), what);
     }
+    if !stored.is_found {
+        comparison.differs("lineage", name.clone(), "its lineage does not lead to it");
+    }
     let claims: BTreeSet<(String, String)> =
         folded.state.claims().into_iter().map(|claim| (claim.namespace.as_str().to_owned(), claim.value)).collect();
     if claims != stored.claims {
@@ -123,7 +133,7 @@ fn columns(state: &State) -> Result<Columns, LedgerError> {
 /// Appends wait for the tables that it empties first, so that it reads all that they committed.
 pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress) + Send)) -> Result<(), LedgerError> {
     let mut transaction = ledger.pool().begin().await?;
-    sqlx::query("TRUNCATE stream, claim").execute(&mut *transaction).await?;
+    sqlx::query("TRUNCATE stream, claim, lineage").execute(&mut *transaction).await?;
     fill(&mut transaction, ledger.now(), progress).await?;
     Ok(transaction.commit().await?)
 }
@@ -148,7 +158,7 @@ impl Sink for Filling {
         if streams.is_empty() {
             return Ok(());
         }
-        let (mut rows, mut claims) = (Rows::new(), Rows::new());
+        let (mut rows, mut claims, mut lineages) = (Rows::new(), Rows::new(), Rows::new());
         for Folded { stream, version, state } in &streams {
             let columns = columns(state)?;
             rows.push([
@@ -164,6 +174,9 @@ impl Sink for Filling {
                 Field::or_null(columns.expires_at, Field::Time),
                 Field::Text(&columns.state),
             ]);
+            if let Some(instance) = columns.instance_id {
+                lineages.push([Field::Uuid(instance), Field::Uuid(stream.id)]);
+            }
             for claim in state.claims() {
                 claims.push([Field::Text(claim.namespace.as_str()), Field::Text(&claim.value), Field::Uuid(stream.id)]);
             }
@@ -171,6 +184,7 @@ impl Sink for Filling {
         let into = "COPY stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target,
             expires_at, state) FROM STDIN (FORMAT binary)";
         rows.send(connection, into).await?;
-        claims.send(connection, "COPY claim (namespace, value, stream_id) FROM STDIN (FORMAT binary)").await
+        claims.send(connection, "COPY claim (namespace, value, stream_id) FROM STDIN (FORMAT binary)").await?;
+        lineages.send(connection, "COPY lineage (instance_id, stream_id) FROM STDIN (FORMAT binary)").await
     }
 }

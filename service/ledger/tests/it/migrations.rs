@@ -22,7 +22,7 @@ use crate::support::*;
 const RELEASES: [(&str, i64); 1] = [("0.1.0", 20_261_122_000_006)];
 
 /// What a history is stored of. Keys and secrets are in none.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "entry",
     "log_entry",
     "sequencer",
@@ -30,6 +30,7 @@ const TABLES: [&str; 12] = [
     "log_past",
     "stream",
     "claim",
+    "lineage",
     "view_checkpoint",
     "token_view",
     "instance_view",

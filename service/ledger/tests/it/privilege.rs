@@ -88,6 +88,8 @@ async fn the_privileges_of_every_table_are_known() {
         "entry join_service INSERT,SELECT".to_owned(),
         "instance_view join_reader SELECT".to_owned(),
         format!("instance_view join_service {all}"),
+        "lineage join_reader SELECT".to_owned(),
+        format!("lineage join_service {all}"),
         "log_entry join_reader SELECT".to_owned(),
         "log_entry join_service INSERT,SELECT".to_owned(),
         "log_head join_reader SELECT".to_owned(),

@@ -60,6 +60,7 @@ async fn a_comparison_finds_every_row_that_does_not_follow_and_a_rebuild_mends_i
         ("UPDATE claim SET value = 'other' WHERE value = 'token-2'", "claim"),
         ("DELETE FROM claim WHERE value = 'token-2'", "claim"),
         ("INSERT INTO claim VALUES ('key', 'SHA256:other', gen_random_uuid())", "claim"),
+        ("DELETE FROM lineage", "lineage"),
         ("UPDATE instance_view SET joins = joins + 1 WHERE token_name = 'token-2'", "instance_view"),
         ("DELETE FROM certificate_view WHERE token_name = 'token-2'", "certificate_view"),
         ("UPDATE count_view SET events = 0", "count_view"),
