@@ -4,6 +4,8 @@
 -- all those that were taken since the last vacuum. Notes of before count as this transaction's.
 ALTER TABLE outbox ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id();
 ALTER TABLE outbox DROP CONSTRAINT outbox_pkey, ADD PRIMARY KEY (xid, position);
+-- What is cut off is needed again a moment later, and appends would wait for the cut.
+ALTER TABLE outbox SET (vacuum_truncate = off);
 -- Older transactions have ended, and left no note that is not numbered.
 ALTER TABLE sequencer ADD COLUMN horizon xid8 NOT NULL DEFAULT '0';
 

@@ -33,7 +33,8 @@ pub(crate) fn postgres_settings() -> Vec<(String, String)> {
 }
 
 /// A private PostgreSQL with these settings, as one that has run for a while: what it logs goes to segments that are used
-/// again. One that makes them as it goes writes each twice, into memory that the machine has to find first.
+/// again, and its buffers are memory that was in use. One that makes both as it goes writes each segment twice, and has the
+/// machine find and clear a page for each buffer: who writes most in a second pays most for it.
 pub(crate) async fn private_postgres(settings: &[(String, String)]) -> anyhow::Result<Cluster> {
     let options = settings.iter().fold(Options::durable(), |options, (name, value)| options.set(name, value));
     let cluster = tokio::task::spawn_blocking(move || Cluster::temporary(&options)).await??;
@@ -43,7 +44,13 @@ pub(crate) async fn private_postgres(settings: &[(String, String)]) -> anyhow::R
             .execute(&mut connection)
             .await?;
     }
-    sqlx::query("CHECKPOINT").execute(&mut connection).await?;
+    // One row fills a page.
+    let rows = "INSERT INTO buffers SELECT repeat('.', 7000)
+        FROM generate_series(1, (SELECT setting::int8 FROM pg_settings WHERE name = 'shared_buffers'))";
+    let table = "CREATE TABLE buffers (content text STORAGE PLAIN)";
+    for sql in [table, rows, "DROP TABLE buffers", "CHECKPOINT"] {
+        sqlx::query(sql).execute(&mut connection).await?;
+    }
     connection.close().await?;
     Ok(cluster)
 }

@@ -121,7 +121,7 @@ impl StreamAppend {
             secrets,
         };
         let version = row.last_version;
-        Ok(Prepared { row, entry, new_bot, after: Stored { stream, version, fence, state: after } })
+        Ok(Prepared { row, new_bot, after: Stored { stream, version, fence, state: after } })
     }
 }
 
@@ -154,8 +154,6 @@ impl From<StreamAppend> for Append {
 /// What is durable now. In the order of the append's streams.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// What was recorded.
-    pub entries: Vec<Entry>,
     /// The streams after it.
     pub streams: Vec<Stored>,
 }
@@ -178,7 +176,6 @@ impl Append {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) row: Row,
-    pub(crate) entry: Entry,
     pub(crate) after: Stored,
     /// The bot that a token gets with this change.
     pub(crate) new_bot: Option<BotId>,

@@ -177,18 +177,17 @@ impl Ledger {
             }
             // On the heap: it is rare, and so large that every join would carry its room along.
             Box::pin(transaction::append(&self.inner.pool, &mut append)).await?;
-            let kept = append.parts.into_iter().map(|Prepared { row, entry, after, .. }| {
+            let streams = append.parts.into_iter().map(|Prepared { row, after, .. }| {
                 self.recent().appended(row);
-                (entry, after)
+                after
             });
-            let (entries, streams) = kept.unzip();
-            Recorded { entries, streams }
+            Recorded { streams: streams.collect() }
         } else {
-            let Some(Prepared { row, entry, after, .. }) = append.parts.pop() else {
+            let Some(Prepared { row, after, .. }) = append.parts.pop() else {
                 return Err(AppendError::Malformed("it is empty".to_owned()));
             };
             self.recent().appended(self.writer(after.stream)?.append(row).await?);
-            Recorded { entries: vec![entry], streams: vec![after] }
+            Recorded { streams: vec![after] }
         };
         self.inner.appended.notify_one();
         Ok(recorded)

@@ -47,7 +47,8 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn positions(&self) -> Result<Positions, LedgerError> {
         let row = sqlx::query!(
-            r#"SELECT s.next_index, (SELECT count(*) FROM outbox) AS "unsequenced!", h.integrated_size, h.signed_size,
+            r#"SELECT s.next_index, h.integrated_size, h.signed_size,
+                 (SELECT count(*) FROM outbox WHERE xid >= s.horizon) AS "unsequenced!",
                  (SELECT min(next_index) FROM view_checkpoint) AS "views!"
              FROM sequencer s, log_head h"#
         )

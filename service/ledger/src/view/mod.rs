@@ -32,6 +32,8 @@ pub(crate) const TABLES: [&str; 4] = ["token_view", "instance_view", "certificat
 
 /// Entries that one step projects, at most.
 const STEP: u32 = 2000;
+/// How long to let entries gather after a step: what a step costs is shared by them.
+const GATHER: Duration = Duration::from_millis(100);
 /// How long to wait for the log to grow.
 const POLL: Duration = Duration::from_millis(500);
 /// How long to wait after a failure.
@@ -70,7 +72,8 @@ impl Ledger {
         loop {
             let pause = match in_time(self.project_once(STEP)).await {
                 Ok(0) => POLL,
-                Ok(_) => Duration::ZERO,
+                Ok(projected) if projected >= u64::from(STEP) => Duration::ZERO,
+                Ok(_) => GATHER,
                 Err(error) => {
                     tracing::warn!(%error, "the views could not be brought forward; trying again");
                     AFTER_FAILURE

@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::PoisonError, time::Instant};
 use chrono::TimeDelta;
 use join_credential::{Grant, Serial, Subject};
 use join_domain::{
+    Timestamp,
     decision::{
         Known,
         join::{self, Fresh, Proven, Verdict, shown_targets},
@@ -253,7 +254,7 @@ impl Ceremonies {
                 locks: &known.locks,
                 attempt_accepted_before: slot.attempt_accepted_before(),
             };
-            let mut verdict = join::decide(context, &proven, self.fresh(), self.policy, now);
+            let mut verdict = join::decide(context, &proven, self.fresh(now), self.policy, now);
             if matches!(verdict, Verdict::Refuse { .. } | Verdict::RotateFirst) && !slot.is_fresh() {
                 look_again(&mut slot, &pending, &proven, era).await?;
                 continue;
@@ -446,9 +447,9 @@ impl Ceremonies {
         Err(Refusal::new(Code::ChallengeFailed, "the answer came too late: start the attempt again"))
     }
 
-    fn fresh(&self) -> Fresh {
+    fn fresh(&self, now: Timestamp) -> Fresh {
         Fresh {
-            instance: InstanceId(self.entropy.uuid()),
+            instance: InstanceId(self.entropy.uuid_of(now)),
             lock: LockId(self.entropy.uuid()),
             serial: Serial::from_random(self.entropy.bytes()).to_string(),
         }
