@@ -45,9 +45,9 @@ pub(crate) async fn private_postgres(settings: &[(String, String)]) -> anyhow::R
             .await?;
     }
     // One row fills a page.
-    let rows = "INSERT INTO buffers SELECT repeat('.', 7000)
+    let rows = "INSERT INTO buffers SELECT repeat('.', 700)
         FROM generate_series(1, (SELECT setting::int8 FROM pg_settings WHERE name = 'shared_buffers'))";
-    let table = "CREATE TABLE buffers (content text STORAGE PLAIN)";
+    let table = "CREATE TABLE buffers (content text) WITH (fillfactor = 10)";
     for sql in [table, rows, "DROP TABLE buffers", "CHECKPOINT"] {
         sqlx::query(sql).execute(&mut connection).await?;
     }

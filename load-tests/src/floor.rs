@@ -20,7 +20,7 @@ use join_domain::{
     proof::{JoinState, SubjectKeys},
 };
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
     ServerConnection, SignatureScheme,
     client::{Resumption, danger::HandshakeSignatureValid},
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
@@ -236,10 +236,15 @@ fn server_config(
     key: PrivateKeyDer<'static>,
 ) -> anyhow::Result<ServerConfig> {
     let verifier = Arc::new(PossessionOnly(provider.signature_verification_algorithms));
+    let mut provider = CryptoProvider::clone(provider);
+    // The service's order.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let provider = &Arc::new(provider);
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
+    config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
