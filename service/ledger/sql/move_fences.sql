@@ -8,7 +8,10 @@ WITH concerned AS (
         SELECT stream_id FROM concerned
         UNION SELECT t.stream_id FROM stream t JOIN concerned b ON t.bot_id = b.stream_id WHERE t.kind = 'token' AND t.live
         UNION SELECT stream_id FROM stream WHERE kind = 'token' AND live AND bot_id = ANY($3::uuid[])
-        UNION SELECT stream_id FROM lineage WHERE instance_id = ANY($4::uuid[]))
+        UNION SELECT stream_id FROM lineage WHERE instance_id = ANY($4::uuid[])
+        -- Begun on a node of a version that keeps no lineages, while nodes are replaced one after another: then all are searched.
+        UNION SELECT stream_id FROM stream WHERE instance_id = ANY($4::uuid[])
+            AND NOT EXISTS (SELECT FROM lineage WHERE instance_id = ANY($4::uuid[])))
     ORDER BY s.stream_id FOR NO KEY UPDATE
 )
 UPDATE stream s SET fence = s.fence + 1 FROM tokens t WHERE s.stream_id = t.stream_id
