@@ -57,11 +57,13 @@ async fn it_renews_on_its_interval_and_when_told() {
     assert_eq!(host.authority.book().recoveries, 1, "all after the first were renewals");
 
     host.config.renewal_interval = Duration::from_secs(3600);
-    let before = host.authority.book().accepted + 1;
+    // A stop may have come between an answer and its storing: the next start resumes that join.
+    let answered = || host.authority.book().accepted + host.authority.book().resumed;
+    let before = answered();
     let daemon = Daemon::start(&host, host.agent());
-    until("a join at the start", || host.authority.book().accepted == before).await;
+    until("a join at the start", || answered() == before + 1).await;
     daemon.orders.send(Order::Renew).await.unwrap();
-    until("a join when told", || host.authority.book().accepted == before + 1).await;
+    until("a join when told", || answered() == before + 2).await;
     daemon.stop().await;
 }
 
