@@ -58,7 +58,10 @@ async fn it_renews_on_its_interval_and_when_told() {
 
     host.config.renewal_interval = Duration::from_secs(3600);
     // A stop may have come between an answer and its storing: the next start resumes that join.
-    let answered = || host.authority.book().accepted + host.authority.book().resumed;
+    let answered = || {
+        let book = host.authority.book();
+        book.accepted + book.resumed
+    };
     let before = answered();
     let daemon = Daemon::start(&host, host.agent());
     until("a join at the start", || answered() == before + 1).await;
