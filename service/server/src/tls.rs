@@ -102,7 +102,7 @@ impl ResolvesServerCert for ServerCertificate {
 }
 
 /// In our order, whatever the client's: a handshake is mostly hashing beside its signatures, and processors have
-/// instructions for SHA-256 where SHA-384 takes a tenth of the handshake.
+/// instructions for SHA-256, where SHA-384 takes a seventh of the handshake.
 const CIPHER_SUITES: [SupportedCipherSuite; 3] =
     [TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
 
