@@ -8,6 +8,8 @@ ALTER TABLE outbox DROP CONSTRAINT outbox_pkey, ADD PRIMARY KEY (xid, position);
 ALTER TABLE outbox SET (vacuum_truncate = off);
 -- Older transactions have ended, and left no note that is not numbered.
 ALTER TABLE sequencer ADD COLUMN horizon xid8 NOT NULL DEFAULT '0';
+-- The server whose transactions those are: one that a dump is restored on counts its own.
+ALTER TABLE sequencer ADD COLUMN horizon_of bigint NOT NULL DEFAULT 0;
 
 -- Which token a lineage is of, so that a lock on it finds the token. An index of `stream.instance_id` did this before; but a
 -- row whose indexed column changes gets a new entry in each index of its table, and every recovery begins a lineage.

@@ -1,9 +1,10 @@
 -- Numbers the notes that are in the outbox, if nobody else is doing so: see sequencer.rs.
 WITH seat AS MATERIALIZED (
     SELECT next_index, h.horizon
-    -- In a database that was restored elsewhere, transactions count anew.
+    -- On another server, where a dump was restored, transactions count anew.
     FROM sequencer s, LATERAL (
-        SELECT CASE WHEN s.horizon <= pg_snapshot_xmin(pg_current_snapshot()) THEN s.horizon ELSE '0' END AS horizon
+        SELECT CASE WHEN s.horizon_of = (SELECT system_identifier FROM pg_control_system())
+            AND s.horizon <= pg_snapshot_xmin(pg_current_snapshot()) THEN s.horizon ELSE '0' END AS horizon
     ) h
     WHERE EXISTS (SELECT FROM outbox WHERE xid >= h.horizon) FOR UPDATE OF s SKIP LOCKED
 ), found AS MATERIALIZED (
@@ -19,7 +20,8 @@ WITH seat AS MATERIALIZED (
     UPDATE sequencer SET next_index = next_index + (SELECT count(*) FROM numbered), holder = $2, heartbeat = $3,
         -- What this statement sees of all transactions that had ended is numbered now, unless there was more.
         horizon = CASE WHEN (SELECT count(*) FROM found) < $1 THEN pg_snapshot_xmin(pg_current_snapshot())
-            ELSE (SELECT horizon FROM seat) END
+            ELSE (SELECT horizon FROM seat) END,
+        horizon_of = (SELECT system_identifier FROM pg_control_system())
     WHERE EXISTS (SELECT FROM numbered)
 )
 SELECT s.next_index AS "first!", n.log_index AS "log_index?", n.stream_id AS "stream_id?",

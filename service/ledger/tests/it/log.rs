@@ -236,6 +236,12 @@ async fn a_restored_database_whose_transactions_count_anew_goes_on_numbering() {
     assert_eq!(ledger.sequence_once(100).await.unwrap().entries, 2);
     ledger.append(lock_created(&ledger, 50, lock_of(1))).await.unwrap();
     assert_eq!(ledger.sequence_once(100).await.unwrap().entries, 1);
+    // Also when they have come as far as those of before in the meantime.
+    ledger.append(lock_created(&ledger, 51, lock_of(2))).await.unwrap();
+    let caught_up =
+        "UPDATE sequencer SET horizon = (SELECT max(xid)::text::int8 + 1 FROM outbox)::text::xid8, horizon_of = 7";
+    sqlx::query(caught_up).execute(&mut superuser).await.unwrap();
+    assert_eq!(ledger.sequence_once(100).await.unwrap().entries, 1);
     let horizon = "SELECT horizon <= pg_snapshot_xmin(pg_current_snapshot()) FROM sequencer";
     let counts: bool = sqlx::query_scalar(horizon).fetch_one(&mut superuser).await.unwrap();
     assert!(counts, "the horizon is of this database again");
