@@ -23,6 +23,7 @@ pub mod signer;
 pub mod subject;
 
 mod claims;
+mod familiar;
 mod join_state;
 mod ssh;
 mod x509;

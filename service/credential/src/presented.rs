@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::{
     administrator::Role,
     claims::BotClaims,
+    familiar::{Digest, Familiar},
     issuer::IssueError,
     keys::{AuthorityKeys, Purpose},
     serial::Serial,
@@ -88,6 +89,7 @@ pub struct AdministratorCertificate {
 pub struct ClientCertificates {
     administrators: String,
     anchors: Vec<TrustAnchor<'static>>,
+    familiar: Familiar,
 }
 
 impl ClientCertificates {
@@ -101,7 +103,13 @@ impl ClientCertificates {
         Ok(Self {
             administrators: format!("spiffe://{}/admin/", keys.cluster()),
             anchors: certificates.map(anchor).collect::<Result<_, _>>().map_err(|_| IssueError::CaCertificate)?,
+            familiar: Familiar::default(),
         })
+    }
+
+    /// Remembers a certificate that the active CA has just signed: its bearer comes back with it soon.
+    pub fn issued(&self, der: &[u8]) {
+        self.familiar.remember(&Digest::of(der));
     }
 
     /// Says who presented this chain. Only the first certificate counts: all of ours are signed by a CA directly.
@@ -114,13 +122,20 @@ impl ClientCertificates {
 
     fn identify(&self, der: &CertificateDer<'_>, now: Timestamp) -> Result<Presented, NotLive> {
         let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;
-        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
-        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let usage = KeyUsage::client_auth();
-        leaf.verify_for_usage(&[ECDSA_P256_SHA256], &self.anchors, &[], at, usage, None, None).map_err(why)?;
-
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NotLive::Foreign)?;
         let (not_before, not_after) = x509::times(&certificate).ok_or(NotLive::Foreign)?;
+        // Certificates count in whole seconds, both ends included (RFC 5280, section 4.1.2.5).
+        if now.timestamp() > not_after.timestamp() {
+            return Err(NotLive::Expired(not_after));
+        }
+        if now.timestamp() < not_before.timestamp() {
+            return Err(NotLive::NotYetValid(not_before));
+        }
+        let digest = Digest::of(der);
+        if !self.familiar.knows(&digest) {
+            self.verify(&leaf, now).map_err(|_| NotLive::Foreign)?;
+            self.familiar.remember(&digest);
+        }
         let serial = Serial::from_bytes(certificate.raw_serial()).ok_or(NotLive::Foreign)?;
         if let Some(claims) = BotClaims::of(&certificate) {
             return Ok(Presented::Bot(BotCertificate {
@@ -140,16 +155,11 @@ impl ClientCertificates {
         let name = name.parse().map_err(|_| NotLive::Foreign)?;
         Ok(Presented::Administrator(AdministratorCertificate { name, role, serial, not_after }))
     }
-}
 
-fn why(error: webpki::Error) -> NotLive {
-    let moment =
-        |time: UnixTime| i64::try_from(time.as_secs()).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, 0));
-    match error {
-        webpki::Error::CertExpired { not_after, .. } => moment(not_after).map_or(NotLive::Foreign, NotLive::Expired),
-        webpki::Error::CertNotValidYet { not_before, .. } => {
-            moment(not_before).map_or(NotLive::Foreign, NotLive::NotYetValid)
-        }
-        _ => NotLive::Foreign,
+    fn verify(&self, leaf: &EndEntityCert<'_>, now: Timestamp) -> Result<(), webpki::Error> {
+        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let usage = KeyUsage::client_auth();
+        leaf.verify_for_usage(&[ECDSA_P256_SHA256], &self.anchors, &[], at, usage, None, None).map(|_| ())
     }
 }

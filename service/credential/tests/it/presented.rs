@@ -50,6 +50,32 @@ fn a_certificate_counts_from_its_first_second_to_its_last() {
 }
 
 #[test]
+fn what_this_node_has_issued_is_not_verified_again() {
+    let (world, other) = (World::new(), World::new());
+    // The only certificates that read without a signature of ours are those that the node says it made.
+    let der = other.issue(&other.join()).tls_certificate;
+    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    assert_eq!(certificates.read(&[CertificateDer::from(&*der)], world.now), Presented::None(NotLive::Foreign));
+    certificates.issued(&der);
+    assert!(matches!(certificates.read(&[CertificateDer::from(&*der)], world.now), Presented::Bot(_)));
+}
+
+#[test]
+fn a_certificate_that_is_remembered_ends_like_any_other() {
+    let world = World::new();
+    let join = world.join();
+    let der = world.issue(&join).tls_certificate;
+    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    certificates.issued(&der);
+    let read = |now| certificates.read(&[CertificateDer::from(&*der)], now);
+    let second = TimeDelta::seconds(1);
+    assert_eq!(read(join.not_before - second), Presented::None(NotLive::NotYetValid(join.not_before)));
+    assert!(matches!(read(join.not_before), Presented::Bot(_)));
+    assert!(matches!(read(join.not_after), Presented::Bot(_)));
+    assert_eq!(read(join.not_after + second), Presented::None(NotLive::Expired(join.not_after)));
+}
+
+#[test]
 fn no_certificate_is_none() {
     let world = World::new();
     let certificates = ClientCertificates::new(&world.keys).unwrap();
@@ -135,11 +161,14 @@ fn a_bot_cannot_certify_others_with_its_own_key() {
 fn a_certificate_that_was_changed_anywhere_counts_as_none() {
     let world = World::new();
     let der = world.issue(&world.join()).tls_certificate;
+    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    certificates.issued(&der);
     for at in 0..der.len() {
         for bit in [0x01, 0x80] {
             let mut changed = der.clone();
             changed[at] ^= bit;
-            assert!(matches!(read(&world, &changed, world.now), Presented::None(_)), "byte {at}");
+            let read = certificates.read(&[CertificateDer::from(changed)], world.now);
+            assert!(matches!(read, Presented::None(_)), "byte {at}");
         }
     }
 }

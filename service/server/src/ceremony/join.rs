@@ -361,6 +361,7 @@ impl Ceremonies {
                 join_state: &join_state,
             })
             .map_err(internal)?;
+        keyring.certificates.issued(&credentials.tls_certificate);
         Ok(Joined {
             tls_certificate: credentials.tls_certificate,
             ssh_certificate: credentials.ssh_certificate,
