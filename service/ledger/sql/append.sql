@@ -1,4 +1,4 @@
--- Moves the guard rows that are at the expected version and fence, begins new streams, and stores everything that
+-- Moves the guard rows that are at the expected version and fence on the expected server, begins new streams, and stores everything that
 -- belongs to those that succeeded, and to no other.
 --
 -- All parts share one snapshot. A conflicting writer is waited for at the guard row, whose version and fence are then
@@ -10,10 +10,10 @@
 WITH j AS MATERIALIZED (
     SELECT * FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::bool[],
                          $9::uuid[], $10::uuid[], $11::text[], $12::timestamptz[], $13::text[],
-                         $14::timestamptz[], $15::text[], $16::text[], $17::uuid[])
+                         $14::timestamptz[], $15::text[], $16::text[], $17::uuid[], $30::timestamptz[])
         AS j(ord, stream_id, kind, first_version, last_version, fence, name, live,
              bot_id, instance_id, lock_target, expires_at, state,
-             recorded_at, envelope, attempt, lineage)
+             recorded_at, envelope, attempt, lineage, server)
 ), claimed AS MATERIALIZED (
     SELECT * FROM unnest($18::int8[], $19::text[], $20::text[], $21::bool[]) AS c(ord, namespace, value, unlocked)
 ), held AS (
@@ -26,7 +26,7 @@ WITH j AS MATERIALIZED (
         instance_id = j.instance_id, lock_target = j.lock_target, expires_at = j.expires_at, state = j.state
     FROM j
     WHERE j.first_version > 1 AND s.stream_id = j.stream_id AND s.version = j.first_version - 1 AND s.fence = j.fence
-        AND j.ord NOT IN (SELECT ord FROM held)
+        AND j.server = pg_postmaster_start_time() AND j.ord NOT IN (SELECT ord FROM held)
     RETURNING j.ord
 ), begun AS (
     INSERT INTO stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target, expires_at, state)
@@ -62,4 +62,4 @@ WITH j AS MATERIALIZED (
     USING unnest($28::int8[], $29::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
     WHERE s.stream_id = j.stream_id AND s.purpose = f.purpose
 )
-SELECT ord AS "ord!" FROM done
+SELECT ord AS "ord!", pg_postmaster_start_time() AS "server!" FROM done

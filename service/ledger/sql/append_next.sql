@@ -4,10 +4,11 @@
 WITH done AS (
     UPDATE stream s SET version = j.last_version, bot_id = j.bot_id, instance_id = j.instance_id, state = j.state
     FROM unnest($1::int8[], $2::uuid[], $3::int8[], $4::int8[], $5::int8[], $6::uuid[], $7::uuid[], $8::text[],
-                $9::timestamptz[], $10::text[], $11::text[], $12::uuid[])
+                $9::timestamptz[], $10::text[], $11::text[], $12::uuid[], $13::timestamptz[])
         AS j(ord, stream_id, first_version, last_version, fence, bot_id, instance_id, state,
-             recorded_at, envelope, attempt, lineage)
+             recorded_at, envelope, attempt, lineage, server)
     WHERE s.stream_id = j.stream_id AND s.version = j.first_version - 1 AND s.fence = j.fence
+        AND j.server = pg_postmaster_start_time()
     RETURNING j.ord, j.stream_id, j.first_version, j.last_version, j.recorded_at, j.envelope, j.attempt,
         j.lineage
 ), entries AS (
@@ -18,4 +19,4 @@ WITH done AS (
 ), lineages AS (
     INSERT INTO lineage (instance_id, stream_id) SELECT lineage, stream_id FROM done WHERE lineage IS NOT NULL
 )
-SELECT ord AS "ord!" FROM done
+SELECT ord AS "ord!", pg_postmaster_start_time() AS "server!" FROM done

@@ -19,5 +19,6 @@ WITH token AS (
     SELECT * FROM token UNION ALL SELECT * FROM bot UNION ALL SELECT * FROM locks
 )
 SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!", state AS "state!",
+    pg_postmaster_start_time() AS "server!",
     EXISTS (SELECT FROM token JOIN entry e USING (stream_id) WHERE e.attempt = $4) AS "accepted!"
 FROM known

@@ -25,7 +25,7 @@ WITH seat AS MATERIALIZED (
     WHERE EXISTS (SELECT FROM numbered)
 )
 SELECT s.next_index AS "first!", n.log_index AS "log_index?", n.stream_id AS "stream_id?",
-    n.first_version AS "first_version?"
+    n.first_version AS "first_version?", pg_postmaster_start_time() AS "server!"
 FROM (SELECT coalesce((SELECT next_index FROM seat), (SELECT next_index FROM sequencer)) AS next_index) s
     LEFT JOIN numbered n ON true
 ORDER BY n.log_index

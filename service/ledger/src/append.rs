@@ -10,7 +10,10 @@ use join_domain::{
 
 use uuid::Uuid;
 
-use crate::{AppendError, KeyChanges, MAX_ENTRY, Stored, row::Columns};
+use crate::{
+    AppendError, KeyChanges, MAX_ENTRY, Stored,
+    row::{Columns, ServerRun},
+};
 
 /// What was decided, for one stream.
 #[derive(Debug, Clone)]
@@ -46,6 +49,7 @@ pub struct StreamAppend {
     stream: StreamId,
     version: u64,
     fence: u64,
+    server: Option<ServerRun>,
     before: Option<State>,
     change: Change,
     uses_up: Option<AttemptHash>,
@@ -55,7 +59,7 @@ pub struct StreamAppend {
 impl StreamAppend {
     /// Begins a stream.
     pub fn begin(stream: StreamId, change: Change) -> Self {
-        Self { stream, version: 0, fence: 0, before: None, change, uses_up: None, secrets: Vec::new() }
+        Self { stream, version: 0, fence: 0, server: None, before: None, change, uses_up: None, secrets: Vec::new() }
     }
 
     /// Follows what was read of a stream: it conflicts when that is no longer so.
@@ -65,8 +69,8 @@ impl StreamAppend {
 
     /// The same, without another copy of what was read.
     pub(crate) fn after(read: Stored, change: Change) -> Self {
-        let Stored { stream, version, fence, state } = read;
-        Self { stream, version, fence, before: Some(state), change, uses_up: None, secrets: Vec::new() }
+        let Stored { stream, version, fence, state, server } = read;
+        Self { stream, version, fence, server, before: Some(state), change, uses_up: None, secrets: Vec::new() }
     }
 
     /// Uses up an attempt: no other append of the stream can ever use it up again.
@@ -83,7 +87,7 @@ impl StreamAppend {
 
     /// Folds the change into the state and writes out all that will be stored.
     pub(crate) fn prepare(self, recorded_at: Timestamp) -> Result<Prepared, AppendError> {
-        let Self { stream, version, fence, before, change, uses_up, secrets } = self;
+        let Self { stream, version, fence, server, before, change, uses_up, secrets } = self;
         let Change { events, decided_at, origin } = change;
         if events.is_empty() {
             return Err(AppendError::Malformed(format!("nothing happens to {stream}")));
@@ -113,6 +117,7 @@ impl StreamAppend {
             first_version,
             last_version: entry.last_version(),
             fence,
+            server,
             recorded_at,
             attempt: uses_up.map(|attempt| attempt.0),
             lineage: lineage_of(&after).filter(|now| Some(*now) != lineage_before),
@@ -121,7 +126,7 @@ impl StreamAppend {
             secrets,
         };
         let version = row.last_version;
-        Ok(Prepared { row, new_bot, after: Stored { stream, version, fence, state: after } })
+        Ok(Prepared { row, new_bot, after: Stored { stream, version, fence, state: after, server } })
     }
 }
 
@@ -188,6 +193,8 @@ pub(crate) struct Row {
     pub(crate) first_version: u64,
     pub(crate) last_version: u64,
     pub(crate) fence: u64,
+    /// Where what it follows was read; none for a stream that begins.
+    pub(crate) server: Option<ServerRun>,
     pub(crate) columns: Columns,
     pub(crate) recorded_at: Timestamp,
     pub(crate) envelope: String,

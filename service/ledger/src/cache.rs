@@ -1,7 +1,7 @@
 //! Tokens on the join path: cached, and used by one join at a time.
 //!
 //! A cached token may be outdated, which costs a conflict and a reload, never a wrong answer: the append checks version
-//! and fence. A refusal is not checked by an append, so it is never given from the cache alone: see
+//! and fence, and that the server is the one where they were read, as another may have lost the newest commits. A refusal is not checked by an append, so it is never given from the cache alone: see
 //! [`TokenSlot::is_fresh`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use crate::{
     Append, AppendError, Change, Ledger, LedgerError, Recorded, Stored, StreamAppend,
     append::Prepared,
-    row::StreamRow,
+    row::{ServerRun, StreamRow},
     turns::{Turn, Turns},
 };
 
@@ -35,6 +35,8 @@ pub struct KnownToken {
     pub bot: Option<BotState>,
     /// Locks in force on the token, its bot's user, the bound instance, its keys, and on what was asked for beside.
     pub locks: Vec<LockState>,
+    /// Where it was read.
+    server: Option<ServerRun>,
     /// Memory that it takes, roughly.
     weight: u32,
 }
@@ -44,7 +46,8 @@ impl KnownToken {
     pub fn following(&self, change: Change) -> StreamAppend {
         let stream = StreamId::from(self.token.id);
         let state = State::Token(Arc::clone(&self.token));
-        StreamAppend::after(Stored { stream, version: self.version, fence: self.fence, state }, change)
+        let (version, fence, server) = (self.version, self.fence, self.server);
+        StreamAppend::after(Stored { stream, version, fence, state, server }, change)
     }
 }
 
@@ -165,11 +168,11 @@ impl TokenSlot {
         let beside = beside.filter(|(stream, ..)| leaves_alone_what_is_beside(*stream, &prepared.parts));
         let weight = prepared.parts.first().map_or(0, weight_of);
         let recorded = self.ledger.append_prepared(prepared).await?;
-        if let (Some((_, bot, locks)), Some(Stored { version, fence, state: State::Token(token), .. })) =
+        if let (Some((_, bot, locks)), Some(Stored { version, fence, state: State::Token(token), server, .. })) =
             (beside, recorded.streams.first())
         {
-            let (token, version, fence) = (Arc::clone(token), *version, *fence);
-            self.know(Arc::new(KnownToken { token, version, fence, bot, locks, weight })).await;
+            let (token, version, fence, server) = (Arc::clone(token), *version, *fence, *server);
+            self.know(Arc::new(KnownToken { token, version, fence, bot, locks, server, weight })).await;
         }
         Ok(recorded)
     }
@@ -232,14 +235,15 @@ async fn load(
         accepted = row.accepted;
         weight = weight.saturating_add(weight_of_text(row.state.len()));
         let (stream_id, kind, version, fence, state) = (row.stream_id, row.kind, row.version, row.fence, row.state);
-        let stored = StreamRow { stream_id, kind, version, fence, state }.stored()?;
+        let stored = StreamRow { stream_id, kind, version, fence, state, server: row.server }.stored()?;
         match stored.state {
-            State::Token(found) => token = Some((found, stored.version, stored.fence)),
+            State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server)),
             State::Bot(found) if found.live => bot = Some(found),
             State::Bot(_) | State::Administrator(_) | State::Record => {}
             State::Lock(found) => locks.push(found),
         }
     }
-    let known = token.map(|(token, version, fence)| KnownToken { token, version, fence, bot, locks, weight });
+    let known =
+        token.map(|(token, version, fence, server)| KnownToken { token, version, fence, bot, locks, server, weight });
     Ok((known, accepted))
 }

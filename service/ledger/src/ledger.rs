@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Append, AppendError, Clock, DatabaseClock, LedgerError, MIGRATOR, Recorded, Settings, TokenSlot,
+    Append, AppendError, Clock, DatabaseClock, LedgerError, MIGRATOR, Recorded, Settings, Stored, TokenSlot,
     append::{Prepared, PreparedAppend},
     cache::Tokens,
     fitness,
@@ -175,18 +175,19 @@ impl Ledger {
                 return Err(AppendError::Malformed("one stream stands in it twice".to_owned()));
             }
             // On the heap: it is rare, and so large that every join would carry its room along.
-            Box::pin(transaction::append(&self.inner.pool, &mut append)).await?;
+            let server = Box::pin(transaction::append(&self.inner.pool, &mut append)).await?;
             let streams = append.parts.into_iter().map(|Prepared { row, after, .. }| {
-                self.recent().appended(row);
-                after
+                self.recent().appended(server, row);
+                Stored { server: Some(server), ..after }
             });
             Recorded { streams: streams.collect() }
         } else {
             let Some(Prepared { row, after, .. }) = append.parts.pop() else {
                 return Err(AppendError::Malformed("it is empty".to_owned()));
             };
-            self.recent().appended(self.writer(after.stream)?.append(row).await?);
-            Recorded { streams: vec![after] }
+            let (row, server) = self.writer(after.stream)?.append(row).await?;
+            self.recent().appended(server, row);
+            Recorded { streams: vec![Stored { server: Some(server), ..after }] }
         };
         self.inner.appended.notify_one();
         Ok(recorded)

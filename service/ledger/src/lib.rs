@@ -52,7 +52,7 @@ pub use log::{Indexed, LogPage};
 pub use lookup::Positions;
 pub use read::{Cursor, ListFilter, Listed};
 pub use rebuild::{Comparison, Difference, Progress, Stage};
-pub use row::Stored;
+pub use row::{ServerRun, Stored};
 pub use secret::{AuthorityKey, KeyChanges};
 pub use sequencer::Assigned;
 pub use settings::Settings;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Ledger, LedgerError,
-    row::{kind, signed, unsigned},
+    row::{ServerRun, kind, signed, unsigned},
 };
 
 /// An entry in its place in the log.
@@ -94,6 +94,8 @@ pub struct LogPage {
     pub next: u64,
     /// Where the log ended when this was read: entries with an index below it exist.
     pub settled: u64,
+    /// Where it was read.
+    pub(crate) server: ServerRun,
 }
 
 impl LogPage {
@@ -136,8 +138,8 @@ pub(crate) async fn page(connection: &mut sqlx::PgConnection, from: u64, limit: 
     // End and entries in one statement, thus of one moment.
     let page = sqlx::query_file!("sql/log_page.sql", signed(from), signed(limit));
     let rows = page.fetch_all(connection).await?;
-    let settled = match rows.first() {
-        Some(row) => unsigned(row.next_index)?,
+    let (settled, server) = match rows.first() {
+        Some(row) => (unsigned(row.next_index)?, ServerRun(row.server)),
         None => return Err(LedgerError::Corrupt("the sequencer's row is missing".to_owned())),
     };
     // An index whose entry is missing is as bad as a missing index.
@@ -162,5 +164,5 @@ pub(crate) async fn page(connection: &mut sqlx::PgConnection, from: u64, limit: 
             entries.len()
         )));
     }
-    Ok(LogPage { entries, next: expected.end, settled })
+    Ok(LogPage { entries, next: expected.end, settled, server })
 }

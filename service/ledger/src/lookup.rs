@@ -48,7 +48,10 @@ impl Ledger {
     pub async fn positions(&self) -> Result<Positions, LedgerError> {
         let row = sqlx::query!(
             r#"SELECT s.next_index, h.integrated_size, h.signed_size,
-                 (SELECT count(*) FROM outbox WHERE xid >= s.horizon) AS "unsequenced!",
+                 -- The horizon is another server's where a dump was restored: see number.sql.
+                 (SELECT count(*) FROM outbox WHERE xid >= CASE
+                     WHEN s.horizon_of = (SELECT system_identifier FROM pg_control_system()) THEN s.horizon
+                     ELSE '0' END) AS "unsequenced!",
                  (SELECT min(next_index) FROM view_checkpoint) AS "views!"
              FROM sequencer s, log_head h"#
         )
@@ -71,8 +74,8 @@ impl Ledger {
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
         let rows = sqlx::query_as!(
             StreamRow,
-            "SELECT stream_id, kind, version, fence, state FROM stream
-             WHERE lock_target = ANY($1) AND live ORDER BY stream_id",
+            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
+             WHERE lock_target = ANY($1) AND live ORDER BY stream_id"#,
             &targets
         );
         rows.fetch_all(self.pool()).await?.into_iter().map(StreamRow::stored).collect()
@@ -100,9 +103,9 @@ impl Ledger {
     pub async fn token_of_grant(&self, grant: GrantId) -> Result<Option<TokenState>, LedgerError> {
         let row = sqlx::query_as!(
             StreamRow,
-            "SELECT stream_id, kind, version, fence, state FROM stream
+            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
              WHERE kind = 'token' AND live AND strpos(state, $1::text) > 0
-                 AND state::jsonb -> 'grants' @> jsonb_build_array(jsonb_build_object('id', $1::text)) LIMIT 1",
+                 AND state::jsonb -> 'grants' @> jsonb_build_array(jsonb_build_object('id', $1::text)) LIMIT 1"#,
             grant.to_string()
         );
         let stored = row.fetch_optional(self.pool()).await?.map(StreamRow::stored).transpose()?;
@@ -155,7 +158,7 @@ impl Ledger {
     pub async fn open_exemptions(&self, now: Timestamp) -> Result<u64, LedgerError> {
         let rows = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state FROM stream
+            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
              WHERE kind = 'token' AND live AND strpos(state, '"grants":[]') = 0"#
         );
         let rows = rows.fetch_all(self.pool()).await?;

@@ -1,8 +1,8 @@
 //! What this node appended a moment ago, so that those who follow the log on it need not read it back.
 //!
 //! Only a follower gets it, and never on its word alone: the newest entry of what is taken from here is read from the
-//! database in the same statement as all that comes after it. A database that failed over loses its newest entries and
-//! puts others in their place; so if that one is as it was, all before it are.
+//! database in the same statement as all that comes after it. And only within one run of one server: a database that
+//! failed over may have lost newest entries, and put others of the same versions in their place.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,10 +16,13 @@ use crate::{
     Indexed, LedgerError, LogPage,
     append::Row,
     log::{self, MAX_PAGE},
+    row::ServerRun,
 };
 
 /// Bytes of envelopes that are remembered, at most: about a second of joins at full speed.
 const MEMORY: usize = 12 * 1024 * 1024;
+/// Places that are remembered, at most.
+const MAX_PLACES: usize = 65_536;
 
 /// An entry's stream, and the version of its first event.
 pub(crate) type EntryKey = (Uuid, u64);
@@ -30,6 +33,8 @@ pub(crate) struct Recent(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Where all this was written.
+    server: Option<ServerRun>,
     /// Without their place, as index 0.
     appended: HashMap<EntryKey, Indexed>,
     bytes: usize,
@@ -41,8 +46,8 @@ struct Inner {
 
 impl Recent {
     /// Remembers what has become durable.
-    pub(crate) fn appended(&self, row: Row) {
-        let mut inner = self.inner();
+    pub(crate) fn appended(&self, server: ServerRun, row: Row) {
+        let mut inner = self.on(server);
         let entry = Indexed {
             index: 0,
             stream: row.stream,
@@ -56,19 +61,22 @@ impl Recent {
         while inner.bytes > MEMORY {
             if !inner.forget_first() {
                 // Others number, so nothing here gets a place.
-                *inner = Inner::default();
+                *inner = Inner { server: Some(server), ..Inner::default() };
             }
         }
     }
 
     /// Remembers what this node has numbered, from an index on.
-    pub(crate) fn numbered(&self, first: u64, keys: Vec<EntryKey>) {
-        let mut inner = self.inner();
+    pub(crate) fn numbered(&self, server: ServerRun, first: u64, keys: Vec<EntryKey>) {
+        let mut inner = self.on(server);
         if inner.end() != first {
             while inner.forget_first() {}
             inner.first = first;
         }
         inner.places.extend(keys);
+        while inner.places.len() > MAX_PLACES {
+            inner.forget_first();
+        }
     }
 
     /// A page of the log, of which as little as possible is read.
@@ -82,13 +90,13 @@ impl Recent {
         limit: u32,
     ) -> Result<LogPage, LedgerError> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let mut known = self.from(from, limit);
+        let (server, mut known) = self.from(from, limit);
         let Some(newest) = known.pop() else {
             return log::page(connection, from, limit).await;
         };
         let rest = limit.saturating_sub(u32::try_from(known.len()).unwrap_or(u32::MAX));
         let read = log::page(connection, newest.index, rest).await?;
-        if read.entries.first() != Some(&newest) {
+        if Some(read.server) != server || read.entries.first() != Some(&newest) {
             *self.inner() = Inner::default();
             return log::page(connection, from, limit).await;
         }
@@ -96,8 +104,8 @@ impl Recent {
         Ok(LogPage { entries: known, ..read })
     }
 
-    /// What is known from an index on, without a gap.
-    fn from(&self, from: u64, limit: u32) -> Vec<Indexed> {
+    /// What is known from an index on, without a gap, and where it was written.
+    fn from(&self, from: u64, limit: u32) -> (Option<ServerRun>, Vec<Indexed>) {
         let inner = self.inner();
         let skipped = from.checked_sub(inner.first).and_then(|skipped| usize::try_from(skipped).ok());
         let places = inner.places.iter().skip(skipped.unwrap_or(usize::MAX));
@@ -105,7 +113,16 @@ impl Recent {
             let entry = inner.appended.get(key)?;
             Some(Indexed { index, ..entry.clone() })
         });
-        known.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
+        (inner.server, known.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
+    }
+
+    /// What was written there; what was written elsewhere is forgotten.
+    fn on(&self, server: ServerRun) -> MutexGuard<'_, Inner> {
+        let mut inner = self.inner();
+        if inner.server != Some(server) {
+            *inner = Inner { server: Some(server), ..Inner::default() };
+        }
+        inner
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -9,6 +9,12 @@ use uuid::Uuid;
 
 use crate::LedgerError;
 
+/// One run of one PostgreSQL server, told by the moment when it started. What is known of the database holds for the run
+/// in which it was read: a standby that was promoted, or a backup that was restored, may lack the newest commits, and
+/// counts on with the same versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerRun(pub(crate) Timestamp);
+
 /// A stream as its guard row holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -20,6 +26,8 @@ pub struct Stored {
     pub fence: u64,
     /// The fold of its events.
     pub state: State,
+    /// Where it was read or written; none when it was folded from its history, and nothing can follow it.
+    pub server: Option<ServerRun>,
 }
 
 impl Stored {
@@ -66,6 +74,7 @@ pub(crate) struct StreamRow {
     pub(crate) version: i64,
     pub(crate) fence: i64,
     pub(crate) state: String,
+    pub(crate) server: Timestamp,
 }
 
 impl StreamRow {
@@ -76,6 +85,7 @@ impl StreamRow {
             version: unsigned(self.version)?,
             fence: unsigned(self.fence)?,
             state: state_from_text(stream, &self.state)?,
+            server: Some(ServerRun(self.server)),
         })
     }
 }

@@ -27,7 +27,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Ledger, LedgerError, error::in_time, recent::EntryKey, row::unsigned};
+use crate::{
+    Ledger, LedgerError,
+    error::in_time,
+    recent::EntryKey,
+    row::{ServerRun, unsigned},
+};
 
 /// How long to wait for work of other nodes.
 const POLL: Duration = Duration::from_millis(100);
@@ -55,8 +60,8 @@ impl Ledger {
     pub async fn sequence_once(&self, limit: u32) -> Result<Assigned, LedgerError> {
         let number = sqlx::query_file!("sql/number.sql", i64::from(limit), self.node(), self.now());
         let rows = number.fetch_all(self.followers()).await?;
-        let first = match rows.first() {
-            Some(row) => unsigned(row.first)?,
+        let (first, server) = match rows.first() {
+            Some(row) => (unsigned(row.first)?, ServerRun(row.server)),
             None => return Err(LedgerError::Corrupt("the sequencer's row is missing".to_owned())),
         };
         let keys = rows.iter().filter_map(|row| Some((row.stream_id?, unsigned(row.first_version?))));
@@ -65,7 +70,7 @@ impl Ledger {
         let entries = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let settled = first.saturating_add(entries);
         if entries > 0 {
-            self.recent().numbered(first, keys);
+            self.recent().numbered(server, first, keys);
         }
         self.announce(settled);
         Ok(Assigned { entries, settled })

@@ -4,11 +4,18 @@ use join_domain::{Timestamp, envelope::StreamKind};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{SecretChange, append::Row, row::signed};
+use crate::{
+    SecretChange,
+    append::Row,
+    row::{ServerRun, signed},
+};
 
-/// Appends `rows`, at most one of each stream, and returns which of them were appended: `false` is a conflict, and
+/// Appends `rows`, at most one of each stream, and returns where each of them was appended: none is a conflict, and
 /// leaves nothing behind. History tells them in their order.
-pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Result<Vec<bool>, sqlx::Error> {
+pub(crate) async fn append(
+    connection: &mut PgConnection,
+    rows: &[&Row],
+) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
     let arguments = Arguments::of(rows);
     // Not before the server is ready again, which is after the commit.
     let answers = if arguments.only_go_on() {
@@ -17,19 +24,26 @@ pub(crate) async fn append(connection: &mut PgConnection, rows: &[&Row]) -> Resu
         begin_or_go_on(connection, &arguments).await?
     };
 
-    let mut appended = vec![false; rows.len()];
-    for answer in answers {
-        let ord = usize::try_from(answer).ok().and_then(|ord| ord.checked_sub(1));
-        if let Some(done) = ord.and_then(|index| appended.get_mut(index)) {
-            *done = true;
+    let mut appended = vec![None; rows.len()];
+    for Answer { ord, server } in answers {
+        let index = usize::try_from(ord).ok().and_then(|ord| ord.checked_sub(1));
+        if let Some(done) = index.and_then(|index| appended.get_mut(index)) {
+            *done = Some(ServerRun(server));
         }
     }
     Ok(appended)
 }
 
+/// A row that was appended, and where.
+struct Answer {
+    ord: i64,
+    server: Timestamp,
+}
+
 /// The statement of entries that tokens go on with.
-async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<Vec<i64>, sqlx::Error> {
-    let append = sqlx::query_file_scalar!(
+async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<Vec<Answer>, sqlx::Error> {
+    let append = sqlx::query_file_as!(
+        Answer,
         "sql/append_next.sql",
         &streams.ord as _,
         &streams.id as _,
@@ -43,14 +57,16 @@ async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<V
         &streams.envelope as _,
         &streams.attempt as _,
         &streams.lineage as _,
+        &streams.server as _,
     );
     append.fetch_all(connection).await
 }
 
 /// The statement of any append. It lists the streams again: each query is checked at build time with its own arguments.
-async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<i64>, sqlx::Error> {
+async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<Answer>, sqlx::Error> {
     let Arguments { streams, claimed, released, kept, forgotten } = arguments;
-    let append = sqlx::query_file_scalar!(
+    let append = sqlx::query_file_as!(
+        Answer,
         "sql/append.sql",
         &streams.ord as _,
         &streams.id as _,
@@ -81,6 +97,7 @@ async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>
         &kept.sealed as _,
         &forgotten.ord as _,
         &forgotten.purpose as _,
+        &streams.server as _,
     );
     append.fetch_all(connection).await
 }
@@ -114,6 +131,7 @@ struct Streams<'r> {
     envelope: Vec<&'r str>,
     attempt: Vec<Option<&'r str>>,
     lineage: Vec<Option<Uuid>>,
+    server: Vec<Option<Timestamp>>,
 }
 
 #[derive(Default)]
@@ -183,6 +201,7 @@ impl<'r> Streams<'r> {
         self.envelope.push(&row.envelope);
         self.attempt.push(row.attempt.as_deref());
         self.lineage.push(row.lineage);
+        self.server.push(row.server.map(|server| server.0));
     }
 }
 

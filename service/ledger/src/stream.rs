@@ -73,7 +73,7 @@ impl Ledger {
             }
             from = page.next;
         }
-        Ok(state.map(|state| Stored { stream, version, fence: 0, state }))
+        Ok(state.map(|state| Stored { stream, version, fence: 0, state, server: None }))
     }
 
     /// Every stream of one kind that ever had a name, the deleted ones too, oldest first.

@@ -17,7 +17,7 @@ use crate::{
     AppendError,
     append::{Prepared, PreparedAppend, Row},
     error::{append_refused, is_connection_lost, sqlstate},
-    row::unsigned,
+    row::{ServerRun, unsigned},
     secret::change_keys,
     statement,
 };
@@ -32,13 +32,13 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
     append.parts.len() > 1 || !append.keys.is_empty() || append.parts.iter().any(reaches_out)
 }
 
-/// Appends all or nothing. Fences that moved are set in its parts.
-pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<(), AppendError> {
+/// Appends all or nothing, and returns where. Fences that moved are set in its parts.
+pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<ServerRun, AppendError> {
     // Before the commit is sent, a lost connection means that nothing happened.
     let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());
     let mut transaction = pool.begin().await.map_err(unavailable)?;
-    match within(&mut transaction, append).await {
-        Ok(()) => {}
+    let server = match within(&mut transaction, append).await {
+        Ok(server) => server,
         Err(Failure::Append(error)) => {
             transaction.rollback().await.map_err(unavailable)?;
             return Err(error);
@@ -50,11 +50,12 @@ pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result
             let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
             return Err(taken_claim(&mut connection, &rows, &error).await.unwrap_or_else(|| append_refused(&error)));
         }
-    }
-    transaction.commit().await.map_err(|error| match is_connection_lost(&error) {
+    };
+    let committed = transaction.commit().await.map_err(|error| match is_connection_lost(&error) {
         true => AppendError::OutcomeUnknown(error.to_string()),
         false => append_refused(&error),
-    })
+    });
+    committed.map(|()| server)
 }
 
 enum Failure {
@@ -68,20 +69,19 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<(), Failure> {
+async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<ServerRun, Failure> {
     let concerns = Concerns::of(&append.parts);
     concerns.meet(connection).await?;
     let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
     let appended = statement::append(connection, &rows).await?;
-    if appended.contains(&false) {
-        return Err(Failure::Append(AppendError::Conflict));
-    }
+    let appended = appended.into_iter().collect::<Option<Vec<_>>>();
+    let server = appended.and_then(|all| all.first().copied()).ok_or(Failure::Append(AppendError::Conflict))?;
     change_keys(connection, &append.keys).await?;
     let moved = concerns.move_fences(connection).await?;
     for (stream, fence) in moved {
         append.parts.iter_mut().filter(|part| part.after.stream.id == stream).for_each(|part| part.after.fence = fence);
     }
-    Ok(())
+    Ok(server)
 }
 
 /// What an append concerns beyond its own streams.

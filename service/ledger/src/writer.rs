@@ -13,6 +13,7 @@ use crate::{
     AppendError,
     append::Row,
     error::{append_refused, is_connection_lost},
+    row::ServerRun,
     statement,
     transaction::taken_claim,
 };
@@ -35,7 +36,7 @@ pub(crate) struct Writer {
 /// An append whose caller waits.
 struct Waiting {
     row: Row,
-    answer: oneshot::Sender<Result<Row, AppendError>>,
+    answer: oneshot::Sender<Result<(Row, ServerRun), AppendError>>,
 }
 
 impl Writer {
@@ -47,8 +48,8 @@ impl Writer {
         Self { queue: sender }
     }
 
-    /// Appends one stream's row, and gives it back when it is durable.
-    pub(crate) async fn append(&self, row: Row) -> Result<Row, AppendError> {
+    /// Appends one stream's row, and gives it back when it is durable, and where.
+    pub(crate) async fn append(&self, row: Row) -> Result<(Row, ServerRun), AppendError> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Waiting { row, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
@@ -114,7 +115,10 @@ impl Loop {
         match in_time(statement::append(connection, &rows)).await {
             Ok(appended) => {
                 for (waiting, done) in batch.into_iter().zip(appended) {
-                    if done { waiting.succeed() } else { waiting.fail(AppendError::Conflict) }
+                    match done {
+                        Some(server) => waiting.succeed(server),
+                        None => waiting.fail(AppendError::Conflict),
+                    }
                 }
             }
             Err(error) if is_connection_lost(&error) => self.lost(batch, &error),
@@ -137,8 +141,10 @@ impl Loop {
                 }
             };
             match in_time(statement::append(connection, &[&one.row])).await {
-                Ok(appended) if appended == [true] => one.succeed(),
-                Ok(_) => one.fail(AppendError::Conflict),
+                Ok(appended) => match appended.first() {
+                    Some(Some(server)) => one.succeed(*server),
+                    _ => one.fail(AppendError::Conflict),
+                },
                 Err(error) if is_connection_lost(&error) => self.lost(vec![one], &error),
                 Err(error) => {
                     let refused = match taken_claim(connection, &[&one.row], &error).await {
@@ -168,8 +174,8 @@ async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> 
 impl Waiting {
     // Who went away does not need to know.
 
-    fn succeed(self) {
-        let _ = self.answer.send(Ok(self.row));
+    fn succeed(self, server: ServerRun) {
+        let _ = self.answer.send(Ok((self.row, server)));
     }
 
     fn fail(self, error: AppendError) {

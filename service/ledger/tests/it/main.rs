@@ -2,6 +2,7 @@
 
 mod append;
 mod connection;
+mod failover;
 mod fence;
 mod fitness;
 mod log;
