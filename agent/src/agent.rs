@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
-use join_domain::refusal::Code;
+use chrono::{DateTime, TimeDelta, Utc};
+use join_domain::{proof::LEEWAY, refusal::Code};
 use secrecy::SecretString;
 use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::{
-    ceremony::Ceremony,
+    ceremony::{Ceremony, Outcome},
     clock::Clock,
     config::{Config, Keypair, SecretError},
     connection,
@@ -28,6 +28,8 @@ pub struct Agent {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    /// How far the authority's clock is ahead of this host's, as of the last join.
+    ahead: TimeDelta,
 }
 
 /// A join that was accepted, and whose result is stored.
@@ -48,7 +50,7 @@ pub struct Joined {
 impl Agent {
     /// An agent; nothing is read, written or sent yet.
     pub fn new(config: Config, storage: Arc<dyn Storage>, clock: impl Clock, entropy: impl Entropy) -> Self {
-        Self { config, storage, clock: Arc::new(clock), entropy: Arc::new(entropy) }
+        Self { config, storage, clock: Arc::new(clock), entropy: Arc::new(entropy), ahead: TimeDelta::zero() }
     }
 
     /// The configuration it was made with.
@@ -89,7 +91,7 @@ impl Agent {
 
         let mut certificate = vault.presentable()?.cloned();
         let mut offered_anew = false;
-        let accepted = loop {
+        let outcome = loop {
             match self.ceremony(&mut vault, certificate.as_ref(), secret.as_ref()).await {
                 Err(error) if certificate.is_some() && without_certificate(&error) => {
                     warn!(
@@ -108,6 +110,8 @@ impl Agent {
                 outcome => break outcome?,
             }
         };
+        let Outcome { accepted, ahead } = outcome;
+        self.ahead = ahead;
         let joined = self.joined(&vault, &accepted, certificate.is_some())?;
         vault.accept(accepted)?;
         info!(
@@ -118,7 +122,17 @@ impl Agent {
             certificate.not_after = %joined.certificate.not_after,
             "joined {} as {}", joined.cluster, joined.certificate.user
         );
+        if ahead.abs() > TimeDelta::seconds(LEEWAY) {
+            let side = if ahead > TimeDelta::zero() { "behind" } else { "ahead of" };
+            warn!("this host's clock is {} s {side} the authority's: set it", ahead.abs().num_seconds());
+        }
         Ok(joined)
+    }
+
+    /// The time as the authority told it last. Its certificates live by that, whatever this host's clock says.
+    pub(crate) fn authority_now(&self) -> DateTime<Utc> {
+        let now = self.clock.now();
+        now.checked_add_signed(self.ahead).unwrap_or(now)
     }
 
     /// Writes the stored credentials to every output. Without a join yet there is nothing to write.
@@ -158,13 +172,13 @@ impl Agent {
         vault: &mut Vault,
         certificate: Option<&Credentials>,
         secret: Option<&SecretString>,
-    ) -> Result<Accepted, JoinError> {
+    ) -> Result<Outcome, JoinError> {
         let trust = self.trust(vault)?;
         let connection = connection::open(&self.config.authority, trust, certificate, self.clock.clone()).await?;
         self.check_identity(vault, Some(&connection.cluster))?;
         let now = self.clock.now();
         let ttl = TimeDelta::from_std(self.config.certificate_ttl).unwrap_or(TimeDelta::MAX);
-        let expires = now.checked_add_signed(ttl).unwrap_or(now);
+        let expires = self.authority_now().checked_add_signed(ttl).unwrap_or(now);
         let Config { token, keypair, .. } = &self.config;
         Ceremony { vault, token, keypair, secret, expires, now }.run(connection).await
     }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use join_domain::{
     id::Name,
     key::PublicKey,
@@ -57,9 +57,17 @@ pub(crate) struct Ceremony<'a> {
     pub(crate) now: DateTime<Utc>,
 }
 
+/// How a ceremony ended.
+pub(crate) struct Outcome {
+    /// What it brought.
+    pub(crate) accepted: Accepted,
+    /// How far the authority's clock is ahead of this host's, by the last challenge.
+    pub(crate) ahead: TimeDelta,
+}
+
 impl Ceremony<'_> {
     /// Runs to the result, which is checked but not yet stored.
-    pub(crate) async fn run(mut self, connection: Connection) -> Result<Accepted, JoinError> {
+    pub(crate) async fn run(mut self, connection: Connection) -> Result<Outcome, JoinError> {
         let (requests, stream) = mpsc::channel(2);
         for request in [self.client_init(), self.bound_keypair_init()] {
             send(&requests, request).await?;
@@ -71,7 +79,7 @@ impl Ceremony<'_> {
             .map_err(|status| JoinError::from_status(&status))?
             .into_inner();
 
-        let mut challenged = Vec::new();
+        let (mut challenged, mut ahead) = (Vec::new(), TimeDelta::zero());
         for _ in 0..MAX_ANSWERS {
             let reply = match next(&mut answers).await? {
                 Response::Init(init) if init.join_method == METHOD => continue,
@@ -80,7 +88,10 @@ impl Ceremony<'_> {
                     self.token, init.join_method
                 ))),
                 Response::Challenge(wire::Challenge { payload: Some(Asked::BoundKeypairChallenge(challenge)) }) => {
-                    self.solve(&challenge, &connection.cluster, &mut challenged)
+                    self.solve(&challenge, &connection.cluster, &mut challenged).map(|(solution, at)| {
+                        ahead = TimeDelta::seconds(at.saturating_sub(self.now.timestamp()));
+                        solution
+                    })
                 }
                 Response::Challenge(wire::Challenge { payload: Some(Asked::BoundKeypairRotationRequest(_)) }) => {
                     self.offer(&challenged)
@@ -92,7 +103,7 @@ impl Ceremony<'_> {
                     let accepted = self.accepted(result, connection.cluster)?;
                     drop(requests);
                     let _ = timeout(COURTESY, answers.message()).await;
-                    return Ok(accepted);
+                    return Ok(Outcome { accepted, ahead });
                 }
             };
             match reply {
@@ -145,13 +156,13 @@ impl Ceremony<'_> {
         fixed.into_iter().chain(self.vault.state().held())
     }
 
-    /// Signs a challenge, after it was read and found to be this client's own.
+    /// Signs a challenge, after it was read and found to be this client's own; returns when it was issued, too.
     fn solve(
         &self,
         asked: &wire::BoundKeypairChallenge,
         cluster: &str,
         challenged: &mut Vec<PublicKey>,
-    ) -> Result<Solution, JoinError> {
+    ) -> Result<(Solution, i64), JoinError> {
         let public = PublicKey::from_authorized_key(&asked.public_key)
             .map_err(|error| JoinError::Unexpected(format!("the challenge's public_key: {error}")))?;
         let key = self
@@ -160,14 +171,13 @@ impl Ceremony<'_> {
             .ok_or_else(|| JoinError::KeyNotHeld(public.fingerprint()))?;
         let attempt = self.vault.attempt();
         let subject_keys = attempt.subject_keys().hash();
-        Challenge::read(&asked.challenge, cluster, &public, Some(&attempt.id), &subject_keys)?;
+        let challenge = Challenge::read(&asked.challenge, cluster, &public, Some(&attempt.id), &subject_keys)?;
         let solution = key
             .solve(&asked.challenge)
             .map_err(|error| JoinError::Unexpected(format!("the challenge was not signed: {error}")))?;
         challenged.push(public);
-        Ok(Solution::BoundKeypairChallengeSolution(wire::BoundKeypairChallengeSolution {
-            solution: solution.into_bytes(),
-        }))
+        let solution = wire::BoundKeypairChallengeSolution { solution: solution.into_bytes() };
+        Ok((Solution::BoundKeypairChallengeSolution(solution), challenge.iat))
     }
 
     /// A new keypair's public half; its private half is durable by then.

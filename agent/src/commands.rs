@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Join, and renew until stopped (SIGUSR1 renews now, SIGTERM and SIGINT stop)
+    /// Join, and renew until stopped (SIGUSR1 and SIGHUP renew now, SIGTERM and SIGINT stop)
     Start(start::Start),
     /// Make keypairs to preregister
     #[command(subcommand)]

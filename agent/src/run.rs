@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use join_domain::refusal::Code;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info, warn};
 
@@ -22,6 +22,9 @@ const TRIES: u32 = 5;
 const TIME_TO_TRY: Duration = Duration::from_secs(30);
 /// How seldom a daemon tries when somebody has to do something first.
 const SLOW: Duration = Duration::from_secs(5 * 60);
+
+/// How often a daemon that waits looks at the clock, at least: each half minute, and some sixty times while it waits.
+const GLANCE: (Duration, u32) = (Duration::from_secs(30), 64);
 
 /// What a daemon can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +111,7 @@ pub async fn daemon(
             }
         };
         tokio::select! {
-            () = sleep(delay) => {}
+            () = wait(agent, delay) => {}
             order = orders.recv() => match order {
                 Some(Order::Renew) => info!("renewing now, as told"),
                 Some(Order::Stop) | None => return Ok(joined_before),
@@ -138,9 +141,19 @@ async fn stopped(orders: &mut mpsc::Receiver<Order>) {
     while let Some(Order::Renew) = orders.recv().await {}
 }
 
-/// The interval, shortened by up to a tenth, and at most two thirds of what the certificate has left.
-fn until_renewal(agent: &Agent, joined: &Joined) -> Duration {
+/// Waits, but not longer than by the clock on the wall: a host that was suspended has lost that time, and its certificate
+/// with it.
+async fn wait(agent: &Agent, delay: Duration) {
+    let (end, end_by_clock) = (Instant::now() + delay, agent.clock().now() + delay);
+    while Instant::now() < end && agent.clock().now() < end_by_clock {
+        sleep_until(end.min(Instant::now() + GLANCE.0.min(delay / GLANCE.1))).await;
+    }
+}
+
+/// The interval, shortened by up to a tenth, and at most two thirds of what the certificate has left by the authority's
+/// clock.
+pub fn until_renewal(agent: &Agent, joined: &Joined) -> Duration {
     let interval = agent.config().renewal_interval.mul_f64(1.0 - agent.entropy().fraction() / 10.0);
-    let left = (joined.certificate.not_after - agent.clock().now()).to_std().unwrap_or_default();
+    let left = (joined.certificate.not_after - agent.authority_now()).to_std().unwrap_or_default();
     interval.min(left.mul_f64(2.0 / 3.0)).max(Duration::from_secs(1))
 }

@@ -141,6 +141,7 @@ fn orders() -> std::io::Result<mpsc::Receiver<Order>> {
         (SignalKind::terminate(), Order::Stop),
         (SignalKind::interrupt(), Order::Stop),
         (SignalKind::user_defined1(), Order::Renew),
+        (SignalKind::hangup(), Order::Renew),
     ] {
         let mut signals = signal(kind)?;
         let sender = sender.clone();

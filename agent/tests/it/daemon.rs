@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use join_agent::{
-    Agent,
+    Agent, Joined,
+    clock::Clock as _,
     error::JoinError,
     health::Health,
     output::Identity,
@@ -13,7 +15,10 @@ use join_domain::refusal::Code;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tonic_types::ErrorDetails;
 
-use crate::{authority::Trouble, host::Host};
+use crate::{
+    authority::Trouble,
+    host::{Host, TestClock},
+};
 
 struct Daemon {
     orders: mpsc::Sender<Order>,
@@ -68,6 +73,35 @@ async fn it_renews_on_its_interval_and_when_told() {
     daemon.orders.send(Order::Renew).await.unwrap();
     until("a join when told", || answered() == before + 2).await;
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_renews_at_once_when_the_host_has_slept_past_its_interval() {
+    let mut host = Host::new().await;
+    host.config.renewal_interval = Duration::from_secs(60);
+    let daemon = Daemon::start(&host, host.agent());
+    until("a join", || host.authority.book().accepted == 1).await;
+    host.clock.advance(TimeDelta::seconds(60));
+    until("a renewal", || host.authority.book().accepted == 2).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_whose_clock_is_slow_gets_and_renews_certificates_by_the_authoritys_clock() {
+    let host = Host::new().await;
+    let slow = TestClock::default();
+    host.clock.advance(TimeDelta::minutes(50));
+    let mut agent = host.agent_by(slow.clone());
+    let life = |joined: &Joined| joined.certificate.not_after - host.clock.now();
+
+    // The first wish is by the host's own clock: an hour from there is over in ten minutes.
+    let first = agent.join_once().await.unwrap();
+    assert!((TimeDelta::minutes(9)..=TimeDelta::minutes(10)).contains(&life(&first)), "{}", life(&first));
+    assert!(run::until_renewal(&agent, &first) < Duration::from_secs(7 * 60));
+    // The challenge told the time, so the next is right.
+    let second = agent.join_once().await.unwrap();
+    assert!((TimeDelta::minutes(59)..=TimeDelta::minutes(60)).contains(&life(&second)), "{}", life(&second));
+    assert_eq!(host.authority.book().recoveries, 1);
 }
 
 #[tokio::test]

@@ -77,6 +77,11 @@ impl Host {
         Agent::new(self.config.clone(), disk, self.clock.clone(), Impatient)
     }
 
+    /// A process on a host whose clock is another.
+    pub(crate) fn agent_by(&self, clock: TestClock) -> Agent {
+        Agent::new(self.config.clone(), self.disk.clone(), clock, Impatient)
+    }
+
     pub(crate) fn let_certificate_expire(&self) {
         self.clock.advance(TimeDelta::hours(2));
     }
