@@ -52,7 +52,7 @@ struct Index {
 }
 
 impl Archive {
-    /// Begins an export of the log with that key, or goes on with one. It has no end marker until it is sealed again.
+    /// Begins an export of the log with that key, or finds one; nothing of one that is there is changed.
     ///
     /// # Errors
     /// When the directory holds something else, or the export of another log.
@@ -71,12 +71,19 @@ impl Archive {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
         }
-        match fs::remove_file(root.join(END)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
         let next = count(root)?;
         Ok(Self { root: root.to_owned(), next, entries: open_entries(root, next)? })
+    }
+
+    /// Goes on with it: it has no end marker until it is sealed again.
+    ///
+    /// # Errors
+    /// When the end marker can't be removed.
+    pub(super) fn unseal(&self) -> anyhow::Result<()> {
+        match fs::remove_file(self.root.join(END)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The log index of the next entry.

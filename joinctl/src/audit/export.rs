@@ -48,6 +48,7 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
             checkpoint.size
         )));
     }
+    archive.unseal()?;
     let bar = progress::bar("exporting entries", Some(checkpoint.size));
     bar.set_position(archive.next());
     entries(client, &mut archive, checkpoint.size, &bar).await?;

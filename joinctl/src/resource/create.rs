@@ -61,7 +61,8 @@ fn checked(planned: Vec<Planned>, force: bool) -> anyhow::Result<Vec<Document>> 
     Ok(planned.into_iter().map(|planned| planned.document).collect())
 }
 
-/// Tells what was done, as it is done: when a later one fails, the earlier ones stand.
+/// Tells what was done, as it is done: when a later one fails, the earlier ones stand. When nobody reads it any more, the
+/// work goes on all the same.
 pub(super) struct Done(Option<output::Items<crate::output::Stdout>>);
 
 impl Done {
@@ -73,14 +74,18 @@ impl Done {
     }
 
     pub(super) fn push(&mut self, deed: &str, resource: Resource) -> anyhow::Result<()> {
-        match &mut self.0 {
-            Some(items) => items.push(&resource.tree())?,
-            None => output::line(&format!("{} {deed}", resource.reference()))?,
-        }
-        Ok(())
+        let told = match &mut self.0 {
+            Some(items) => items.push(&resource.tree()).map_err(Into::into),
+            None => output::line(&format!("{} {deed}", resource.reference())),
+        };
+        told.or_else(unless_unread)
     }
 
     pub(super) fn end(self) -> anyhow::Result<()> {
         Ok(self.0.map_or(Ok(()), output::Items::end)?)
     }
+}
+
+fn unless_unread(error: anyhow::Error) -> anyhow::Result<()> {
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(output::is_unread) { Ok(()) } else { Err(error) }
 }

@@ -1,11 +1,14 @@
 //! `joinctl edit`: a resource in the editor of one's choice.
 
-use std::{env, fs, io::Write as _, path::Path, process::Command};
+use std::{env, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use tempfile::NamedTempFile;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::{GRANTED_FOR_GOOD, Kind, Reference, Resource, document};
 use crate::{cli::Context, output};
@@ -38,7 +41,13 @@ impl Edit {
         let mut file = tempfile::Builder::new().prefix("joinctl-").suffix(".yaml").tempfile()?;
         file.write_all(text.as_bytes())?;
         edit(file.path()).await?;
-        let edited = fs::read_to_string(file.path()).context("cannot read the edited file again")?;
+        let edited = match fs::read_to_string(file.path()) {
+            Ok(edited) => edited,
+            Err(unreadable) => {
+                keep(file)?;
+                return Err(unreadable).context("cannot read the edited text again");
+            }
+        };
 
         let outcome = match changed(&text, &edited, &before) {
             Ok(None) => {
@@ -83,7 +92,7 @@ fn changed(text: &str, edited: &str, before: &Resource) -> anyhow::Result<Option
     Ok((!unchanged).then_some(after))
 }
 
-/// Runs the editor. Its Ctrl-C is not ours.
+/// Runs the editor. Its Ctrl-C is not ours. However long it takes, the connection is kept alive meanwhile.
 async fn edit(file: &Path) -> anyhow::Result<()> {
     let _caught = signal(SignalKind::interrupt())?;
     let named = |variable| env::var(variable).ok().filter(|command| !command.trim().is_empty());
@@ -93,6 +102,7 @@ async fn edit(file: &Path) -> anyhow::Result<()> {
         .args(["-c", &format!("{editor} \"$1\""), "sh"])
         .arg(file)
         .status()
+        .await
         .with_context(|| format!("the editor {editor:?} can't be started"))?;
     if !status.success() {
         bail!("the editor {editor:?} failed ({status}); nothing was changed");
