@@ -24,7 +24,7 @@ use join_proto::{
 
 use crate::app::App;
 
-/// The largest message of a join, in bytes.
+/// The largest message of a join, and of whatever else strangers may send, in bytes.
 const JOIN_MESSAGE: usize = 64 * 1024;
 /// The largest message of administration, in bytes.
 const ADMIN_MESSAGE: usize = 1024 * 1024;
@@ -47,9 +47,10 @@ pub fn router(app: &Arc<App>) -> anyhow::Result<Router> {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?,
+            .build_v1()?
+            .max_decoding_message_size(JOIN_MESSAGE),
     );
-    grpc.add_service(grpc::health::service(share()));
+    grpc.add_service(grpc::health::service(share()).max_decoding_message_size(JOIN_MESSAGE));
     let grpc = grpc.routes();
     let json = join_transcode::router(&DESCRIPTORS, grpc.clone(), join_transcode::Limits::default())?;
     let grpc = grpc.into_axum_router().reset_fallback().layer(middleware::map_response(problem::malformed));

@@ -3,7 +3,10 @@
 //! Locks are read as they are, certificates from a view, which follows the history. So a list is as new as its view: its
 //! times say so, and whoever refuses stale lists is safe when the view stands still.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::TimeDelta;
 use join_credential::{
@@ -29,7 +32,8 @@ const SAME: TimeDelta = TimeDelta::seconds(30);
 const LOOK: (u32, Duration) = (40, Duration::from_millis(50));
 
 /// The lists as they were made last. One request at a time makes them, and only when something happened: what everybody
-/// may ask for must not keep the database from joins.
+/// may ask for must not keep the database from joins. All that wait meanwhile get what the next one makes, so that a
+/// stranger who asks a thousand times keeps nobody from them.
 #[derive(Default)]
 pub struct Lists(Mutex<Made>);
 
@@ -37,6 +41,8 @@ pub struct Lists(Mutex<Made>);
 struct Made {
     complete: Completeness,
     signed: Option<Signed>,
+    /// When the making that ended last began, and why it failed.
+    last: Option<(Instant, Result<(), Refusal>)>,
 }
 
 struct Signed {
@@ -64,26 +70,47 @@ pub async fn krl(app: &App) -> Result<Vec<u8>, Refusal> {
 }
 
 async fn signed<T>(app: &App, part: impl Fn(&Signed) -> T) -> Result<T, Refusal> {
-    let ledger = &app.ceremonies.ledger;
+    let asked = Instant::now();
     let mut made = app.revocations.0.lock().await;
-    let (complete, positions) = made.complete.as_of(ledger).await?;
-    let (now, keys) = (ledger.now(), app.ceremonies.keyring.get());
-    let same =
-        |signed: &&Signed| signed.positions == positions && Arc::ptr_eq(&signed.keys, &keys) && now - signed.at < SAME;
-    if let Some(signed) = made.signed.as_ref().filter(same) {
-        return Ok(part(signed));
-    }
-    let revoked = revoked(ledger, now).await?;
-    let serials: Vec<Serial> = revoked.iter().map(|revoked| revoked.serial).collect();
-    let lists = keys.issuer.revocation_lists(&revoked, number(now), complete, complete + REFRESH).map_err(internal)?;
-    let signed = Signed {
-        at: now,
-        positions,
-        crl: lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect(),
-        krl: keys.issuer.key_revocation_list(&serials, number(now), complete),
-        keys,
+    // What was begun after this request came shows all that it may expect.
+    let outcome = match &made.last {
+        Some((begun, outcome)) if *begun >= asked => outcome.clone(),
+        _ => {
+            let begun = Instant::now();
+            let outcome = made.renew(app).await;
+            made.last = Some((begun, outcome.clone()));
+            outcome
+        }
     };
-    Ok(part(made.signed.insert(signed)))
+    outcome?;
+    made.signed.as_ref().map(part).ok_or_else(|| internal("lists were made, and there are none"))
+}
+
+impl Made {
+    /// Makes the lists anew, if something happened since.
+    async fn renew(&mut self, app: &App) -> Result<(), Refusal> {
+        let ledger = &app.ceremonies.ledger;
+        let (complete, positions) = self.complete.as_of(ledger).await?;
+        let (now, keys) = (ledger.now(), app.ceremonies.keyring.get());
+        let same = |signed: &&Signed| {
+            signed.positions == positions && Arc::ptr_eq(&signed.keys, &keys) && now - signed.at < SAME
+        };
+        if self.signed.as_ref().is_some_and(|signed| same(&signed)) {
+            return Ok(());
+        }
+        let revoked = revoked(ledger, now).await?;
+        let serials: Vec<Serial> = revoked.iter().map(|revoked| revoked.serial).collect();
+        let lists =
+            keys.issuer.revocation_lists(&revoked, number(now), complete, complete + REFRESH).map_err(internal)?;
+        self.signed = Some(Signed {
+            at: now,
+            positions,
+            crl: lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect(),
+            krl: keys.issuer.key_revocation_list(&serials, number(now), complete),
+            keys,
+        });
+        Ok(())
+    }
 }
 
 /// Up to which moment the view is known to have seen everything.

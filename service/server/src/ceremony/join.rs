@@ -234,6 +234,8 @@ impl Ceremonies {
     async fn conclude(&self, mut pending: Box<Pending>, proven: Proven, peer: &Peer) -> Result<Step, Refusal> {
         let started = Instant::now();
         let mut slot = self.ledger.token(&pending.token).await.answer()?;
+        // The era of the token for which everything that concerns the attempt was read.
+        let mut looked = None;
         for _ in 0..MAX_TRIES {
             let now = self.ledger.now();
             let Some(known) = slot.known().filter(|known| known.token.id == pending.token_id) else {
@@ -244,8 +246,9 @@ impl Ceremonies {
                 continue;
             };
             let era = known.token.era;
-            if !slot.is_fresh() && !is_routine(&slot, &proven) {
+            if looked != Some(era) && !is_routine(&slot, &proven) {
                 look_again(&mut slot, &pending, &proven, era).await?;
+                looked = Some(era);
                 continue;
             }
             let context = Known {
@@ -255,8 +258,9 @@ impl Ceremonies {
                 attempt_accepted_before: slot.attempt_accepted_before(),
             };
             let mut verdict = join::decide(context, &proven, self.fresh(now), self.policy, now);
-            if matches!(verdict, Verdict::Refuse { .. } | Verdict::RotateFirst) && !slot.is_fresh() {
+            if matches!(verdict, Verdict::Refuse { .. } | Verdict::RotateFirst) && looked != Some(era) {
                 look_again(&mut slot, &pending, &proven, era).await?;
+                looked = Some(era);
                 continue;
             }
             let plain_refusal = matches!(verdict, Verdict::Refuse { lock: None, .. });
@@ -295,6 +299,7 @@ impl Ceremonies {
                 }
                 Err(AppendError::Conflict | AppendError::AttemptSeen | AppendError::ClaimTaken { .. }) => {
                     look_again(&mut slot, &pending, &proven, era).await?;
+                    looked = Some(era);
                 }
                 Err(error) => return Err(error).answer(),
             }

@@ -306,9 +306,15 @@ impl Resources for Administration {
             let admin = self.admin(&request, Role::Operator).await?;
             let asked = request.get_ref();
             let mut tokens = Vec::new();
+            let mut done = Vec::new();
             for name in self.selected(&asked.selector).await? {
-                self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
-                tokens.push(self.token(&name, &admin).await?);
+                match self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await {
+                    Ok(_) => tokens.push(self.token(&name, &admin).await?),
+                    // It was deleted since the selector was read.
+                    Err(refusal) if refusal.code == Code::NotFound => continue,
+                    Err(refusal) => return Err(in_part(refusal, &name, "reinstated", &done)),
+                }
+                done.push(name.to_string());
             }
             Ok(v1::TokenList { tokens, next_cursor: String::new() })
         };
@@ -455,17 +461,19 @@ impl Resources for Administration {
             };
             let by_selector = !asked.selector.is_empty();
             let mut exemptions = Vec::new();
+            let mut done = Vec::new();
             for name in names {
                 let id = match self.0.ceremonies.grant(&admin, &name, &grant).await {
                     Ok(id) => id,
                     // It was deleted since the selector was read.
                     Err(refusal) if by_selector && refusal.code == Code::NotFound => continue,
-                    Err(refusal) if by_selector => return Err(granted_in_part(refusal, &name, &exemptions)),
+                    Err(refusal) if by_selector => return Err(in_part(refusal, &name, "granted", &done)),
                     Err(refusal) => return Err(refusal),
                 };
                 let (_, token) = self.0.ceremonies.token(&name).await?;
                 let written = token.grants.iter().find(|grant| grant.id == id);
                 exemptions.extend(written.map(|grant| resource::write_exemption(&token, grant, self.now())));
+                done.push(name.to_string());
             }
             Ok(v1::ExemptionList { exemptions, next_cursor: String::new() })
         };
@@ -483,10 +491,8 @@ impl Resources for Administration {
     }
 }
 
-/// Says how far a grant to many came, so that it can be repeated for the others alone.
-fn granted_in_part(refusal: Refusal, at: &Name, granted: &[v1::Exemption]) -> Refusal {
-    let specs = granted.iter().filter_map(|exemption| exemption.spec.as_ref());
-    let names: Vec<&str> = specs.map(|spec| spec.token_name.as_str()).collect();
-    let done = if names.is_empty() { "no token".to_owned() } else { names.join(", ") };
-    Refusal { message: format!("token `{at}`: {}; granted so far: {done}", refusal.message), ..refusal }
+/// Says how far a change of many tokens came, so that it can be repeated for the others alone.
+fn in_part(refusal: Refusal, at: &Name, deed: &str, done: &[String]) -> Refusal {
+    let done = if done.is_empty() { "no token".to_owned() } else { done.join(", ") };
+    Refusal { message: format!("token `{at}`: {}; {deed} so far: {done}", refusal.message), ..refusal }
 }
