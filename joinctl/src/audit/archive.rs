@@ -224,6 +224,7 @@ mod tests {
     fn filled(root: &Path, entries: std::ops::Range<u64>) -> Archive {
         let mut archive = Archive::open(root, "log+key").unwrap();
         assert_eq!(archive.next(), entries.start);
+        archive.unseal().unwrap();
         entries.for_each(|index| archive.append(&entry(index)).unwrap());
         archive
     }
@@ -243,7 +244,8 @@ mod tests {
         assert_eq!(text.lines().last(), Some(r#"{"log_index":4,"envelope":"{\"number\":\"4 ä\"}"}"#));
         assert_eq!(fs::read_to_string(root.join(END)).unwrap(), "{\"entries\":5}\n");
 
-        // A sealed export grows, and is no export while it does.
+        // A sealed export stays one until it grows, and is none while it does.
+        assert!(Archive::open(&root, "log+key").unwrap().has(END));
         let archive = filled(&root, 5..6);
         assert!(!archive.has(END));
         archive.seal("note").unwrap();

@@ -206,6 +206,27 @@ async fn any_node_continues_what_another_opened() {
     world.check().await;
 }
 
+/// What a node reads of a token that it never saw is not all that concerns an attempt.
+#[tokio::test]
+async fn a_lock_on_an_earlier_instance_holds_on_a_node_that_never_saw_the_token() {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut one = world.bot("example").mode("insecure").preregistered().over(Transport::Json).await;
+    let mut two = one.clone();
+    one.join().await.unwrap();
+    two.join().await.unwrap();
+    let (network, instance) = (std::sync::Arc::clone(&one.network), one.certificate().instance());
+    world.admin.lock(LockTarget { bot_instance_id: instance, ..LockTarget::default() }).await.unwrap();
+
+    let mut ceremony = one.joining().begin().await.unwrap();
+    let Conversation::Calls(calls) = &mut ceremony.conversation else { panic!("calls were made") };
+    calls.http = crate::world::Http::connect(&network, second, None).await.unwrap();
+    let Err(refused) = ceremony.answer().await else { panic!("it was admitted") };
+
+    assert_eq!(refused, "LOCKED");
+    world.check().await;
+}
+
 #[tokio::test]
 async fn a_continuation_of_another_cluster_is_nothing() {
     let (world, elsewhere) = (World::start().await, World::start().await);
