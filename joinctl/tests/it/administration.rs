@@ -99,6 +99,19 @@ fn apply_shows_what_it_changes_and_then_has_nothing_to_do() {
 }
 
 #[test]
+fn what_nobody_reads_is_done_all_the_same() {
+    let authority = Authority::start();
+    let bots = ["a", "b", "c"].map(|name| BOT.replace("example", name));
+    authority.write("bots.yaml", &bots.join("---"));
+    let mut child =
+        authority.command(Role::Admin, &["create", "bots.yaml"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+
+    assert!(child.wait().unwrap().success());
+    assert_eq!(authority.json(&["get", "bots"]).as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn an_edit_is_saved_unless_nothing_changed_or_somebody_else_did() {
     let authority = Authority::start().with_bot("example");
     let edit = |editor: &str| run(authority.command(Role::Admin, &["edit", "token/example"]).env("VISUAL", editor));
@@ -111,6 +124,13 @@ fn an_edit_is_saved_unless_nothing_changed_or_somebody_else_did() {
     let ran = edit("false");
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
+
+    // What is no text can't be read, and is kept.
+    let ran = edit("printf '\\377' >>");
+    assert_eq!(ran.code, 1);
+    let kept = ran.stderr.lines().find_map(|line| line.strip_prefix("your text is kept in ")).unwrap();
+    assert!(std::fs::read(kept).unwrap().ends_with(b"\xff"));
+    std::fs::remove_file(kept).unwrap();
 
     // Somebody else is faster.
     let joinctl = env!("CARGO_BIN_EXE_joinctl");
