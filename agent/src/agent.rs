@@ -16,6 +16,7 @@ use crate::{
     credentials::{Credentials, Facts},
     entropy::Entropy,
     error::JoinError,
+    output::Identity,
     state::{Accepted, State},
     storage::{Storage, StorageError},
     trust::Trust,
@@ -81,10 +82,8 @@ impl Agent {
     /// # Errors
     /// [`JoinError`]; its `next` says whether trying again can help.
     pub async fn join_once(&mut self) -> Result<Joined, JoinError> {
-        for output in &self.config.outputs {
-            output.check()?;
-        }
         let mut vault = Vault::open(self.storage.clone())?;
+        self.check_outputs(&vault)?;
         self.check_identity(&vault, None)?;
         let secret = self.secret(&vault)?;
         vault.begin(&*self.entropy, self.clock.now())?;
@@ -140,23 +139,22 @@ impl Agent {
     /// # Errors
     /// When the state can't be read or an output can't be written.
     pub fn write_outputs(&self) -> Result<(), JoinError> {
-        if let Some(accepted) = self.state()?.accepted {
-            for output in &self.config.outputs {
-                output.write(&accepted.credentials)?;
-            }
-        }
-        Ok(())
+        let Some(accepted) = self.state()?.accepted else { return Ok(()) };
+        // One that can't be written takes nothing from the others.
+        let written: Vec<_> = self.config.outputs.iter().map(|output| output.write(&accepted.credentials)).collect();
+        Ok(written.into_iter().collect::<Result<(), _>>()?)
     }
 
-    /// Writes outputs that are missing, if the stored certificate still lives: so that programs on this host can go on
-    /// while the authority is away.
+    /// Writes outputs that are missing or of another join, if the stored certificate still lives: so that programs on this
+    /// host can go on while the authority is away.
     ///
     /// # Errors
     /// When the state can't be read or an output can't be written.
     pub fn restore_outputs(&self) -> Result<(), JoinError> {
-        let Some(facts) = self.certificate()? else { return Ok(()) };
-        let missing = self.config.outputs.iter().any(|output| !output.is_complete());
-        if missing && facts.not_after > self.clock.now() { self.write_outputs() } else { Ok(()) }
+        let Some(accepted) = self.state()?.accepted else { return Ok(()) };
+        let lives = accepted.credentials.facts().is_some_and(|facts| facts.not_after > self.clock.now());
+        let current = self.config.outputs.iter().all(|output| output.holds(&accepted.credentials));
+        if lives && !current { self.write_outputs() } else { Ok(()) }
     }
 
     /// What the stored certificate says.
@@ -181,6 +179,21 @@ impl Agent {
         let expires = self.authority_now().checked_add_signed(ttl).unwrap_or(now);
         let Config { token, keypair, .. } = &self.config;
         Ceremony { vault, token, keypair, secret, expires, now }.run(connection).await
+    }
+
+    /// Makes sure that what a join brings can be written. A bot whose certificate is near its end joins all the same: it
+    /// would have to recover, for the sake of one output.
+    fn check_outputs(&self, vault: &Vault) -> Result<(), JoinError> {
+        let checked: Result<(), _> = self.config.outputs.iter().map(Identity::check).collect();
+        let stored = vault.state().accepted.as_ref().and_then(|accepted| accepted.credentials.facts());
+        let left = stored.map(|facts| (facts.not_after - self.authority_now(), facts.not_after - facts.not_before));
+        match (checked, left) {
+            (Err(failed), Some((left, life))) if left > TimeDelta::zero() && left < life / 3 => {
+                warn!("{failed}; renewing all the same, before the certificate ends");
+                Ok(())
+            }
+            (checked, _) => Ok(checked?),
+        }
     }
 
     /// What is configured, and since the first join also the CAs that came with the last one: so that a bot finds back

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use zeroize::Zeroizing;
+
 use crate::{
     credentials::Credentials,
     files::{self, PRIVATE, PUBLIC},
@@ -51,9 +53,13 @@ impl Identity {
         fs::create_dir_all(&self.directory).and_then(|()| files::probe(&self.directory)).map_err(self.failed())
     }
 
-    /// Whether every file is there.
-    pub fn is_complete(&self) -> bool {
-        FILES.iter().all(|name| self.directory.join(name).exists())
+    /// Whether every file says what these credentials do. A host that lost power may have a new key beside an old
+    /// certificate.
+    pub fn holds(&self, credentials: &Credentials) -> bool {
+        let says = |name: &str| {
+            fs::read(self.directory.join(name)).is_ok_and(|found| found == self.contents(name, credentials).as_bytes())
+        };
+        FILES.into_iter().all(says)
     }
 
     /// Replaces every file, each atomically.
@@ -63,24 +69,24 @@ impl Identity {
     pub fn write(&self, credentials: &Credentials) -> Result<(), OutputError> {
         fs::create_dir_all(&self.directory).map_err(self.failed())?;
         for name in FILES {
-            let (contents, mode) = match name {
-                "key" => (credentials.key.to_pem(), PRIVATE),
-                public => (self.contents(public, credentials).into(), PUBLIC),
-            };
+            let mode = if name == "key" { PRIVATE } else { PUBLIC };
+            let contents = self.contents(name, credentials);
             files::replace(&self.directory, name, contents.as_bytes(), mode).map_err(self.failed())?;
         }
         Ok(())
     }
 
-    fn contents(&self, name: &str, credentials: &Credentials) -> String {
-        match name {
+    fn contents(&self, name: &str, credentials: &Credentials) -> Zeroizing<String> {
+        let public = match name {
+            "key" => return credentials.key.to_pem(),
             "tlscert" => credentials.tls_cert.clone(),
             "tlscas" => credentials.tls_cas.concat(),
             "key.pub" => format!("{}\n", credentials.key.public()),
             "key-cert.pub" => format!("{}\n", credentials.ssh_cert),
             "known_hosts" => credentials.ssh_cas.iter().map(|key| format!("@cert-authority * {key}\n")).collect(),
             _ => self.ssh_config(),
-        }
+        };
+        public.into()
     }
 
     /// For `ssh -F`. Paths are absolute, quoted, and with `%` doubled, since ssh expands it.

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
+use chrono::TimeDelta;
 use join_agent::{error::JoinError, output::Identity, run};
 
 use crate::host::Host;
@@ -90,6 +91,42 @@ async fn a_missing_output_is_restored_from_the_storage() {
     host.let_certificate_expire();
     host.agent().restore_outputs().unwrap();
     assert!(!root.path().join("tlscert").exists(), "an expired certificate is of no use");
+}
+
+#[tokio::test]
+async fn an_output_of_an_earlier_join_is_brought_up_to_the_storage() {
+    let root = tempfile::tempdir().unwrap();
+    let host = joined(root.path()).await;
+    // As after a loss of power in the middle of writing: the key is new, and all that belongs to it old.
+    let certificate = root.path().join("tlscert");
+    let old = fs::read(&certificate).unwrap();
+    run::once(&mut host.agent()).await.unwrap();
+    let new = fs::read(&certificate).unwrap();
+    fs::write(&certificate, old).unwrap();
+
+    host.agent().restore_outputs().unwrap();
+
+    assert_eq!(fs::read(&certificate).unwrap(), new);
+}
+
+#[tokio::test]
+async fn near_the_end_of_its_certificate_a_bot_renews_though_one_output_is_broken() {
+    let (root, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut host = joined(root.path()).await;
+    fs::write(broken.path().join("file"), "").unwrap();
+    host.config.outputs.insert(0, Identity::new(&broken.path().join("file")).unwrap());
+    let before = fs::read(root.path().join("tlscert")).unwrap();
+    let joins = || host.authority.book().accepted;
+
+    let early = run::once(&mut host.agent()).await.unwrap_err();
+    assert!(matches!(early, JoinError::Output(_)), "{early}");
+    assert_eq!(joins(), 1, "there is time to mend it");
+    host.clock.advance(TimeDelta::minutes(50));
+    let late = run::once(&mut host.agent()).await.unwrap_err();
+
+    assert!(matches!(late, JoinError::Output(_)), "{late}");
+    assert_eq!((joins(), host.authority.book().recoveries), (2, 1));
+    assert_ne!(fs::read(root.path().join("tlscert")).unwrap(), before, "the other output is new");
 }
 
 #[tokio::test]
