@@ -184,7 +184,7 @@ impl Agent {
     /// Makes sure that what a join brings can be written. A bot whose certificate is near its end joins all the same: it
     /// would have to recover, for the sake of one output.
     fn check_outputs(&self, vault: &Vault) -> Result<(), JoinError> {
-        let checked: Result<(), _> = self.config.outputs.iter().map(Identity::check).collect();
+        let checked = self.config.outputs.iter().try_for_each(Identity::check);
         let stored = vault.state().accepted.as_ref().and_then(|accepted| accepted.credentials.facts());
         let left = stored.map(|facts| (facts.not_after - self.authority_now(), facts.not_after - facts.not_before));
         match (checked, left) {

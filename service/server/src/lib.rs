@@ -14,6 +14,7 @@ pub mod logbook;
 pub mod request;
 pub mod revocation;
 pub mod service;
+mod slow;
 pub mod telemetry;
 pub mod tls;
 pub mod witness;

@@ -27,7 +27,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    ceremony::strangers::network, config::Limits, gather::Gathering, request::caller::Connection, telemetry::METRICS,
+    ceremony::strangers::network,
+    config::Limits,
+    gather::Gathering,
+    request::{caller::Connection, grpc::join::JOIN_ROUTE},
+    slow::InTime,
+    telemetry::METRICS,
 };
 
 /// How long a handshake may take.
@@ -120,7 +125,10 @@ async fn converse(
     let counted = Arc::clone(&requests);
     let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
-        let (open, answer) = (Requests::begin(&counted), router.clone().oneshot(request.map(Body::new)));
+        // A join is a conversation, and has times of its own.
+        let is_join = request.uri().path() == JOIN_ROUTE;
+        let request = request.map(|body| if is_join { Body::new(body) } else { Body::new(InTime::new(body)) });
+        let (open, answer) = (Requests::begin(&counted), router.clone().oneshot(request));
         async move {
             let answer: Response = answer.await?;
             // A request is open until its answer has been sent, however long that streams.

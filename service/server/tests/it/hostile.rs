@@ -1,11 +1,12 @@
 //! What strangers may send: any bytes at all. Never a panic, never a fault of ours, and the next bot joins.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use http::{Request, header::CONTENT_TYPE};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::SendRequest;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::{body::Frame, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use join_proto::{
     teleport::{
@@ -120,6 +121,28 @@ fn resident_mb() -> u64 {
 async fn a_bot_still_joins(world: World) {
     let mut bot = world.bot("afterwards").await;
     bot.join().await.unwrap();
+    world.check().await;
+}
+
+/// Whoever it is: nobody has asked for a certificate yet.
+#[tokio::test]
+async fn a_request_that_does_not_end_is_given_up_after_half_a_minute() {
+    let world = World::start().await;
+    let stream = world.network.connect(0, None, "h2").await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // A message that says it has a thousand bytes, and has three.
+    let begun = Frame::data(Bytes::from_static(b"\0\0\0\x03\xe8abc"));
+    let body = StreamBody::new(stream::iter([Ok::<_, Infallible>(begun)]).chain(stream::pending()));
+    let request = Request::post("https://localhost/joinauthority.v1.Resources/ListTokens")
+        .header(CONTENT_TYPE, "application/grpc")
+        .body(body)
+        .unwrap();
+
+    let answer = tokio::time::timeout(Duration::from_secs(45), client.send_request(request)).await.unwrap().unwrap();
+
+    assert!(answer.headers().contains_key("grpc-status"), "{answer:?}");
     world.check().await;
 }
 
