@@ -119,7 +119,11 @@ async fn survive(world: &World, host: &Host, folder: &Path, case: &Case) -> Resu
     // Whoever has stored the result, killed or not, renews with the next run.
     let renewals = usize::from(aftermath.stored);
     let after = happened_once(world, host, case.scenario, &before, renewals).await?;
-    ensure!(Identity::new(&folder.join("identity"))?.is_complete(), "the outputs are not complete");
+    let stored = host.state()?.accepted.context("nothing is stored")?;
+    ensure!(
+        Identity::new(&folder.join("identity"))?.holds(&stored.credentials),
+        "the outputs are not of the newest join"
+    );
     world.check().await?;
     let mut survived = aftermath.survived(reached, &after)?;
     if reached && aftermath.stored {
