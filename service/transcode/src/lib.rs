@@ -13,4 +13,5 @@ mod router;
 
 pub use calls::{BadCall, roles};
 pub use openapi::openapi;
-pub use router::{Limits, router};
+pub use problem::problem;
+pub use router::{Door, Limits, drain, router};

@@ -11,6 +11,11 @@ use tonic_types::StatusExt as _;
 /// The domain of our codes in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "joinauthority";
 
+/// A status as the JSON twin answers it: for what has no gRPC call.
+pub fn problem(status: Status) -> Response {
+    Problem::from(status).into_response()
+}
+
 /// An error on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Problem {

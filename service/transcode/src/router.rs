@@ -11,10 +11,11 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use join_proto::v1::Role;
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use tonic::metadata::MetadataMap;
+use tonic::{Status, metadata::MetadataMap};
 use tower::Service;
 
 use crate::{
@@ -30,6 +31,8 @@ use crate::{
 const FIRST_MESSAGE: Duration = Duration::from_secs(1);
 /// How long a body may take to come.
 const BODY: Duration = Duration::from_secs(30);
+/// How much is read of a body that nobody needs, in bytes.
+const DRAINED: usize = 2 << 20;
 
 /// Headers that are about the HTTP connection or body, and would be wrong on the gRPC request. Those named `grpc-…` are
 /// left out too.
@@ -61,7 +64,16 @@ impl Default for Limits {
     }
 }
 
-/// A route for every call of `joinauthority.v1`, which asks `grpc` in-process.
+/// Who may call. It is asked before a body is read, so that nobody fills memory with messages that are refused anyway.
+pub trait Door: Clone + Send + Sync + 'static {
+    /// Lets in whoever has the role, and may leave in the extensions who it is.
+    ///
+    /// # Errors
+    /// What is answered to all others.
+    fn admit(&self, role: Role, extensions: &mut Extensions) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+/// A route for every call of `joinauthority.v1`, which lets in whom `door` does and asks `grpc` in-process.
 ///
 /// The gRPC request has the extensions and headers of the HTTP request. Unary answers are JSON, streams are NDJSON: a
 /// message a line, and an error that comes late as the last line. Where a call streams at `PATH:switch` what another
@@ -71,7 +83,7 @@ impl Default for Limits {
 ///
 /// # Errors
 /// [`BadCall`] when a method's option is missing or can't be right.
-pub fn router<S, B>(pool: &DescriptorPool, grpc: S, limits: Limits) -> Result<Router, BadCall>
+pub fn router<S, B>(pool: &DescriptorPool, grpc: S, door: impl Door, limits: Limits) -> Result<Router, BadCall>
 where
     S: Service<Request<tonic::body::Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -88,22 +100,22 @@ where
             streamed: call.streaming_twin(&calls).map(|(switch, twin)| (switch.to_owned(), Arc::clone(twin))),
             limits,
         });
-        let grpc = grpc.clone();
+        let (grpc, door) = (grpc.clone(), door.clone());
         let handler = move |request: Request| {
-            let (route, grpc) = (Arc::clone(&route), grpc.clone());
-            async move { route.answer(grpc, request).await.unwrap_or_else(Problem::into_response) }
+            let (route, grpc, door) = (Arc::clone(&route), grpc.clone(), door.clone());
+            async move { route.answer(grpc, door, request).await.unwrap_or_else(Problem::into_response) }
         };
         router = router.route(&call.path, on(filter, handler));
     }
     Ok(router
         .fallback(async move |request: Request| {
             let problem = Problem::not_found(request.uri().path());
-            drain(request.into_body(), limits.strangers).await;
+            drain(request.into_body()).await;
             problem
         })
         .method_not_allowed_fallback(async move |request: Request| {
             let problem = Problem::method_not_allowed(request.method(), request.uri().path());
-            drain(request.into_body(), limits.strangers).await;
+            drain(request.into_body()).await;
             problem
         }))
 }
@@ -116,7 +128,7 @@ struct Route {
 }
 
 impl Route {
-    async fn answer<S, B>(&self, grpc: S, request: Request) -> Result<Response, Problem>
+    async fn answer<S, B>(&self, grpc: S, door: impl Door, request: Request) -> Result<Response, Problem>
     where
         S: Service<Request<tonic::body::Body>, Response = Response<B>>,
         S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -131,6 +143,10 @@ impl Route {
         let Query(mut query) = Query::<Pairs>::try_from_uri(&parts.uri)
             .map_err(|rejection| Problem::invalid(format!("the query: {rejection}")))?;
         let call = self.choose(&mut query)?;
+        if let Err(status) = door.admit(call.role, &mut parts.extensions).await {
+            drain(body).await;
+            return Err(status.into());
+        }
         let body = self.read(body, &parts.headers).await?;
         let message = request::message(call, &path, &query, &body)?;
 
@@ -184,11 +200,20 @@ impl Route {
     }
 }
 
-/// Reads a body that nobody needs. An answer over HTTP/2 that comes before the body's end resets the stream, and some
-/// clients lose the answer then.
-async fn drain(body: Body, limit: usize) {
+/// Reads a body that nobody needs, and keeps nothing of it. An answer over HTTP/2 that comes before the body's end resets
+/// the stream, and some clients lose the answer then.
+pub async fn drain(mut body: Body) {
+    let mut left = DRAINED;
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
     // A body that is too large or too slow is its sender's own loss.
-    let _ = tokio::time::timeout(BODY, Limited::new(body, limit).collect()).await;
+    let _ = tokio::time::timeout(BODY, read).await;
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, pin::Pin, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use futures::{Stream, stream};
-use http::{Request as HttpRequest, StatusCode, header};
+use http::{Extensions, Request as HttpRequest, StatusCode, header};
 use http_body_util::BodyExt as _;
 use join_proto::{
     DESCRIPTORS,
@@ -16,7 +16,7 @@ use join_proto::{
         *,
     },
 };
-use join_transcode::Limits;
+use join_transcode::{Door, Limits};
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
@@ -43,7 +43,17 @@ pub(crate) fn router_with(locks: Option<Locks>) -> Router {
         .add_service(CeremonyServer::from_arc(authority.clone()))
         .add_service(LedgerServer::from_arc(authority.clone()))
         .add_service(ResourcesServer::from_arc(authority));
-    join_transcode::router(&DESCRIPTORS, grpc, Limits::default()).unwrap()
+    join_transcode::router(&DESCRIPTORS, grpc, Everybody, Limits::default()).unwrap()
+}
+
+/// A door that turns nobody away.
+#[derive(Clone)]
+pub(crate) struct Everybody;
+
+impl Door for Everybody {
+    async fn admit(&self, _: Role, _: &mut Extensions) -> Result<(), GrpcStatus> {
+        Ok(())
+    }
 }
 
 pub(crate) async fn send(request: HttpRequest<Body>) -> Response {

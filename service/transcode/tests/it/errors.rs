@@ -4,7 +4,7 @@ use http::{StatusCode, header};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::authority::{ask, bytes, request, send};
+use crate::authority::{Everybody, ask, bytes, request, send};
 
 #[tokio::test]
 async fn a_refusal_keeps_its_code_and_facts() {
@@ -49,7 +49,7 @@ async fn a_status_without_our_code_gets_the_usual_one(#[case] grpc: i32, #[case]
 #[tokio::test]
 async fn a_service_that_is_not_there_is_unimplemented() {
     let grpc = tonic::service::Routes::default();
-    let router = join_transcode::router(&join_proto::DESCRIPTORS, grpc, Default::default()).unwrap();
+    let router = join_transcode::router(&join_proto::DESCRIPTORS, grpc, Everybody, Default::default()).unwrap();
     let response = tower::ServiceExt::oneshot(router, request("GET", "/v1/ca", "")).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
 }

@@ -1,10 +1,17 @@
 //! The table of roles.
 
+use http::{Extensions, StatusCode};
 use join_proto::{DESCRIPTOR_SET, DESCRIPTORS, v1::Role};
-use join_transcode::{Limits, openapi, roles, router};
+use join_transcode::{Door, Limits, openapi, roles, router};
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorSet;
+
+use rstest::rstest;
+use tonic::{Status, service::Routes};
+use tower::ServiceExt as _;
+
+use crate::authority::{Everybody, bytes, request};
 
 #[test]
 fn every_call_has_its_role() {
@@ -47,6 +54,32 @@ fn a_method_without_the_option_is_an_error_at_start() {
         error,
         "joinauthority.v1.Ceremony.Open: it has none; its option (joinauthority.v1.call) is explained in options.proto"
     );
-    assert!(router(&pool, tonic::service::Routes::default(), Limits::default()).is_err());
+    assert!(router(&pool, tonic::service::Routes::default(), Everybody, Limits::default()).is_err());
     assert!(openapi(&pool, "t", "v").is_err());
+}
+
+/// Turns everybody away, with the role that was asked for.
+#[derive(Clone)]
+struct Nobody;
+
+impl Door for Nobody {
+    async fn admit(&self, role: Role, _: &mut Extensions) -> Result<(), Status> {
+        Err(Status::permission_denied(format!("{role:?} only")))
+    }
+}
+
+#[rstest]
+#[case("POST", "/v1/tokens", "Admin only")]
+#[case("POST", "/v1/join", "Anyone only")]
+#[case("GET", "/v1/bots/example", "Auditor only")]
+#[case("HEAD", "/v1/bots/example", "")]
+#[case("GET", "/v1/events?follow=true", "Auditor only")]
+#[tokio::test]
+async fn who_is_turned_away_is_not_read(#[case] verb: &str, #[case] path: &str, #[case] message: &str) {
+    let router = router(&DESCRIPTORS, Routes::default(), Nobody, Limits::default()).unwrap();
+    let answer = router.oneshot(request(verb, path, "this is not JSON")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    let body = bytes(answer).await;
+    let told = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+    assert_eq!(told["error"]["message"].as_str().unwrap_or_default(), message);
 }

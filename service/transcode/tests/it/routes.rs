@@ -9,7 +9,7 @@ use join_transcode::Limits;
 use proptest::prelude::*;
 use tower::ServiceExt as _;
 
-use crate::authority::{ask, request};
+use crate::authority::{Everybody, ask, request};
 
 /// A gRPC service that answers everything with an empty message, and its own path in a header.
 async fn empty_answer(request: Request<tonic::body::Body>) -> Result<Response<Body>, Infallible> {
@@ -32,7 +32,8 @@ fn seen(path: &str) {
 
 /// The status, and the gRPC paths that were called.
 async fn reach(request: Request<Body>) -> (StatusCode, Vec<String>) {
-    let router = join_transcode::router(&DESCRIPTORS, tower::service_fn(empty_answer), Limits::default()).unwrap();
+    let router =
+        join_transcode::router(&DESCRIPTORS, tower::service_fn(empty_answer), Everybody, Limits::default()).unwrap();
     SEEN.scope(Default::default(), async {
         let response = router.oneshot(request).await.unwrap();
         (response.status(), SEEN.with(|seen| seen.take()))
