@@ -139,6 +139,10 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Streams open at once on one connection.
     pub streams_per_connection: u32,
+    /// Streams (requests that are not answered yet) open at once from one address.
+    pub streams_per_address: usize,
+    /// Streams open at once.
+    pub streams: usize,
 }
 
 fn default_listen() -> SocketAddr {
@@ -174,6 +178,8 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_address: 2000,
             streams_per_connection: 128,
+            streams_per_address: 2000,
+            streams: 4000,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod gather;
 pub mod keyring;
 pub mod listen;
 pub mod logbook;
+mod places;
 pub mod request;
 pub mod revocation;
 pub mod service;

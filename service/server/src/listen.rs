@@ -1,15 +1,6 @@
 //! The accept loop of the one TLS port: gRPC, HTTP/2 and HTTP/1.1.
 
-use std::{
-    collections::HashMap,
-    future::poll_fn,
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use http_body_util::BodyExt as _;
@@ -18,19 +9,16 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    ceremony::strangers::network,
     config::Limits,
     gather::Gathering,
-    request::{caller::Connection, grpc::join::JOIN_ROUTE},
+    places::{ConnectionPlace, Places},
+    request::{caller::Connection, grpc::join::JOIN_ROUTE, problem},
     slow::InTime,
     telemetry::METRICS,
 };
@@ -39,14 +27,14 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request; the first one included.
 const HEAD: Duration = Duration::from_secs(15);
-/// How long a connection may be open without a request.
-const IDLE: Duration = Duration::from_secs(10 * 60);
 /// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long open requests may go on once the service stops.
 const GRACE: Duration = Duration::from_secs(10);
 /// The most header bytes of a request.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// The most bytes that a connection may send before somebody reads them.
+const WINDOW: u32 = 64 * 1024;
 
 /// Accepts connections until `stop`, then lets open requests finish for a while.
 pub async fn serve(
@@ -57,8 +45,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let hosts = Arc::new(Hosts { most: limits.connections_per_address, open: Mutex::default() });
+    let places = Places::new(limits);
     let connections = TaskTracker::new();
     let protocol = Arc::new(protocol(limits));
     loop {
@@ -76,17 +63,18 @@ pub async fn serve(
             }
         };
         // Beyond the limit a connection is closed at once: memory stays flat, and the client retries.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let Some(place) = hosts.admit(address.ip()).map(|of_host| (place, of_host)) else { continue };
+        let Some(place) = places.connection(address.ip()) else {
+            METRICS.turned_away("connection");
+            continue;
+        };
         let (acceptor, router, protocol, stop) =
             (acceptor.clone(), router.clone(), Arc::clone(&protocol), stop.clone());
         connections.spawn(async move {
             METRICS.connections.inc();
-            if let Err(error) = converse(stream, address, &acceptor, router, &protocol, stop).await {
+            if let Err(error) = converse(stream, address, &acceptor, router, &protocol, place, stop).await {
                 tracing::debug!(%address, "connection ended: {error}");
             }
             METRICS.connections.dec();
-            drop(place);
         });
     }
     connections.close();
@@ -103,6 +91,8 @@ fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(MAX_HEADERS)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1);
     builder
@@ -114,6 +104,7 @@ async fn converse(
     acceptor: &TlsAcceptor,
     router: Router,
     protocol: &auto::Builder<TokioExecutor>,
+    place: Arc<ConnectionPlace>,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
@@ -121,15 +112,21 @@ async fn converse(
     let (_, session) = stream.get_ref();
     let certificates = session.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned());
     let connection = Arc::new(Connection { address, certificates: certificates.collect() });
-    let requests = Arc::new(Requests::default());
-    let counted = Arc::clone(&requests);
+    let asked = Arc::clone(&place);
     let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
         // A join is a conversation, and has times of its own.
         let is_join = request.uri().path() == JOIN_ROUTE;
         let request = request.map(|body| if is_join { Body::new(body) } else { Body::new(InTime::new(body)) });
-        let (open, answer) = (Requests::begin(&counted), router.clone().oneshot(request));
+        let begun = match asked.request() {
+            Ok(open) => Ok((open, router.clone().oneshot(request))),
+            Err(refusal) => Err(problem::turn_away(&request, &refusal)),
+        };
         async move {
+            let (open, answer) = match begun {
+                Ok(begun) => begun,
+                Err(answer) => return Ok(answer),
+            };
             let answer: Response = answer.await?;
             // A request is open until its answer has been sent, however long that streams.
             Ok::<_, std::convert::Infallible>(answer.map(|body| {
@@ -146,86 +143,11 @@ async fn converse(
     tokio::select! {
         ended = poll_fn(|context| stream.poll_through(serving.as_mut(), context)) => return ended,
         () = stop.cancelled() => {}
-        () = requests.idle() => {}
+        () = place.idle() => {}
     }
     serving.as_mut().graceful_shutdown();
     match tokio::time::timeout(GRACE, poll_fn(|context| stream.poll_through(serving.as_mut(), context))).await {
         Ok(ended) => ended,
         Err(_) => Err("it did not end in time".into()),
-    }
-}
-
-/// The requests of one connection.
-#[derive(Default)]
-struct Requests {
-    begun: AtomicUsize,
-    open: AtomicUsize,
-}
-
-/// An open request.
-struct Open(Arc<Requests>);
-
-impl Requests {
-    fn begin(requests: &Arc<Self>) -> Open {
-        requests.begun.fetch_add(1, Ordering::Relaxed);
-        requests.open.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(requests))
-    }
-
-    /// Returns once nothing was asked for too long: a client that is only there takes the place of others.
-    async fn idle(&self) {
-        let (mut since, mut last) = (Instant::now(), 0);
-        loop {
-            tokio::time::sleep(HEAD).await;
-            let begun = self.begun.load(Ordering::Relaxed);
-            if begun != last || self.open.load(Ordering::Relaxed) > 0 {
-                (since, last) = (Instant::now(), begun);
-            } else if begun == 0 || since.elapsed() >= IDLE {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Open connections of each network, so that one host can't take the places of all.
-struct Hosts {
-    most: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A place that a connection of a network takes.
-struct Place {
-    hosts: Arc<Hosts>,
-    network: IpAddr,
-}
-
-impl Hosts {
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(network).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(Place { hosts: Arc::clone(self), network })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.hosts.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.network);
-            }
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The edge: parse, call one ceremony, render. HTTP is the twin of gRPC, made from the same descriptors.
 
+pub mod admission;
 pub mod caller;
 pub mod grpc;
 pub mod instance;
@@ -21,11 +22,13 @@ use join_proto::{
         resources_server::ResourcesServer,
     },
 };
+use tonic::service::Routes;
 
+use self::admission::Admission;
 use crate::app::App;
 
-/// The largest message of a join, and of whatever else strangers may send, in bytes.
-const JOIN_MESSAGE: usize = 64 * 1024;
+/// The largest message of a call that is for anyone, in bytes.
+const ANYONES_MESSAGE: usize = 64 * 1024;
 /// The largest message of administration, in bytes.
 const ADMIN_MESSAGE: usize = 1024 * 1024;
 
@@ -34,29 +37,44 @@ const ADMIN_MESSAGE: usize = 1024 * 1024;
 /// # Errors
 /// When a call says nothing of its role or its place in HTTP.
 pub fn router(app: &Arc<App>) -> anyhow::Result<Router> {
+    let door = Admission::new(Arc::clone(app))?;
+    let (joining, administration) = (joining(app)?, administration(app));
+    let grpc = Routes::from(joining.clone().merge(administration.clone()));
+    let json = join_transcode::router(&DESCRIPTORS, grpc, door.clone(), join_transcode::Limits::default())?;
+    let administration = administration.layer(middleware::from_fn_with_state(door, admission::grpc));
+    Ok(Router::new()
+        .merge(joining.merge(administration).layer(middleware::map_response(problem::malformed)))
+        .merge(public::router(Arc::clone(app)))
+        .merge(json)
+        .layer(middleware::from_fn(observe::request)))
+}
+
+/// Services without an administrator's call.
+fn joining(app: &Arc<App>) -> anyhow::Result<Router> {
     let share = || Arc::clone(app);
-    let mut grpc = tonic::service::Routes::builder();
-    grpc.add_service(JoinServiceServer::new(grpc::join::Joining(share())).max_decoding_message_size(JOIN_MESSAGE));
-    grpc.add_service(CeremonyServer::new(grpc::ceremony::Ceremonies(share())).max_decoding_message_size(JOIN_MESSAGE));
+    let mut grpc = Routes::builder();
+    grpc.add_service(JoinServiceServer::new(grpc::join::Joining(share())).max_decoding_message_size(ANYONES_MESSAGE));
     grpc.add_service(
-        ResourcesServer::new(grpc::resources::Administration(share())).max_decoding_message_size(ADMIN_MESSAGE),
+        CeremonyServer::new(grpc::ceremony::Ceremonies(share())).max_decoding_message_size(ANYONES_MESSAGE),
     );
-    grpc.add_service(LedgerServer::new(grpc::ledger::History(share())).max_decoding_message_size(ADMIN_MESSAGE));
-    grpc.add_service(ClusterServer::new(grpc::cluster::About(share())).max_decoding_message_size(ADMIN_MESSAGE));
     grpc.add_service(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?
-            .max_decoding_message_size(JOIN_MESSAGE),
+            .max_decoding_message_size(ANYONES_MESSAGE),
     );
-    grpc.add_service(grpc::health::service(share()).max_decoding_message_size(JOIN_MESSAGE));
-    let grpc = grpc.routes();
-    let json = join_transcode::router(&DESCRIPTORS, grpc.clone(), join_transcode::Limits::default())?;
-    let grpc = grpc.into_axum_router().reset_fallback().layer(middleware::map_response(problem::malformed));
-    Ok(Router::new()
-        .merge(grpc)
-        .merge(public::router(share()))
-        .merge(json)
-        .layer(middleware::from_fn(observe::request)))
+    grpc.add_service(grpc::health::service(share()).max_decoding_message_size(ANYONES_MESSAGE));
+    Ok(grpc.routes().into_axum_router().reset_fallback())
+}
+
+fn administration(app: &Arc<App>) -> Router {
+    let share = || Arc::clone(app);
+    let mut grpc = Routes::builder();
+    grpc.add_service(
+        ResourcesServer::new(grpc::resources::Administration(share())).max_decoding_message_size(ADMIN_MESSAGE),
+    );
+    grpc.add_service(LedgerServer::new(grpc::ledger::History(share())).max_decoding_message_size(ADMIN_MESSAGE));
+    grpc.add_service(ClusterServer::new(grpc::cluster::About(share())).max_decoding_message_size(ANYONES_MESSAGE));
+    grpc.routes().into_axum_router().reset_fallback()
 }

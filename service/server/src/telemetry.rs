@@ -146,6 +146,7 @@ pub struct Metrics {
     alarms: IntGaugeVec,
     /// Open connections.
     pub connections: IntGauge,
+    turned_away: IntCounterVec,
     positions: IntGaugeVec,
     requests: IntCounterVec,
 }
@@ -168,6 +169,8 @@ impl Metrics {
             &["code", "proven"],
         )?;
         let requests = counters("requests_total", "Requests, by route and outcome.", &["route", "outcome"])?;
+        let turned_away =
+            counters("turned_away_total", "Connections and requests beyond the limit of open ones.", &["what"])?;
         let join_seconds = Histogram::with_opts(
             HistogramOpts::new("join_decision_seconds", "From proof of possession to the durable append.")
                 .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
@@ -185,7 +188,18 @@ impl Metrics {
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(alarms.clone()))?;
         registry.register(Box::new(positions.clone()))?;
-        Ok(Self { registry, joins, refusals, join_seconds, locks_created, alarms, connections, positions, requests })
+        Ok(Self {
+            registry,
+            joins,
+            refusals,
+            join_seconds,
+            locks_created,
+            alarms,
+            connections,
+            turned_away,
+            positions,
+            requests,
+        })
     }
 
     /// A join was accepted; none for a resume.
@@ -230,6 +244,11 @@ impl Metrics {
     /// Where one part of the ledger is.
     pub fn position(&self, of: &str, index: u64) {
         self.positions.with_label_values(&[of]).set(i64::try_from(index).unwrap_or(i64::MAX));
+    }
+
+    /// A `connection` or a `request` that found no place.
+    pub fn turned_away(&self, what: &str) {
+        self.turned_away.with_label_values(&[what]).inc();
     }
 
     /// One request ended.

@@ -11,6 +11,8 @@ use join_domain::{
 };
 use rustls::pki_types::CertificateDer;
 
+use crate::ceremony::join::internal;
+
 /// What is known of a connection. It stands in the extensions of each of its requests.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -98,6 +100,15 @@ impl Administrator {
             ));
         }
         Ok(Self { name: name.to_string(), role, address: connection.address, ids })
+    }
+
+    /// The administrator whom [`Admission`](super::admission::Admission) let in.
+    ///
+    /// # Errors
+    /// INTERNAL when the request did not come that way.
+    pub fn behind<T>(request: &tonic::Request<T>) -> Result<Self, Refusal> {
+        let admitted = request.extensions().get().cloned();
+        admitted.ok_or_else(|| internal("a call of administrators was not asked for its role"))
     }
 
     /// Where an event of an administrator comes from.

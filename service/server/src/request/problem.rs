@@ -2,9 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use axum::response::Response;
+use http::header;
 use join_domain::refusal::{Code, Refusal};
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::telemetry::METRICS;
 
 /// The domain of `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "joinauthority";
@@ -50,6 +54,16 @@ pub fn status(refusal: &Refusal) -> Status {
         details.set_retry_info(Some(RETRY_AFTER));
     }
     Status::with_error_details(grpc_code(refusal.code), refusal.message.clone(), details)
+}
+
+/// The answer to a request that is not let in, in the form that its client reads.
+pub fn turn_away<B>(request: &http::Request<B>, refusal: &Refusal) -> Response {
+    METRICS.turned_away("request");
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        true => status(refusal).into_http(),
+        false => join_transcode::problem(status(refusal)),
+    }
 }
 
 /// Gives the code INVALID_REQUEST to answers of the gRPC library itself, for messages that don't decode or are too large:

@@ -1,20 +1,24 @@
 //! What needs no identity, and is no call: health, revocation lists, the log's files, the OpenAPI document.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use join_credential::Role;
-use join_domain::refusal::Code;
+use join_domain::refusal::Refusal;
 use join_proto::DESCRIPTORS;
-use serde_json::json;
 
-use crate::{app::App, revocation};
+use super::problem;
+use crate::{app::App, ceremony::join::internal, revocation};
 
 /// Health, revocation lists, log files and the OpenAPI document.
 pub fn router(app: Arc<App>) -> Router {
@@ -45,27 +49,30 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 async fn crl(State(app): State<Arc<App>>) -> Response {
     match revocation::crl(&app).await {
         Ok(pem) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response(),
-        Err(refusal) => unavailable(&refusal),
+        Err(refusal) => refused(&refusal),
     }
 }
 
 async fn krl(State(app): State<Arc<App>>) -> Response {
     match revocation::krl(&app).await {
         Ok(list) => ([(header::CONTENT_TYPE, "application/octet-stream")], list).into_response(),
-        Err(refusal) => unavailable(&refusal),
+        Err(refusal) => refused(&refusal),
     }
 }
 
-fn unavailable(refusal: &join_domain::refusal::Refusal) -> Response {
-    let body = json!({ "error": { "code": refusal.code.as_str(), "message": refusal.message } });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+fn refused(refusal: &Refusal) -> Response {
+    join_transcode::problem(problem::status(refusal))
 }
 
-/// The same document as `docs/openapi.json`.
+/// The same document as `docs/openapi.json`. It is made once.
 async fn openapi() -> Response {
-    match join_transcode::openapi(&DESCRIPTORS, "Join authority", "v1") {
-        Ok(document) => Json(document).into_response(),
-        Err(error) => unavailable(&crate::ceremony::join::internal(error)),
+    static DOCUMENT: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
+        let document = join_transcode::openapi(&DESCRIPTORS, "Join authority", "v1").map_err(|bad| bad.to_string())?;
+        Ok(document.to_string().into())
+    });
+    match &*DOCUMENT {
+        Ok(document) => ([(header::CONTENT_TYPE, "application/json")], document.clone()).into_response(),
+        Err(error) => refused(&internal(error)),
     }
 }
 
@@ -77,13 +84,7 @@ async fn log_file(State(app): State<Arc<App>>, Path(path): Path<String>, request
     if path.starts_with("tile/entries/")
         && let Err(refusal) = app.administrator(request.extensions(), Role::Auditor).await
     {
-        let body = json!({ "error": { "code": refusal.code.as_str(), "message": refusal.message } });
-        let status = match refusal.code {
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::FORBIDDEN,
-        };
-        return (status, Json(body)).into_response();
+        return refused(&refusal);
     }
     let Some(file) = log_path(directory, &path) else {
         return (StatusCode::NOT_FOUND, "no such file of the log\n").into_response();

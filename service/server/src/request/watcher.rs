@@ -10,7 +10,10 @@ use join_credential::Role;
 use join_domain::refusal::Refusal;
 use tonic::{Request, Status};
 
-use crate::{app::App, request::problem};
+use crate::{
+    app::App,
+    request::{caller::Administrator, problem},
+};
 
 /// How often.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -26,9 +29,9 @@ impl Watcher {
     /// The auditor behind a request.
     ///
     /// # Errors
-    /// UNAUTHENTICATED, ROLE_REQUIRED.
-    pub async fn of<T: Sync>(app: &Arc<App>, request: &Request<T>) -> Result<Self, Refusal> {
-        app.administrator(request.extensions(), Role::Auditor).await?;
+    /// INTERNAL when nobody was asked who they are.
+    pub fn of<T>(app: &Arc<App>, request: &Request<T>) -> Result<Self, Refusal> {
+        Administrator::behind(request)?;
         Ok(Self { app: Arc::clone(app), extensions: request.extensions().clone(), asked: Instant::now() })
     }
 

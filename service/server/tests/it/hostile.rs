@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http::{Request, header::CONTENT_TYPE};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Frame, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use join_proto::{
@@ -14,12 +14,15 @@ use join_proto::{
     },
     v1,
 };
+use join_server::config::Limits;
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use prost::Message as _;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::world::World;
 
@@ -124,26 +127,96 @@ async fn a_bot_still_joins(world: World) {
     world.check().await;
 }
 
-/// Whoever it is: nobody has asked for a certificate yet.
+type Unfinished = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn client_of_unfinished(world: &World) -> SendRequest<Unfinished> {
+    let stream = world.network.connect(0, None, "h2").await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A request that begins with these bytes, and ends only with the token.
+fn unfinished(path: &str, kind: &str, begun: impl Into<Bytes>, end: &CancellationToken) -> Request<Unfinished> {
+    let begun = Frame::data(begun.into());
+    let body = StreamBody::new(
+        stream::iter([Ok::<_, Infallible>(begun)]).chain(stream::pending()).take_until(end.clone().cancelled_owned()),
+    );
+    Request::post(format!("https://localhost{path}")).header(CONTENT_TYPE, kind).body(body.boxed_unsync()).unwrap()
+}
+
 #[tokio::test]
 async fn a_request_that_does_not_end_is_given_up_after_half_a_minute() {
     let world = World::start().await;
-    let stream = world.network.connect(0, None, "h2").await.unwrap();
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let mut client = client_of_unfinished(&world).await;
     // A message that says it has a thousand bytes, and has three.
-    let begun = Frame::data(Bytes::from_static(b"\0\0\0\x03\xe8abc"));
-    let body = StreamBody::new(stream::iter([Ok::<_, Infallible>(begun)]).chain(stream::pending()));
-    let request = Request::post("https://localhost/joinauthority.v1.Resources/ListTokens")
-        .header(CONTENT_TYPE, "application/grpc")
-        .body(body)
-        .unwrap();
+    let request = unfinished(
+        "/joinauthority.v1.Ceremony/Open",
+        "application/grpc",
+        b"\0\0\0\x03\xe8abc".as_slice(),
+        &CancellationToken::new(),
+    );
 
     let answer = tokio::time::timeout(Duration::from_secs(45), client.send_request(request)).await.unwrap().unwrap();
 
     assert!(answer.headers().contains_key("grpc-status"), "{answer:?}");
     world.check().await;
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_what_strangers_send_to_administration() {
+    let world = World::start().await;
+    let mut client = client_of_unfinished(&world).await;
+    let mut message = framed(&[vec![b'x'; 1_000_000]]);
+    message.truncate(999_000);
+    let message = Bytes::from(message);
+    let (before, end) = (resident_mb(), CancellationToken::new());
+    let mut waiting = Vec::new();
+    for (path, kind) in
+        [("/joinauthority.v1.Resources/UpsertToken", "application/grpc"), ("/v1/tokens", "application/json")]
+    {
+        for _ in 0..50 {
+            client.ready().await.unwrap();
+            waiting.push(client.send_request(unfinished(path, kind, message.clone(), &end)));
+        }
+    }
+    // 100 MB are on their way.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let grown = resident_mb().saturating_sub(before);
+    assert!(grown < 20, "{grown} MB more");
+    end.cancel();
+    futures::future::join_all(waiting).await;
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
+    let world = World::with(Limits { streams_per_address: 4, ..Limits::default() }).await;
+    let mut stranger = client_of_unfinished(&world).await;
+    let (mut unanswered, end) = (Vec::new(), CancellationToken::new());
+    for _ in 0..4 {
+        stranger.ready().await.unwrap();
+        let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", Vec::new(), &end);
+        unanswered.push(stranger.send_request(join));
+    }
+    let mut client = client(&world).await;
+    // The requests above have been sent, but perhaps not read.
+    for _ in 0..100 {
+        if post(&mut client, "/v1/join", "application/json", b"{}".to_vec()).await.0 == 429 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let limited = post(&mut client, "/v1/join", "application/json", b"{}".to_vec()).await;
+    assert_eq!(limited, (429, None));
+    let limited = post(&mut client, "/teleport.join.v1.JoinService/Join", "application/grpc", framed(&[init()])).await;
+    assert_eq!(limited, (200, Some(8)), "RESOURCE_EXHAUSTED");
+
+    end.cancel();
+    futures::future::join_all(unanswered).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    a_bot_still_joins(world).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
-use join_credential::Role;
 use join_domain::refusal::Refusal;
 use join_proto::v1::{self, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
@@ -11,7 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{problem, resource, watcher::Watcher},
+    request::{caller::Administrator, problem, resource, watcher::Watcher},
     telemetry::METRICS,
 };
 
@@ -22,13 +21,6 @@ const REPEAT: Duration = Duration::from_secs(60);
 
 /// The service.
 pub struct About(pub Arc<App>);
-
-impl About {
-    async fn check<T: Sync>(&self, request: &Request<T>) -> Result<(), Status> {
-        let checked = self.0.administrator(request.extensions(), Role::Auditor).await;
-        checked.map(drop).map_err(|refusal| problem::status(&refusal))
-    }
-}
 
 #[tonic::async_trait]
 impl Cluster for About {
@@ -54,8 +46,8 @@ impl Cluster for About {
     }
 
     async fn get_status(&self, request: Request<v1::Empty>) -> Result<Response<v1::Status>, Status> {
-        self.check(&request).await?;
         let told = async {
+            Administrator::behind(&request)?;
             let ledger = &self.0.ceremonies.ledger;
             let now = ledger.now();
             let positions = ledger.positions().await.answer()?;
@@ -83,7 +75,7 @@ impl Cluster for About {
     type WatchLocksStream = Pin<Box<dyn Stream<Item = Result<v1::LockList, Status>> + Send>>;
 
     async fn watch_locks(&self, request: Request<v1::Empty>) -> Result<Response<Self::WatchLocksStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
         let told = stream::unfold(Some((app, watcher, None::<Vec<v1::Lock>>)), async |watching| {
             let (app, mut watcher, last) = watching?;
@@ -112,7 +104,7 @@ impl Cluster for About {
     }
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
-        self.check(&request).await?;
+        Administrator::behind(&request).map_err(|refusal| problem::status(&refusal))?;
         // It folds the whole history: a thread of its own keeps it away from joins.
         let (ledger, runtime) = (self.0.ceremonies.ledger.clone(), tokio::runtime::Handle::current());
         let checked = tokio::task::spawn_blocking(move || runtime.block_on(ledger.check(|_| {})));

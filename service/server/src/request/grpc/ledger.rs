@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
-use join_credential::Role;
 use join_domain::{
     envelope::{Entry, StreamId, StreamKind},
     id::Name,
@@ -20,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{problem, problem::invalid, resource, watcher::Watcher, why},
+    request::{caller::Administrator, problem, problem::invalid, resource, watcher::Watcher, why},
 };
 
 /// Entries of a page when nobody says.
@@ -67,17 +66,11 @@ impl Search {
     }
 }
 
-impl History {
-    async fn check<T: Sync>(&self, request: &Request<T>) -> Result<(), Refusal> {
-        self.0.administrator(request.extensions(), Role::Auditor).await.map(drop)
-    }
-}
-
 #[tonic::async_trait]
 impl Ledger for History {
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Result<Response<v1::EventList>, Status> {
         let listed = async {
-            self.check(&request).await?;
+            Administrator::behind(&request)?;
             let search = Search::read(request.get_ref())?;
             events_of(&self.0, &search).await.map(|(list, _)| list)
         };
@@ -90,7 +83,7 @@ impl Ledger for History {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<Self::FollowEventsStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await;
+        let watcher = Watcher::of(&self.0, &request);
         let following = watcher.and_then(|watcher| Ok((watcher, Search::read(request.get_ref())?)));
         let (watcher, search) = following.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
@@ -123,7 +116,7 @@ impl Ledger for History {
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
         let replayed = async {
-            self.check(&request).await?;
+            Administrator::behind(&request)?;
             let replay = request.get_ref();
             let name: Name = replay.name.parse().map_err(|error| invalid("name", error))?;
             let at = replay.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
@@ -169,7 +162,7 @@ impl Ledger for History {
         &self,
         request: Request<v1::ExportViewsRequest>,
     ) -> Result<Response<Self::ExportViewsStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).map_err(|refusal| problem::status(&refusal))?;
         let (app, size) = (Arc::clone(&self.0), request.get_ref().size);
         let begin = Some((app, watcher, size, Some(Uuid::nil()), 0));
         let chunks = stream::unfold(begin, async |exporting| {
@@ -195,7 +188,7 @@ impl Ledger for History {
     type ExportStream = Answers<v1::ExportChunk>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).map_err(|refusal| problem::status(&refusal))?;
         let from = request.get_ref().from_index;
         // The end is that of the moment when the export began: what comes later is for the next one.
         let end = self.0.ceremonies.ledger.settled().await.answer().map_err(|refusal| problem::status(&refusal))?;
