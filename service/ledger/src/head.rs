@@ -4,8 +4,8 @@ use join_domain::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    Indexed, Ledger, LedgerError,
-    row::{signed, unsigned},
+    Indexed, Ledger, LedgerError, LogPage,
+    row::{ServerRun, signed, unsigned},
 };
 
 /// How far the verifiable log is.
@@ -19,19 +19,21 @@ pub struct LogHead {
     pub checkpoint: Option<String>,
 }
 
-/// What tells an entry in the log from another one in its place.
+/// What tells an entry in the log from another one in its place, and from the same one after others. A server that took
+/// over may have numbered again what it had, so a mark holds for one run of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryMark {
-    pub(crate) stream_id: Uuid,
-    pub(crate) first_version: i64,
-    pub(crate) recorded_at: Timestamp,
+    stream_id: Uuid,
+    first_version: i64,
+    recorded_at: Timestamp,
+    server: ServerRun,
 }
 
-impl Indexed {
-    /// Its mark.
-    pub fn mark(&self) -> EntryMark {
-        let (stream_id, first_version) = (self.stream.id, signed(self.first_version));
-        EntryMark { stream_id, first_version, recorded_at: self.recorded_at }
+impl LogPage {
+    /// The mark of an entry of this page.
+    pub fn mark(&self, entry: &Indexed) -> EntryMark {
+        let (stream_id, first_version) = (entry.stream.id, signed(entry.first_version));
+        EntryMark { stream_id, first_version, recorded_at: entry.recorded_at, server: self.server }
     }
 }
 
@@ -42,7 +44,7 @@ pub enum Recording {
     Recorded,
     /// Another node was faster, the log is shorter than the checkpoint, or was ended: it must be forgotten.
     Overtaken,
-    /// Entries that it seals are not those of the database: it must be forgotten, and they must be read again.
+    /// Entries that it seals may not be those of the database: it must be forgotten, and they must be read again.
     Replaced,
 }
 
@@ -92,12 +94,17 @@ impl Ledger {
     ) -> Result<Recording, LedgerError> {
         let mut transaction = self.pool().begin().await?;
         if let Some(last) = last {
-            let there = sqlx::query_as!(
-                EntryMark,
-                "SELECT l.stream_id, l.first_version, e.recorded_at
-                 FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1",
+            let there = sqlx::query!(
+                r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"
+                 FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1"#,
                 signed(size.saturating_sub(1))
             );
+            let there = there.map(|row| EntryMark {
+                stream_id: row.stream_id,
+                first_version: row.first_version,
+                recorded_at: row.recorded_at,
+                server: ServerRun(row.server),
+            });
             if there.fetch_optional(&mut *transaction).await?.as_ref() != Some(last) {
                 return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use join_ledger::{EntryMark, Indexed, Ledger, LogHead, Recording};
+use join_ledger::{EntryMark, Ledger, LogHead, Recording};
 use join_log::{
     Checkpoint, LogDirectory, NoteSigner, SignedNote,
     rollback::{self, Decision, Evidence},
@@ -104,15 +104,15 @@ impl Logbook {
 
     async fn advance(mut self) -> (Self, anyhow::Result<()>) {
         loop {
-            // The last entry is read once more. A database that failed over loses the newest entries and puts others in
-            // their place; so if that one is as it was, all before it are.
+            // The last entry is read once more. A server that takes over may have lost the newest entries and put others
+            // in their place; so if that one is as it was, on the same server, all before it are.
             let overlap = u64::from(self.last.is_some());
             let mut page = match self.ledger.follow(self.directory.size().saturating_sub(overlap), STEP).await {
                 Ok(page) => page,
                 Err(error) => return (self, Err(error.into())),
             };
             if let Some(last) = &self.last {
-                if page.entries.first().map(Indexed::mark).as_ref() != Some(last) {
+                if page.entries.first().map(|first| page.mark(first)).as_ref() != Some(last) {
                     return (self, Err(replaced()));
                 }
                 page.entries.remove(0);
@@ -125,7 +125,7 @@ impl Logbook {
                 let entries = page.entries.iter().map(|entry| entry.envelope.as_bytes());
                 let done = self.directory.integrate(entries).map(drop);
                 if done.is_ok() {
-                    self.last = page.entries.last().map(Indexed::mark);
+                    self.last = page.entries.last().map(|last| page.mark(last));
                 }
                 (self, done)
             });
@@ -257,5 +257,7 @@ impl Logbook {
 }
 
 fn replaced() -> anyhow::Error {
-    anyhow::anyhow!("the newest entries were replaced by others in the database: did it fail over? they are read again")
+    anyhow::anyhow!(
+        "the database was started again, or has others in the place of the newest entries: they are read again"
+    )
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use join_embedded::{Cluster, Options};
-use join_ledger::{AppendError, Ledger, PgConnectOptions, Settings, provision};
+use join_ledger::{AppendError, Ledger, PgConnectOptions, Recording, Settings, provision};
 
 use crate::support::*;
 
@@ -53,6 +53,8 @@ async fn what_a_failover_lost_counts_nowhere() {
     }
     while node.sequence_once(100).await.unwrap().entries > 0 {}
     let settled = node.settled().await.unwrap();
+    let before = node.log(settled - 1, 1).await.unwrap();
+    let mark = before.mark(&before.entries[0]);
     stop(cluster).await;
     copy(&primary, &standby);
 
@@ -87,6 +89,16 @@ async fn what_a_failover_lost_counts_nowhere() {
     let (log, followed) = (node.log(settled, 100).await.unwrap(), node.follow(settled, 100).await.unwrap());
     assert_eq!(followed.entries, log.entries);
     assert_eq!(log.entries.len(), 4);
+
+    // What is signed was read on this server: the order of entries may be another one than on the last.
+    let head = node.log_head().await.unwrap();
+    let recorded = node.record_signed(&head, settled, "of the old server", Some(&mark)).await.unwrap();
+    assert_eq!(recorded, Recording::Replaced);
+    let now = node.log(settled - 1, 1).await.unwrap();
+    assert_eq!(now.entries, before.entries, "this one was not lost");
+    let mark = now.mark(&now.entries[0]);
+    let recorded = node.record_signed(&head, settled, "of this one", Some(&mark)).await.unwrap();
+    assert_eq!(recorded, Recording::Recorded);
     node.close().await;
     other.close().await;
     stop(cluster).await;

@@ -6,7 +6,7 @@ use join_domain::{
     id::TokenId,
 };
 use join_ledger::{
-    Append, AppendError, AuthorityKey, Indexed, KeyChanges, LogHead, Recording, SecretChange, StreamAppend,
+    Append, AppendError, AuthorityKey, KeyChanges, LogHead, Recording, SecretChange, StreamAppend,
 };
 
 use crate::support::*;
@@ -89,7 +89,8 @@ async fn a_checkpoint_is_recorded_only_after_the_one_it_follows() {
     assert_eq!((empty.integrated, empty.signed, empty.checkpoint.as_deref()), (0, 0, None));
     ledger.record_integrated(2).await.unwrap();
     ledger.record_integrated(1).await.unwrap();
-    let marks: Vec<_> = ledger.log(0, 10).await.unwrap().entries.iter().map(Indexed::mark).collect();
+    let log = ledger.log(0, 10).await.unwrap();
+    let marks: Vec<_> = log.entries.iter().map(|entry| log.mark(entry)).collect();
     let record = async |before: &LogHead, size: u64, text: &str| {
         let last = usize::try_from(size).ok().and_then(|size| marks.get(size.checked_sub(1)?));
         ledger.record_signed(before, size, text, last).await.unwrap()
