@@ -2,7 +2,8 @@
 //!
 //! Write order is the safety: a bundle, then the tile with its hashes, and the checkpoint only when all that it implies is on
 //! the disk. Each file appears by rename, with its final content. Bundles and tiles are pure functions of the entries, so that
-//! doing half an integration again is harmless; whatever lies beyond the last checkpoint is done again after a restart.
+//! doing half an integration again is harmless. Whatever lies beyond the last checkpoint is removed and done again after a
+//! restart: the entries there may be others by then.
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::files::{Disk, Files};
 use crate::note::{Checkpoint, NoteError, SignedNote};
 use crate::proof::{TileReader, root_at};
-use crate::tile::{self, Bundle, Edge, FULL, Layer, MAX_ENTRY, Tile};
+use crate::tile::{self, Bundle, Edge, FULL, Layer, MAX_ENTRY, MAX_LEVEL, Tile};
 use crate::tree::{Hash, Tree, leaf_hash};
 
 const CHECKPOINT: &str = "checkpoint";
@@ -149,20 +150,12 @@ impl LogDirectory {
 impl<F: Files> LogDirectory<F> {
     /// Forgets what was integrated after the published checkpoint, which nobody has seen: it is integrated again.
     pub fn rewind(self) -> Result<Self, DirectoryError> {
-        let empty = Self { _lock: self._lock, ..Self::empty(self.reader) };
-        match empty.reader.checkpoint()? {
-            None => Ok(empty),
-            Some(note) => empty.resume(note.checkpoint()?),
-        }
+        Self { _lock: self._lock, ..Self::empty(self.reader) }.resume()
     }
 
     /// Opens a directory on other files than the operating system's. Nothing keeps a second writer out.
     pub fn open_on(files: F, root: &Path) -> Result<Self, DirectoryError> {
-        let directory = Self::empty(LogReader { root: root.to_owned(), files });
-        match directory.reader.checkpoint()? {
-            None => Ok(directory),
-            Some(note) => directory.resume(note.checkpoint()?),
-        }
+        Self::empty(LogReader { root: root.to_owned(), files }).resume()
     }
 
     fn empty(reader: LogReader<F>) -> Self {
@@ -176,7 +169,18 @@ impl<F: Files> LogDirectory<F> {
         }
     }
 
-    fn resume(mut self, checkpoint: Checkpoint) -> Result<Self, DirectoryError> {
+    /// Goes on where the published checkpoint is.
+    fn resume(mut self) -> Result<Self, DirectoryError> {
+        let published = self.reader.checkpoint()?.map(|note| note.checkpoint()).transpose()?;
+        if let Some(checkpoint) = published {
+            self.read_edge(&checkpoint)?;
+            self.published = Some(checkpoint);
+        }
+        self.remove_beyond(self.size())?;
+        Ok(self)
+    }
+
+    fn read_edge(&mut self, checkpoint: &Checkpoint) -> Result<(), DirectoryError> {
         let damaged = |what: &dyn std::fmt::Display| DirectoryError::Damaged(what.to_string());
         self.edge = Edge::read(checkpoint.size, |tile| self.reader.hashes(tile)).map_err(|why| damaged(&why))?;
         if self.edge.tree().root() != checkpoint.root {
@@ -192,8 +196,7 @@ impl<F: Files> LogDirectory<F> {
             }
             self.bundle = Bundle::from(bytes);
         }
-        self.published = Some(checkpoint);
-        Ok(self)
+        Ok(())
     }
 
     /// The number of entries integrated: the log index to go on with.
@@ -313,6 +316,58 @@ impl<F: Files> LogDirectory<F> {
         }
         self.unsynced.clear();
         Ok(())
+    }
+
+    /// Removes what was written of a log longer than this: no tile may be cut from it, once the last ones of this size are.
+    fn remove_beyond(&mut self, size: u64) -> Result<(), DirectoryError> {
+        for tile in Layer::of(size).filter_map(|layer| layer.partial(size)) {
+            if self.reader.file(&tile.to_string())?.is_none() {
+                let cut = self.reader.tile(tile)?;
+                self.write(tile, &cut)?;
+            }
+        }
+        self.sync()?;
+        let layers = std::iter::once(Layer::Entries).chain((0..=MAX_LEVEL).map(Layer::Hashes));
+        for layer in layers {
+            let (first, width) = (layer.slots(size) / u64::from(FULL), (layer.slots(size) % u64::from(FULL)) as u16);
+            // Tiles are written in order, so after the first place without any there are none.
+            let mut beyond = (first..).map(|index| Tile { layer, index, width: FULL });
+            let mut removed = 0;
+            while let Some(tile) = beyond.next()
+                && self.remove_wider(tile, if tile.index == first { width } else { 0 })?
+            {
+                removed += 1;
+            }
+            if removed == 0 && layer.slots(size) == 0 && layer != Layer::Entries {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the versions of a tile that are wider than this. `false`: there were none.
+    fn remove_wider(&mut self, tile: Tile, width: u16) -> Result<bool, DirectoryError> {
+        let LogReader { root, files } = &self.reader;
+        let mut found = false;
+        let mut remove = |name: String, remove: fn(&F, &Path) -> io::Result<()>| {
+            let path = root.join(name);
+            match remove(files, &path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(at(&path, error)),
+                Ok(()) => {
+                    found = true;
+                    self.unsynced.extend(path.parent().map(Path::to_owned));
+                    Ok(())
+                }
+            }
+        };
+        if width == 0 {
+            remove(tile.partials(), F::remove_directory)?;
+        } else {
+            (width + 1..FULL).try_for_each(|width| remove(Tile { width, ..tile }.to_string(), F::remove))?;
+        }
+        remove(tile.to_string(), F::remove)?;
+        Ok(found)
     }
 
     /// Removes the partial versions of tiles that became full. One that stays behind costs space, nothing else.

@@ -11,7 +11,7 @@ pub const FULL: u16 = 256;
 pub const MAX_ENTRY: usize = u16::MAX as usize;
 
 /// The highest tile level that a name may have.
-const MAX_LEVEL: u8 = 63;
+pub const MAX_LEVEL: u8 = 63;
 
 /// What a tile holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

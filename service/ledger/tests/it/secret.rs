@@ -5,9 +5,7 @@ use join_domain::{
     event::{AuthorityKeyMoved, ClusterCreated, Event, Nothing},
     id::TokenId,
 };
-use join_ledger::{
-    Append, AppendError, AuthorityKey, KeyChanges, LogHead, Recording, SecretChange, StreamAppend,
-};
+use join_ledger::{Append, AppendError, AuthorityKey, KeyChanges, LogHead, Recording, SecretChange, StreamAppend};
 
 use crate::support::*;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use join_log::files::Disk;
-use join_log::{DirectoryError, Layer, LogDirectory, LogReader, MAX_ENTRY, Tile};
+use join_log::{DirectoryError, Layer, LogDirectory, LogReader, MAX_ENTRY, Tile, Tree, root_at};
 
 use crate::fsck::fsck;
 use crate::{checkpoint, log_signer, numbers, signed};
@@ -34,6 +34,50 @@ fn a_log_is_reopened_where_it_was_published() {
         assert_eq!(log.size(), size, "what was not published is integrated again");
         assert_eq!(log.published(), Some(&checkpoint(&log.tree())));
         assert_eq!(fsck(&Disk, root.path()), numbers(0..size));
+    }
+}
+
+/// A database that failed over has lost what nobody had seen, and goes on with other entries.
+#[test]
+fn what_was_not_published_is_never_read_again() {
+    for published in [0, 3, 100, 256, 300, 511] {
+        lose_what_came_after(published);
+    }
+}
+
+fn lose_what_came_after(published: u64) {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = grown(root.path(), published);
+    for size in [published + 50, published + 130, published + 1000] {
+        log.integrate(numbers(log.size()..size).into_iter().map(|lost| [b"lost ", &*lost].concat())).unwrap();
+    }
+    let mut log = log.rewind().unwrap();
+    log.integrate(numbers(published..published + 600)).unwrap();
+    let mut naive = Tree::default();
+    for (size, entry) in (1..).zip(numbers(0..published + 600)) {
+        naive.append(&entry);
+        assert_eq!(root_at(log.reader(), size).unwrap(), naive.root(), "of {size} entries");
+        let bundle = Layer::Entries.partial(size).map(|tile| log.reader().tile(tile).unwrap());
+        assert!(bundle.is_none_or(|bundle| !bundle.windows(5).any(|bytes| bytes == b"lost ")), "of {size} entries");
+    }
+    log.publish(&signed(&log.tree())).unwrap();
+    assert_eq!(fsck(&Disk, root.path()), numbers(0..published + 600));
+}
+
+/// A rebuild that was cut off has the tiles of a longer log, but not the partial ones of the checkpoint.
+#[test]
+fn the_edge_of_the_checkpoint_may_have_to_be_cut() {
+    for (published, rebuilt) in [(100, 200), (300, 301), (300, 700)] {
+        let root = tempfile::tempdir().unwrap();
+        drop(grown(root.path(), published));
+        fs::remove_dir_all(root.path().join("tile")).unwrap();
+        let mut log = LogDirectory::rebuild(root.path()).unwrap();
+        log.integrate(numbers(0..rebuilt)).unwrap();
+        drop(log);
+        for _ in 0..2 {
+            assert_eq!(LogDirectory::open(root.path()).unwrap().size(), published);
+            assert_eq!(fsck(&Disk, root.path()), numbers(0..published));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ fn open(disk: &MemoryDisk) -> LogDirectory<MemoryDisk> {
 
 /// Brings the log to `size` in portions and publishes it, as a node does it that just started.
 fn grow(disk: &MemoryDisk, size: u64) -> Result<(), join_log::DirectoryError> {
-    let mut log = open(disk);
+    let mut log = LogDirectory::open_on(disk.clone(), Path::new(ROOT))?;
     while log.size() < size {
         let portion = log.size()..size.min(log.size() + 200);
         log.integrate(numbers(portion))?;

@@ -78,6 +78,11 @@ impl MemoryDisk {
         (state.now, state.durable) = (left.clone(), left);
     }
 
+    /// What is not there can't be removed; that changes nothing, and counts for none.
+    fn there(&self, path: &Path) -> io::Result<()> {
+        if self.0.borrow().now.contains_key(path) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
     fn change(&self, act: impl FnOnce(&mut State, bool) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         let fails = state.fails_at == Some(state.operations);
@@ -135,7 +140,18 @@ impl Files for MemoryDisk {
         })
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.there(path)?;
+        self.change(|state, fails| {
+            if !fails {
+                state.now.remove(path);
+            }
+            Ok(())
+        })
+    }
+
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.there(path)?;
         self.change(|state, fails| {
             if !fails {
                 state.now.retain(|name, _| !name.starts_with(path));
