@@ -74,6 +74,16 @@ impl<F: Files> LogReader<F> {
         note.map(Some).map_err(|why| DirectoryError::Damaged(format!("{CHECKPOINT}: {why}")))
     }
 
+    /// The bytes of a tile or bundle of the published log; none when that does not reach so far. What is beyond may be
+    /// written anew.
+    pub fn published(&self, tile: Tile) -> Result<Option<Vec<u8>>, DirectoryError> {
+        let size = self.checkpoint()?.map_or(Ok(0), |note| note.checkpoint().map(|checkpoint| checkpoint.size))?;
+        if tile.end().is_none_or(|end| end > tile.layer.slots(size)) {
+            return Ok(None);
+        }
+        Ok(Some(self.tile(tile)?))
+    }
+
     /// The bytes of a tile or bundle. A partial one that is not there is cut from the full one, or from a wider partial: an
     /// integration leaves those only at which it stopped.
     pub fn tile(&self, tile: Tile) -> io::Result<Vec<u8>> {

@@ -62,6 +62,11 @@ impl Tile {
         Self { width: FULL, ..self }
     }
 
+    /// How many slots of its layer there are with its own; none when there can't be so many.
+    pub fn end(self) -> Option<u64> {
+        self.index.checked_mul(FULL.into())?.checked_add(self.width.into())
+    }
+
     /// The directory in which partial versions of this tile lie, relative to the log's prefix.
     pub fn partials(self) -> String {
         format!("{}.p", self.full())

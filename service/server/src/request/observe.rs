@@ -82,7 +82,7 @@ static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
 fn route_of(request: &Request) -> String {
     match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
         None => "unknown".to_owned(),
-        Some(service) if service.ends_with("/{*rest}") && !service.starts_with("/log/") => {
+        Some(service) if service.ends_with("/{*rest}") => {
             let path = request.uri().path();
             if METHODS.contains(path) { path.to_owned() } else { service.to_owned() }
         }

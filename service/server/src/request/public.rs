@@ -1,9 +1,6 @@
 //! What needs no identity, and is no call: health, revocation lists, the log's files, the OpenAPI document.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, LazyLock},
-};
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Router,
@@ -15,6 +12,7 @@ use axum::{
 use bytes::Bytes;
 use join_credential::Role;
 use join_domain::refusal::Refusal;
+use join_log::{Layer, LogReader, Tile};
 use join_proto::DESCRIPTORS;
 
 use super::problem;
@@ -27,7 +25,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(ready))
         .route("/crl", get(crl))
         .route("/krl", get(krl))
-        .route("/log/{*path}", get(log_file))
+        .route("/log/checkpoint", get(checkpoint))
+        .route("/log/tile/{*path}", get(tile))
         .route("/openapi.json", get(openapi))
         .with_state(app)
 }
@@ -76,51 +75,42 @@ async fn openapi() -> Response {
     }
 }
 
-/// A file of the verifiable log. Checkpoints and hash tiles are public; entry bundles need the role `auditor`.
-async fn log_file(State(app): State<Arc<App>>, Path(path): Path<String>, request: axum::extract::Request) -> Response {
-    let Some(directory) = &app.log_directory else {
-        return (StatusCode::NOT_FOUND, "this node keeps no files of the log\n").into_response();
+/// The newest checkpoint that this node publishes.
+async fn checkpoint(State(app): State<Arc<App>>) -> Response {
+    let Some(directory) = &app.log_directory else { return no_such_file() };
+    match tokio::fs::read(directory.join("checkpoint")).await {
+        Ok(note) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")], note)
+            .into_response(),
+        Err(_) => no_such_file(),
+    }
+}
+
+/// A tile of the published checkpoint. Hash tiles are public; entry bundles need the role `auditor`.
+async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: axum::extract::Request) -> Response {
+    let tile = Tile::parse(&format!("tile/{path}"));
+    let (Some(directory), Some(tile)) = (app.log_directory.clone(), tile) else { return no_such_file() };
+    // What needs a role is nothing for a cache that many share.
+    let cache = match tile.layer {
+        Layer::Entries => "private, max-age=31536000, immutable",
+        Layer::Hashes(_) => "public, max-age=31536000, immutable",
     };
-    if path.starts_with("tile/entries/")
+    if tile.layer == Layer::Entries
         && let Err(refusal) = app.administrator(request.extensions(), Role::Auditor).await
     {
         return refused(&refusal);
     }
-    let Some(file) = log_path(directory, &path) else {
-        return (StatusCode::NOT_FOUND, "no such file of the log\n").into_response();
-    };
-    match tokio::fs::read(&file).await {
-        Ok(bytes) if path == "checkpoint" => {
-            ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")], bytes)
-                .into_response()
-        }
-        Ok(bytes) => {
-            // What needs a role is nothing for a cache that many share.
-            let cache = match path.starts_with("tile/entries/") {
-                true => "private, max-age=31536000, immutable",
-                false => "public, max-age=31536000, immutable",
-            };
+    let read = tokio::task::spawn_blocking(move || LogReader::open(directory).published(tile));
+    match read.await {
+        Ok(Ok(Some(bytes))) => {
             ([(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, cache)], bytes)
                 .into_response()
         }
-        Err(_) => (StatusCode::NOT_FOUND, "no such file of the log\n").into_response(),
+        Ok(Ok(None)) => no_such_file(),
+        Ok(Err(error)) => refused(&internal(error)),
+        Err(stopped) => refused(&internal(stopped)),
     }
 }
 
-/// Only names that the log itself can have: no way out of its directory.
-fn log_path(directory: &std::path::Path, path: &str) -> Option<PathBuf> {
-    let well_formed = |part: &str| {
-        !part.is_empty()
-            && part.len() <= 8
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
-            && part != ".."
-            && part != "."
-    };
-    match path.split('/').collect::<Vec<_>>().as_slice() {
-        ["checkpoint"] => Some(directory.join("checkpoint")),
-        ["tile", rest @ ..] if !rest.is_empty() && rest.iter().all(|part| well_formed(part)) => {
-            Some(rest.iter().fold(directory.join("tile"), |path, part| path.join(part)))
-        }
-        _ => None,
-    }
+fn no_such_file() -> Response {
+    (StatusCode::NOT_FOUND, "this node has no such file of the log\n").into_response()
 }

@@ -248,6 +248,11 @@ async fn the_logs_files_are_public_but_for_its_entries() {
     assert!(size >= 5, "{size} entries");
     let partial = format!("000.p/{size}");
     assert_eq!(http.get(&format!("/log/tile/0/{partial}")).await.status, StatusCode::OK);
+    for (width, status) in [(1, StatusCode::OK), (size + 1, StatusCode::NOT_FOUND)] {
+        let answer = http.get(&format!("/log/tile/0/000.p/{width}")).await;
+        assert_eq!(answer.status, status, "the first {width} of {size}");
+    }
+    assert_eq!(http.get("/log/tile/0/000.p/1").await.body.len(), 32, "cut, where no checkpoint ended");
     let entries = format!("/log/tile/entries/{partial}");
     assert_eq!(http.get(&entries).await.json().unwrap_err(), "UNAUTHENTICATED");
     let bundle = world.auditor.http().await.get(&entries).await;
