@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `entries-NNNNNN.jsonl` | `{"log_index":0,"envelope":"…"}` a line, in log order, across the files `entries-000000.jsonl`, `entries-000001.jsonl`, …; the envelope is a string whose UTF-8 bytes are the leaf of the log |
 //! | `checkpoint` | the signed note that seals exactly these entries (c2sp.org/tlog-checkpoint), with cosignatures |
+//! | `checkpoints/SIZE-ROOT` | what was `checkpoint` before the export grew; nothing reads them unless they are given to [`verify`] as the older checkpoint |
 //! | `tile/…` | hash tiles of that checkpoint (c2sp.org/tlog-tiles): optional, but without them a changed entry is only found to exist, not found |
 //! | `views.jsonl` | `{"stream":"token/…","version":7,"state":{…}}` a line: the claimed state of every stream at that checkpoint, in any order; optional |
 //! | `end.json` | `{"entries":N}`: written last, after everything else is on the disk; without it the export was cut off |

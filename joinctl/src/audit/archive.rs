@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use join_log::SignedNote;
 use join_proto::v1::{ClaimedView, ExportedEntry};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -20,6 +21,10 @@ const ENTRIES_PER_FILE: u64 = 1 << 16;
 pub(super) const POLICY: &str = "policy";
 /// What the authority claims of each stream.
 const VIEWS: &str = "views.jsonl";
+/// Seals the entries.
+const CHECKPOINT: &str = "checkpoint";
+/// Where older ones are kept.
+const CHECKPOINTS: &str = "checkpoints";
 /// Written last.
 const END: &str = "end.json";
 
@@ -123,10 +128,17 @@ impl Archive {
         Ok(Claims { file: BufWriter::new(file), path: self.root.join(VIEWS) })
     }
 
-    /// Completes the export: the checkpoint, and at the very last the end marker.
+    /// Completes the export: the checkpoint, and at the very last the end marker. The checkpoint before is kept: should the
+    /// two contradict each other, both signatures are the proof.
     pub(super) fn seal(mut self, checkpoint: &str) -> anyhow::Result<()> {
         self.sync()?;
-        self.put("checkpoint", checkpoint.as_bytes())?;
+        if let Some(before) = read(&self.root.join(CHECKPOINT))?
+            && let Some(name) = name_of(&before)
+            && Some(&name) != name_of(checkpoint).as_ref()
+        {
+            self.put(&format!("{CHECKPOINTS}/{name}"), before.as_bytes())?;
+        }
+        self.put(CHECKPOINT, checkpoint.as_bytes())?;
         self.put(END, format!("{{\"entries\":{}}}\n", self.next).as_bytes())
     }
 
@@ -159,6 +171,32 @@ impl Claims {
         file.persist(&self.path).with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(())
     }
+}
+
+/// The largest of the checkpoints that an export had before; none when this is its first.
+pub(super) fn kept(root: &Path) -> anyhow::Result<Option<String>> {
+    let kept = match fs::read_dir(root.join(CHECKPOINTS)) {
+        Ok(kept) => kept.collect::<io::Result<Vec<_>>>()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let size = |name: &std::ffi::OsStr| name.to_str()?.split_once('-')?.0.parse::<u64>().ok();
+    let largest = kept.iter().filter_map(|file| Some((size(&file.file_name())?, file.path()))).max();
+    largest.map_or(Ok(None), |(_, path)| read(&path))
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Size and beginning of the root, which are the name of a checkpoint that is kept; none for what is no checkpoint.
+fn name_of(checkpoint: &str) -> Option<String> {
+    let checkpoint = checkpoint.parse::<SignedNote>().ok()?.checkpoint().ok()?;
+    let root: String = checkpoint.root[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{}-{root}", checkpoint.size))
 }
 
 fn entry_file(number: u64) -> String {

@@ -11,7 +11,7 @@ use join_audit::{AuditError, Policy, Progress, Report, Step};
 use join_proto::v1::{Empty, ViewsReport};
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{export, progress, proof, trust::Trust};
+use super::{archive, export, progress, proof, trust::Trust};
 use crate::{
     cli::Context,
     connection::walk,
@@ -40,7 +40,8 @@ pub(super) struct Verify {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "trusted"])]
     proof: Option<PathBuf>,
 
-    /// A checkpoint that was kept: the log must still begin with what it sealed.
+    /// A checkpoint that was kept: the log must still begin with what it sealed. An export that grew keeps its own in
+    /// DIR/checkpoints, of which the largest is taken when none is given.
     #[arg(long, value_name = "FILE")]
     trusted: Option<PathBuf>,
 
@@ -56,6 +57,7 @@ impl Verify {
         let trusted = self.trusted.as_deref().map(read).transpose()?;
         if let Some(directory) = self.from {
             let policy = self.trust.or_of_export(&directory)?;
+            let trusted = trusted.map_or_else(|| archive::kept(&directory), |trusted| Ok(Some(trusted)))?;
             let report = audit(directory, policy, trusted).await?;
             return Verdict { report, views: None }.end(context);
         }

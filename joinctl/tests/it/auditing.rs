@@ -110,6 +110,15 @@ fn the_ledger_is_verified_exported_and_grows() {
     assert_ne!(first, second);
     assert!(second.contains("verified"), "{second}");
 
+    let kept: Vec<_> = fs::read_dir(export.join("checkpoints")).unwrap().map(|file| file.unwrap().path()).collect();
+    let [before] = kept.as_slice() else { panic!("{kept:?}") };
+    assert_eq!(fs::read(before).unwrap(), fs::read(authority.directory().join("kept")).unwrap());
+    // It is compared without being asked for: one that is not of this log is noticed.
+    fs::write(before, fs::read_to_string(before).unwrap().replace("/log", "/gol")).unwrap();
+    assert_ne!(authority.run(&["audit", "verify", "--from", "ledger"]).code, 0);
+    fs::copy(authority.directory().join("kept"), before).unwrap();
+    assert_eq!(authority.run(&["audit", "verify", "--from", "ledger"]).code, 0);
+
     let entries = export.join("entries-000000.jsonl");
     fs::write(&entries, fs::read_to_string(&entries).unwrap().replace("bot.created", "bot.removed")).unwrap();
     assert_eq!(authority.run(&["audit", "verify", "--from", "ledger"]).code, 3);
