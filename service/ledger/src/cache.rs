@@ -1,8 +1,8 @@
 //! Tokens on the join path: cached, and used by one join at a time.
 //!
 //! A cached token may be outdated, which costs a conflict and a reload, never a wrong answer: the append checks version
-//! and fence, and that the server is the one where they were read, as another may have lost the newest commits. A refusal is not checked by an append, so it is never given from the cache alone: see
-//! [`TokenSlot::is_fresh`].
+//! and fence, and that the server is the one where they were read, as another may have lost the newest commits. A refusal
+//! is not checked by an append, so it is never given from the cache alone: see [`TokenSlot::is_fresh`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +49,11 @@ impl KnownToken {
         let (version, fence, server) = (self.version, self.fence, self.server);
         StreamAppend::after(Stored { stream, version, fence, state, server }, change)
     }
+
+    /// True when `other` can only be of the same moment, or of a later one.
+    fn is_no_newer_than(&self, other: &Self) -> bool {
+        self.server != other.server || (self.version <= other.version && self.fence <= other.fence)
+    }
 }
 
 /// Tokens of this node.
@@ -67,6 +72,15 @@ struct Place {
 }
 
 impl Place {
+    fn of(known: Arc<KnownToken>) -> Self {
+        Self { weight: known.weight, known: Mutex::new(Some(known)) }
+    }
+
+    /// What has grown needs another place, or more is kept than was meant.
+    fn fits(&self, known: &KnownToken) -> bool {
+        known.weight <= self.weight.saturating_add(self.weight / 8)
+    }
+
     fn known(&self) -> MutexGuard<'_, Option<Arc<KnownToken>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,6 +91,23 @@ impl Tokens {
         let weigh = |_: &Name, place: &Arc<Place>| place.weight;
         let memory = moka::future::Cache::builder().max_capacity(bytes).weigher(weigh).build();
         Self { turns: Arc::default(), memory }
+    }
+
+    /// What is known of a token, if anything.
+    pub(crate) async fn remembered(&self, name: &Name) -> Option<Arc<KnownToken>> {
+        self.memory.get(name).await?.known().clone()
+    }
+
+    /// Remembers what was read without a turn. A join may be under way, and know more or change it now: then it is left
+    /// to that.
+    async fn remember(&self, name: &Name, read: &Arc<KnownToken>) {
+        let Some(place) = self.memory.get(name).await else {
+            return self.memory.insert(name.clone(), Arc::new(Place::of(Arc::clone(read)))).await;
+        };
+        let mut known = place.known();
+        if place.fits(read) && known.as_ref().is_some_and(|known| known.is_no_newer_than(read)) {
+            *known = Some(Arc::clone(read));
+        }
     }
 
     /// Forgets what another path changed.
@@ -178,12 +209,10 @@ impl TokenSlot {
     }
 
     async fn know(&mut self, known: Arc<KnownToken>) {
-        // What has grown needs another place, or more is kept than was meant.
-        let fits = |place: &&Arc<Place>| known.weight <= place.weight.saturating_add(place.weight / 8);
-        match self.place.as_ref().filter(fits) {
+        match self.place.as_ref().filter(|place| place.fits(&known)) {
             Some(place) => *place.known() = Some(Arc::clone(&known)),
             None => {
-                let place = Arc::new(Place { weight: known.weight, known: Mutex::new(Some(Arc::clone(&known))) });
+                let place = Arc::new(Place::of(Arc::clone(&known)));
                 self.ledger.tokens().memory.insert(self.name.clone(), Arc::clone(&place)).await;
                 self.place = Some(place);
             }
@@ -197,6 +226,20 @@ impl TokenSlot {
             *place.known() = None;
         }
     }
+}
+
+/// Reads a token for whoever decides nothing about it yet, and remembers it. It takes no turn: strangers, who can ask for
+/// a token as often as they like, don't keep its bot waiting.
+///
+/// # Errors
+/// [`LedgerError`].
+pub(crate) async fn read(ledger: &Ledger, name: &Name) -> Result<Option<Arc<KnownToken>>, LedgerError> {
+    let (known, _) = load(ledger.pool(), name, &[], None, ledger.now()).await?;
+    let known = known.map(Arc::new);
+    if let Some(known) = &known {
+        ledger.tokens().remember(name, known).await;
+    }
+    Ok(known)
 }
 
 /// True when an append of the token leaves bot and locks as they are known. A key that is bound by it may have been

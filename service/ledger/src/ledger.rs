@@ -16,9 +16,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Append, AppendError, Clock, DatabaseClock, LedgerError, MIGRATOR, Recorded, Settings, Stored, TokenSlot,
+    Append, AppendError, Clock, DatabaseClock, KnownToken, LedgerError, MIGRATOR, Recorded, Settings, Stored,
+    TokenSlot,
     append::{Prepared, PreparedAppend},
-    cache::Tokens,
+    cache::{self, Tokens},
     fitness,
     recent::Recent,
     transaction,
@@ -147,6 +148,19 @@ impl Ledger {
     /// [`LedgerError`] when it must be read and can't be.
     pub async fn token(&self, name: &Name) -> Result<TokenSlot, LedgerError> {
         TokenSlot::take(self, name).await
+    }
+
+    /// A token as this node remembers it; none when it does not. It may be outdated.
+    pub async fn remembered_token(&self, name: &Name) -> Option<Arc<KnownToken>> {
+        self.tokens().remembered(name).await
+    }
+
+    /// A token as it is now, for whoever decides nothing about it yet; none when there is no live token of that name.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when it can't be read.
+    pub async fn read_token(&self, name: &Name) -> Result<Option<Arc<KnownToken>>, LedgerError> {
+        cache::read(self, name).await
     }
 
     /// Forgets what this node remembers of a token, so that it is read again when it is needed next.

@@ -139,3 +139,61 @@ async fn tokens_are_read_by_index_when_the_tables_grew_since_the_plan_was_made()
     let read: i64 = sqlx::query_scalar(read).fetch_one(&mut superuser).await.unwrap();
     assert!((1..3000).contains(&read), "{read} rows were read for ten tokens");
 }
+
+/// Strangers can ask for a token as often as they like.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_read_while_a_join_has_its_turn() {
+    let database = Database::fresh().await;
+    let (ledger, other) = (database.ledger().await, database.ledger().await);
+    let bot = create_bot(&ledger, "example", 1).await;
+    create_token(&ledger, "example", 2, ("example", bot)).await;
+    first_join(&ledger, "example", key(1), 70).await;
+    let example = name("example");
+    let remembered = async || ledger.remembered_token(&example).await.map(|known| known.version);
+    renew(&ledger, &mut ledger.token(&example).await.unwrap(), None).await.unwrap();
+    let before = remembered().await.expect("the join is remembered");
+
+    let mut slot = ledger.token(&example).await.unwrap();
+    assert_eq!(ledger.read_token(&example).await.unwrap().unwrap().version, before);
+    renew(&ledger, &mut slot, None).await.unwrap();
+    let after = remembered().await.expect("the renewal is remembered");
+    assert!(after > before);
+    drop(slot);
+
+    // Another node goes on; what is read replaces what is remembered, and the next join fits at once.
+    renew(&other, &mut other.token(&example).await.unwrap(), None).await.unwrap();
+    assert_eq!(remembered().await, Some(after));
+    let newest = ledger.read_token(&example).await.unwrap().unwrap().version;
+    assert!(newest > after);
+    assert_eq!(remembered().await, Some(newest));
+    renew(&ledger, &mut ledger.token(&example).await.unwrap(), None).await.unwrap();
+
+    ledger.forget_token(&example).await;
+    assert_eq!(remembered().await, None);
+    let read = ledger.read_token(&example).await.unwrap().unwrap().version;
+    assert_eq!(remembered().await, Some(read));
+    assert!(ledger.read_token(&name("nobody")).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_beside_joins_never_outlives_what_they_know() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    create_token(&ledger, "example", 2, ("example", bot)).await;
+    first_join(&ledger, "example", key(1), 70).await;
+    let example = name("example");
+    let reading = tokio::spawn({
+        let (ledger, example) = (ledger.clone(), example.clone());
+        async move {
+            loop {
+                ledger.read_token(&example).await.unwrap().unwrap();
+            }
+        }
+    });
+    for _ in 0..200 {
+        let mut slot = ledger.token(&example).await.unwrap();
+        renew(&ledger, &mut slot, None).await.expect("nothing but this node's own joins moves the token");
+    }
+    reading.abort();
+}

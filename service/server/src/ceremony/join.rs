@@ -99,12 +99,14 @@ impl Ceremonies {
         }
         let join_state = self.read_join_state(&ask.join_state).await?;
 
-        let mut slot = self.ledger.token(&token).await.answer()?;
+        let mut remembered = self.ledger.remembered_token(&token).await;
         loop {
-            let now = self.ledger.now();
-            let Some(known) = slot.known() else {
-                return Err(unknown());
+            let is_fresh = remembered.is_none();
+            let known = match remembered.take() {
+                Some(known) => known,
+                None => self.ledger.read_token(&token).await.answer()?.ok_or_else(unknown)?,
             };
+            let now = self.ledger.now();
             let state = &known.token;
             if state.secret.is_some() && !ask.secret.is_empty() {
                 self.strangers.check_guess(&token, peer)?;
@@ -113,10 +115,9 @@ impl Ceremonies {
             let opening = Opening { certificate: peer.certificate.as_ref(), secret, held_keys: &held_keys };
             let context = Known { token: state, bot: known.bot.as_ref(), locks: &[], attempt_accepted_before: false };
             let first = opening::open(context, opening, now);
-            if !slot.is_fresh() && (first.is_err() || knows_more(state, opening, &join_state)) {
+            if !is_fresh && (first.is_err() || knows_more(state, opening, &join_state)) {
                 // A refusal is never given from the cache alone, and a client that joined on another node since is
-                // not asked by what this one remembers.
-                slot.reload(&[], None).await.answer()?;
+                // not asked by what this one remembers: the token is read.
                 continue;
             }
             let mut pending = Box::new(Pending {
@@ -134,7 +135,6 @@ impl Ceremonies {
                 stage: Stage::RegistrationKey,
                 expires: now + TimeDelta::seconds(proof::CHALLENGE_LIFE),
             });
-            drop(slot);
             return match first {
                 Ok(FirstStep::RequestKey) => Ok(Step::KeyRequest(pending)),
                 Ok(FirstStep::Challenge(key, purpose)) => {
