@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use join_faults::{
     host::Client,
@@ -41,6 +41,11 @@ async fn main() -> Result<ExitCode> {
     add(kinds::clones::run(&selection).await?);
     let cases: usize = reports.iter().map(|report| report.cases).sum();
     let failures: Vec<&String> = reports.iter().flat_map(|report| &report.failures).collect();
+    ensure!(
+        cases > 0,
+        "no case has a name that contains `{}`: names are like network/grpc/renewal",
+        selection.containing
+    );
     println!("{cases} cases in {} s, {} failed", began.elapsed().as_secs(), failures.len());
     for failure in &failures {
         println!("FAILED {failure}");

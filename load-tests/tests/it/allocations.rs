@@ -1,7 +1,7 @@
 //! Allocations of one renewal: its certificate read, challenge and solution, the decision, the durable append, and the
 //! credentials signed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use allocation_counter::{AllocationInfo, measure};
 use aws_lc_rs::{
@@ -22,6 +22,7 @@ use join_ledger::{Change, Ledger, PgConnectOptions, Settings, StreamAppend, prov
 use join_server::{
     ceremony::{
         Ceremonies,
+        behind::Behind,
         join::{Ask, Joined, Step},
         pending::{Pending, Stage},
         strangers::Strangers,
@@ -85,7 +86,7 @@ impl Bot {
                 cluster: name,
                 policy: Policy::default(),
                 strangers: Strangers::new(&Limits::default()),
-                behind: Mutex::default(),
+                behind: Behind::default(),
                 ledger,
             },
             key: SigningKey::from_pkcs8(pair.to_pkcs8().unwrap().as_ref(), Algorithm::EdDsa),

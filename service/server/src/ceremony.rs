@@ -1,14 +1,12 @@
 //! Load → decide → append → issue. [`join`] admits bots, [`administer`] carries out what administrators ask for.
 
 pub mod administer;
+pub mod behind;
 pub mod join;
 pub mod pending;
 pub mod strangers;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use join_domain::{
     decision::join::Policy,
@@ -18,7 +16,7 @@ use join_domain::{
 };
 use join_ledger::{AppendError, Ledger, LedgerError};
 
-use self::strangers::Strangers;
+use self::{behind::Behind, strangers::Strangers};
 use crate::{entropy::Entropy, keyring::Keyring};
 
 /// Purpose of the stored registration secret, and of its keyed hash.
@@ -38,9 +36,8 @@ pub struct Ceremonies {
     pub policy: Policy,
     /// Those who proved nothing: counted and limited.
     pub strangers: Strangers,
-    /// Tokens whose holders showed evidence that is newer than the store, until they are admitted. Their agents come
-    /// again and again, so a node that starts learns of them soon.
-    pub behind: Mutex<BTreeSet<Name>>,
+    /// Tokens of which the store knows less than their holders.
+    pub behind: Behind,
 }
 
 /// What the ledger could not do, as an answer to the caller.

@@ -1,11 +1,6 @@
 //! Puts a node together and runs it: keys, ledger, listeners, and the work behind the requests.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::{Router, http::header, routing::get};
@@ -22,7 +17,7 @@ use tokio_util::{
 
 use crate::{
     app::App,
-    ceremony::{Ceremonies, strangers::Strangers},
+    ceremony::{Ceremonies, behind::Behind, strangers::Strangers},
     cluster,
     config::{self, Limits},
     entropy::{Entropy, SystemEntropy},
@@ -132,7 +127,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
             cluster: name,
             policy: parts.limits.policy(),
             strangers: Strangers::new(&parts.limits),
-            behind: Mutex::default(),
+            behind: Behind::default(),
         },
         log_directory: parts.log_directory,
         log_key,
@@ -255,6 +250,10 @@ async fn measure(app: Arc<App>, stop: CancellationToken) {
                 METRICS.position("unsequenced", positions.unsequenced);
             }
             Err(error) => tracing::warn!("positions could not be measured: {error}"),
+        }
+        let Ceremonies { behind, ledger, .. } = &app.ceremonies;
+        if let Err(error) = behind.look(ledger).await {
+            tracing::warn!("tokens that were behind could not be looked at: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A join, step by step: load → decide → append → issue. gRPC streams and HTTP calls both come through here.
 
-use std::{borrow::Cow, sync::PoisonError, time::Instant};
+use std::{borrow::Cow, time::Instant};
 
 use chrono::TimeDelta;
 use join_credential::{Grant, Serial, Subject};
@@ -34,8 +34,6 @@ use crate::{
 
 /// How often a decision is made again from fresh state before the client is told to retry.
 const MAX_TRIES: usize = 8;
-/// How many tokens the alarm tells apart.
-const MAX_BEHIND: usize = 100_000;
 /// The most keys that a client may say it holds.
 const MAX_HELD_KEYS: usize = 16;
 
@@ -311,7 +309,7 @@ impl Ceremonies {
         let join = match verdict {
             Verdict::Accept { join, .. } => {
                 METRICS.accepted(Some(join.case));
-                self.is_behind(&pending.token, false);
+                self.behind.admitted(&pending.token);
                 join
             }
             Verdict::Resume { accepted, .. } => {
@@ -507,19 +505,6 @@ impl Ceremonies {
         }
     }
 
-    /// Keeps the alarm that the authority lost history: it stands while a bot that showed so waits to be admitted.
-    fn is_behind(&self, token: &Name, behind: bool) {
-        let mut tokens = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = match behind {
-            true if tokens.len() < MAX_BEHIND => tokens.insert(token.clone()),
-            true => false,
-            false => !tokens.is_empty() && tokens.remove(token),
-        };
-        if changed {
-            METRICS.behind(behind);
-        }
-    }
-
     /// Counts a refusal by a rule, and tells the operator of those that need one.
     fn refused(&self, verdict: &Verdict, pending: &Pending) -> Refusal {
         let Verdict::Refuse { refusal, lock, .. } = verdict else {
@@ -532,7 +517,7 @@ impl Ceremonies {
                 "token {} is locked: {}", pending.token, refusal.message);
         }
         if refusal.code == Code::AuthorityBehind {
-            self.is_behind(&pending.token, true);
+            self.behind.shown(&pending.token, self.ledger.now());
             tracing::error!(join.token = %pending.token, "the authority lost history: {}", refusal.message);
         }
         refusal.clone()

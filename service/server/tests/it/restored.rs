@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use join_server::ceremony::Ceremonies;
 use rstest::rstest;
 
 use crate::world::{Bot, RECOVERED, REFUSED, RENEWED, Transport, World};
@@ -49,6 +50,41 @@ async fn documents_from_the_future_never_lock(
     assert_eq!(joined.generation(), if recovered { 1 } else { 3 }, "no generation is given twice");
     bot.join().await.expect("life goes on");
     assert_eq!(restored.locks().await, 0);
+    restored.check().await;
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_alarm_ends_on_every_node_when_one_admits_the_bot() {
+    let mut world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    bot.secret.clear();
+    let backup = world.backup().await;
+    bot.join().await.unwrap();
+    let mut restored = world.restored(backup).await;
+    let second = restored.another_node().await;
+    let mut bot = moved(&bot, &restored);
+    let behind = |restored: &World, node: usize| restored.node(node).app.ceremonies.behind.len();
+
+    assert_eq!(bot.join().await.unwrap_err(), "AUTHORITY_BEHIND");
+    assert_eq!((behind(&restored, 0), behind(&restored, second)), (1, 0));
+    let Ceremonies { behind: alarm, ledger, .. } = &restored.node(0).app.ceremonies;
+    alarm.look(ledger).await.unwrap();
+    assert_eq!(alarm.len(), 1, "nobody has admitted it");
+    restored.operator.grant("example", "generation").await.unwrap();
+    restored.advance(TimeDelta::seconds(1));
+    bot.node = second;
+    bot.join().await.unwrap();
+
+    let alarm = &restored.node(0).app.ceremonies.behind;
+    for _ in 0..100 {
+        if alarm.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(alarm.is_empty());
     restored.check().await;
     world.check().await;
 }
