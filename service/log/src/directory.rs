@@ -81,7 +81,11 @@ impl<F: Files> LogReader<F> {
         if tile.end().is_none_or(|end| end > tile.layer.slots(size)) {
             return Ok(None);
         }
-        Ok(Some(self.tile(tile)?))
+        if let Some(bytes) = self.file(&tile.to_string())? {
+            return Ok(Some(bytes));
+        }
+        let widest = tile.layer.partial(size).filter(|edge| edge.index == tile.index).unwrap_or(tile.full());
+        Ok(self.file(&widest.to_string())?.and_then(|bytes| prefix(tile, &bytes)))
     }
 
     /// The bytes of a tile or bundle. A partial one that is not there is cut from the full one, or from a wider partial: an

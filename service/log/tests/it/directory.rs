@@ -82,6 +82,26 @@ fn the_edge_of_the_checkpoint_may_have_to_be_cut() {
 }
 
 #[test]
+fn only_the_published_log_is_given_out() {
+    let root = tempfile::tempdir().unwrap();
+    let reader = LogReader::open(root.path());
+    let of = |index, width| Tile { layer: Layer::Hashes(0), index, width };
+    assert_eq!(reader.published(of(0, 1)).unwrap(), None, "nothing is");
+    let mut log = grown(root.path(), 300);
+    log.integrate(numbers(300..400)).unwrap();
+    for (index, width) in [(0, 1), (0, 255), (0, 256), (1, 1), (1, 43), (1, 44)] {
+        let bytes = reader.published(of(index, width)).unwrap().unwrap();
+        assert_eq!(bytes, log.reader().tile(of(index, width)).unwrap(), "{index} {width}");
+        assert_eq!(bytes.len(), usize::from(width) * 32);
+    }
+    for (index, width) in [(1, 45), (1, 144), (1, 256), (2, 1), (u64::MAX, 1)] {
+        assert_eq!(reader.published(of(index, width)).unwrap(), None, "{index} {width}");
+    }
+    let bundle = Tile { layer: Layer::Entries, index: 1, width: 2 };
+    assert_eq!(reader.published(bundle).unwrap().unwrap(), b"\0\x03256\0\x03257");
+}
+
+#[test]
 fn partial_tiles_go_when_the_full_one_is_published() {
     let root = tempfile::tempdir().unwrap();
     let mut log = grown(root.path(), 100);
