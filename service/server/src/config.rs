@@ -220,6 +220,9 @@ impl Config {
         }
         let urls = [("service_url", Some(&self.database.service_url)), ("owner_url", self.database.owner_url.as_ref())];
         for (field, url) in urls {
+            if let Some(key) = url.and_then(|url| foreign_password(url)) {
+                bail!("database.{field}: the parameter `{key}` has no effect here: take it out");
+            }
             // The URL itself may hold a password.
             if url.is_some_and(|url| url.parse::<join_ledger::PgConnectOptions>().is_err()) {
                 bail!(
@@ -284,17 +287,56 @@ impl Limits {
     }
 }
 
-/// `postgres://user:***@host/db` of a URL with a password.
+/// Parameters of a database URL that are shown. All others are masked, for `password` may be written as `pass%77ord`.
+const SHOWN: [&str; 17] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// A URL as it may be shown: `postgres://user:***@host/db?password=***`.
 fn mask_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
-    match rest.rsplit_once('@') {
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let authority = match authority.rsplit_once('@') {
         Some((login, host)) => {
             let user = login.split_once(':').map_or(login, |(user, _)| user);
             let password = if login.contains(':') { ":***" } else { "" };
-            format!("{scheme}://{user}{password}@{host}")
+            format!("{user}{password}@{host}")
         }
-        None => url.to_owned(),
-    }
+        None => authority.to_owned(),
+    };
+    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, _)| (rest, "#***"));
+    let query = rest.split_once('?').map(|(path, query)| {
+        let shown = query.split('&').map(|parameter| match parameter.split_once('=') {
+            Some((key, _)) if !SHOWN.contains(&key) => format!("{key}=***"),
+            _ => parameter.to_owned(),
+        });
+        format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{authority}{}{fragment}", query.as_deref().unwrap_or(rest))
+}
+
+/// A parameter of a database URL that holds another password than the database's, such as libpq's `sslpassword`. It has no
+/// effect, and our client of PostgreSQL would log it: it warns of parameters that it does not know, with their values.
+fn foreign_password(url: &str) -> Option<&str> {
+    let parameters = url.split_once('?')?.1.split(['&', '#']);
+    let mut keys = parameters.filter_map(|parameter| parameter.split('=').next());
+    keys.find(|key| *key != "password" && key.to_ascii_lowercase().contains("pass"))
 }
 
 mod human_duration {
