@@ -3,6 +3,7 @@
 mod administration;
 mod attempts;
 mod clones;
+mod commands;
 mod compatibility;
 mod exemptions;
 mod gather;

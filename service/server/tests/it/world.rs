@@ -13,6 +13,7 @@ mod key;
 mod kinds;
 mod network;
 mod onboarding;
+mod process;
 mod refused;
 
 use std::{
@@ -52,6 +53,7 @@ pub(crate) use self::{
     kinds::*,
     network::{Certificate, Network},
     onboarding::{Onboarding, bot_resource},
+    process::{Finished, Installed, Running, joind, open_directory},
     refused::Refused,
 };
 
@@ -220,7 +222,7 @@ impl World {
 
     /// A bot and its token, both of this name.
     pub(crate) fn bot(&self, name: &str) -> Onboarding<'_> {
-        Onboarding::of(self, name)
+        Onboarding::of(&self.admin, &self.network, name)
     }
 
     /// Somebody with no identity at all.
@@ -328,6 +330,16 @@ async fn issue(ledger: &Ledger, issuer: &Issuer, role: Role, directory: &Path) {
     cluster::issue_administrator(ledger, issuer, &SystemEntropy::default(), &administrator, role, directory)
         .await
         .unwrap();
+}
+
+/// Looks again and again at something that comes about by itself.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "not within {PATIENCE:?}: {what}");
 }
 
 pub(crate) fn name(text: &str) -> Name {

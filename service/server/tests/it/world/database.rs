@@ -34,6 +34,29 @@ impl Database {
         Self { superuser, name, roles }
     }
 
+    /// On the server that all tests share, without a schema.
+    pub(crate) async fn bare() -> Self {
+        // It comes with the roles, which belong to the server.
+        let database = Self::fresh().await;
+        let mut server = PgConnection::connect_with(&database.superuser).await.unwrap();
+        provision::remove(&database.superuser, &database.name).await.unwrap();
+        let create = format!("CREATE DATABASE {} OWNER {}", database.name, provision::OWNER);
+        sqlx::query(AssertSqlSafe(create)).execute(&mut server).await.unwrap();
+        database
+    }
+
+    /// For a process, on the server that all tests share.
+    pub(crate) fn url(&self, role: &str) -> String {
+        join_embedded::for_tests().url(role, &self.name)
+    }
+
+    /// Changes what nobody else may change.
+    pub(crate) async fn tamper(&self, sql: &str) {
+        let mut all = PgConnection::connect_with(&self.superuser.clone().database(&self.name)).await.unwrap();
+        let changed = sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut all).await.unwrap();
+        assert!(changed.rows_affected() > 0, "{sql}");
+    }
+
     /// A copy, as a backup that was restored. Nobody else may be connected.
     pub(crate) async fn copy(&self) -> Self {
         let name = unused_name();

@@ -11,16 +11,17 @@ use join_domain::Timestamp;
 use join_proto::v1;
 
 use super::{
-    World,
-    administrator::{bound_keypair, onboarding, recovery},
+    administrator::{Administrator, bound_keypair, onboarding, recovery},
     bot::{Bot, Disk},
     conversation::Transport,
     key::Key,
+    network::Network,
     wire_time,
 };
 
 pub(crate) struct Onboarding<'w> {
-    world: &'w World,
+    admin: &'w Administrator,
+    network: &'w Arc<Network>,
     token: v1::Token,
     transport: Transport,
     keygen: fn() -> Key,
@@ -29,7 +30,7 @@ pub(crate) struct Onboarding<'w> {
 
 impl<'w> Onboarding<'w> {
     /// Bot and token of one name; the defaults are those of the resources.
-    pub(crate) fn of(world: &'w World, name: &str) -> Self {
+    pub(crate) fn of(admin: &'w Administrator, network: &'w Arc<Network>, name: &str) -> Self {
         let token = v1::Token {
             kind: "token".to_owned(),
             version: "v2".to_owned(),
@@ -42,7 +43,7 @@ impl<'w> Onboarding<'w> {
             }),
             status: None,
         };
-        Self { world, token, transport: Transport::Grpc, keygen: Key::ed25519, key: None }
+        Self { admin, network, token, transport: Transport::Grpc, keygen: Key::ed25519, key: None }
     }
 
     pub(crate) fn over(mut self, transport: Transport) -> Self {
@@ -107,7 +108,7 @@ impl<'w> Onboarding<'w> {
     }
 
     async fn create(self) -> Bot {
-        let admin = &self.world.admin;
+        let admin = self.admin;
         let bot = self.token.spec.as_ref().unwrap().bot_name.clone();
         if admin.get_bot(&bot).await.is_err() {
             admin.create_bot(bot_resource(&bot)).await.unwrap();
@@ -115,7 +116,7 @@ impl<'w> Onboarding<'w> {
         let name = self.token.metadata.as_ref().unwrap().name.clone();
         let token = admin.create_token(self.token).await.unwrap();
         Bot {
-            network: Arc::clone(&self.world.network),
+            network: Arc::clone(self.network),
             token: name,
             secret: token.status.unwrap().bound_keypair.unwrap().registration_secret,
             keygen: self.keygen,

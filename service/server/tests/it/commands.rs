@@ -1,0 +1,445 @@
+//! What people type: `joind`'s commands, what they print, and how they end.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+
+use join_domain::id::Name;
+use join_server::config::Config;
+use rstest::rstest;
+use serde_yaml_ng::Value;
+use tokio::process::Command;
+
+use crate::world::{
+    Administrator, Bot, Database, Finished, Installed, Onboarding, Running, joind, open_directory, until,
+};
+
+/// Beside this crate, in the repository.
+fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+async fn a_bot(admin: &Administrator, running: &Running) -> Bot {
+    let mut bot = Onboarding::of(admin, &running.network, "example").await;
+    bot.join().await.unwrap();
+    bot
+}
+
+/// The same bot finds the authority at its new address.
+async fn renews(bot: &mut Bot, running: &Running) {
+    let (instance, generation) = (bot.certificate().instance(), bot.certificate().claims()["generation"].as_u64());
+    bot.network = Arc::clone(&running.network);
+    let joined = bot.join().await.unwrap();
+    assert_eq!((joined.instance(), joined.generation()), (instance, generation.unwrap() + 1));
+}
+
+/// Rows of a table, without the headings.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[tokio::test]
+async fn what_dev_made_outlives_a_kill() {
+    let folder = open_directory();
+    let data = folder.path().join("data");
+    let first = Running::dev(&data).await;
+    let address = first.network.address(0);
+    let identity = data.join("identity");
+    let exports = [format!("export JOINCTL_ADDR={address}"), format!("export JOINCTL_IDENTITY={}", identity.display())];
+    assert_eq!(first.printed[1..], exports);
+    assert_eq!(fs::read_to_string(data.join("env")).unwrap(), format!("{}\n{}\n", exports[0], exports[1]));
+    let admin = first.administrator(&identity);
+    let (cluster, pin) = (admin.status().await.cluster_name, first.network.pin.clone());
+    assert_eq!(cluster, "dev.local");
+    let mut bot = a_bot(&admin, &first).await;
+    let issued = folder.path().join("audrey").display().to_string();
+    let issue = ["admin", "issue", "--role", "auditor", "--name", "audrey", "--out", &issued];
+    let data_dir = ["--data-dir", &data.display().to_string()];
+    Finished::of(joind(&[issue.as_slice(), &data_dir].concat())).await.done();
+    let files: Vec<_> = ["master.key", "identity/tls.key"].map(|file| fs::read(data.join(file)).unwrap()).into();
+
+    first.kill().await;
+    let second = Running::dev(&data).await;
+
+    assert_eq!(second.network.pin, pin);
+    let kept: Vec<_> = ["master.key", "identity/tls.key"].map(|file| fs::read(data.join(file)).unwrap()).into();
+    assert!(kept == files, "the keys are those of before");
+    let admin = second.administrator(&identity);
+    assert_eq!(admin.status().await.cluster_name, cluster);
+    assert_eq!(second.administrator(Path::new(&issued)).status().await.cluster_name, cluster);
+    renews(&mut bot, &second).await;
+    let env = fs::read_to_string(data.join("env")).unwrap();
+    assert!(env.starts_with(&format!("export JOINCTL_ADDR={}\n", second.network.address(0))), "{env}");
+
+    assert!(second.stop().await.success());
+    let lock = fs::File::open(data.join("postgres/server.lock")).unwrap();
+    lock.try_lock().expect("its PostgreSQL has ended, too");
+    let after = Finished::of(joind(&[["admin", "ls"].as_slice(), &data_dir].concat())).await.refused();
+    assert!(after.contains("does `joind dev` run?"), "{after}");
+}
+
+#[tokio::test]
+async fn a_cluster_is_made_once_on_a_schema_that_migrate_makes() {
+    let installed = Installed::on(Database::bare().await);
+    for _ in 0..2 {
+        let migrated = installed.run(&["migrate"]).await.done();
+        assert_eq!(migrated, "the schema is that of this version\n");
+    }
+    let ownerless = Written::with(DATABASE);
+    let refused = Finished::of(joind(&["migrate", "-c", &ownerless.path().display().to_string()])).await.refused();
+    assert!(refused.contains("database.owner_url is missing"), "{refused}");
+    let refused = installed.run(&["serve"]).await.refused();
+    assert!(refused.contains("joind init"), "{refused}");
+
+    let admin = installed.text("admin");
+    let made = installed.run(&["init", "--admin-identity", &admin]).await.done();
+    assert!(made.contains("cluster test.example is created") && made.contains(&admin), "{made}");
+    let mode = |path: &str| installed.path(path).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!([mode("admin"), mode("admin/tls.key"), mode("admin/tls.crt")], [0o700, 0o600, 0o644]);
+    let key = fs::read(installed.path("admin/tls.key")).unwrap();
+    for directory in ["admin", "another"] {
+        let again = installed.run(&["init", "--admin-identity", &installed.text(directory)]).await.refused();
+        assert!(again.contains("test.example") && again.contains("once"), "{again}");
+    }
+    assert_eq!(fs::read(installed.path("admin/tls.key")).unwrap(), key);
+    assert!(!installed.path("another").exists());
+
+    let running = installed.serve().await;
+    let admin = running.administrator(&installed.path("admin"));
+    assert_eq!(admin.status().await.cluster_name, "test.example");
+    a_bot(&admin, &running).await;
+    assert!(running.stop().await.success());
+
+    let mut other = installed.command(&["serve"]);
+    other.env("JOIND_CLUSTER_NAME", "other.example");
+    let refused = Finished::of(other).await.refused();
+    assert!(refused.contains("other.example") && refused.contains("test.example"), "{refused}");
+}
+
+#[tokio::test]
+async fn init_migrates_a_database_when_it_may() {
+    let installed = Installed::on(Database::bare().await);
+    installed.run(&["init", "--admin-identity", &installed.text("admin")]).await.done();
+    assert!(installed.path("admin/ca.crt").exists());
+}
+
+#[tokio::test]
+async fn what_differs_from_the_events_is_found_and_made_again() {
+    let installed = Installed::with_cluster().await;
+    let running = installed.serve().await;
+    let admin = running.administrator(&installed.path("admin"));
+    let mut bot = a_bot(&admin, &running).await;
+    until("the views show the bot", async || admin.instances().await.len() == 1).await;
+    running.stop().await;
+    let check = async || installed.run(&["rebuild", "--check"]).await;
+    let equal = check().await.done();
+    assert!(equal.ends_with(" 0 differences\n"), "{equal}");
+
+    installed.database.tamper("UPDATE token_view SET bot_name = 'another'").await;
+    installed.database.tamper("UPDATE stream SET live = NOT live WHERE kind = 'token'").await;
+    let found = check().await;
+    assert_eq!(found.status, Some(3), "{found:?}");
+    assert!(found.stdout.ends_with(" 3 differences\n"), "{found:?}");
+    for table in ["stream: ", "token_view: "] {
+        assert!(found.stdout.lines().any(|line| line.starts_with(table)), "{found:?}");
+    }
+
+    assert_eq!(installed.run(&["rebuild"]).await.done(), "rebuilt\n");
+    assert_eq!(check().await.done(), equal);
+    let running = installed.serve().await;
+    renews(&mut bot, &running).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_identity_works_until_it_is_revoked() {
+    let installed = Installed::with_cluster().await;
+    let running = installed.serve().await;
+    for (role, name, directory) in
+        [("auditor", "audrey", "one"), ("auditor", "audrey", "two"), ("operator", "oscar", "three")]
+    {
+        let out = installed.text(directory);
+        let issue = ["admin", "issue", "--role", role, "--name", name, "--out", &out];
+        let issued = installed.run(&issue).await.done();
+        assert_eq!(issued, format!("the identity of {role} {name} is in {out}\n"));
+        let again = installed.run(&issue).await.refused();
+        assert!(again.contains("never overwritten"), "{again}");
+    }
+    let asks = async |directory: &str| running.administrator(&installed.path(directory)).get_bot("none").await;
+    for directory in ["admin", "one", "two", "three"] {
+        assert_eq!(asks(directory).await.unwrap_err(), "NOT_FOUND", "{directory} is let in");
+    }
+
+    let table = installed.run(&["admin", "ls"]).await.done();
+    assert_eq!(table.split_whitespace().take(5).collect::<Vec<_>>(), ["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"]);
+    let listed = rows(&table);
+    let names: Vec<_> = listed.iter().map(|row| (row[1], row[2], row[3])).collect();
+    let audrey = ("audrey", "auditor", "live");
+    assert_eq!(names, [("admin", "admin", "live"), audrey, audrey, ("oscar", "operator", "live")]);
+
+    let revoke = async |whose: &[&str], reason: &str| {
+        installed.run(&[&["admin", "revoke", "--reason", reason], whose].concat()).await
+    };
+    let refused = revoke(&["--name", "audrey"], " ").await.refused();
+    assert!(refused.contains("--reason is empty"), "{refused}");
+    revoke(&[], "she left").await.refused();
+    let done = revoke(&["--name", "audrey"], "she left").await.done();
+    assert_eq!(done.lines().count(), 2, "{done}");
+    for directory in ["one", "two"] {
+        let refused = asks(directory).await.unwrap_err();
+        assert_eq!(refused, "UNAUTHENTICATED");
+        assert!(refused.message.starts_with("the identity was revoked"), "{}", refused.message);
+    }
+    let serial = listed[3][0];
+    assert_eq!(revoke(&["--serial", serial], "lost").await.done(), format!("identity {serial} is revoked\n"));
+    assert_eq!(asks("three").await.unwrap_err(), "UNAUTHENTICATED");
+    assert_eq!(asks("admin").await.unwrap_err(), "NOT_FOUND", "who is still let in");
+    let twice = revoke(&["--serial", serial], "lost").await.refused();
+    assert!(twice.contains("revoked before"), "{twice}");
+    let unknown = revoke(&["--name", "audrey"], "she left").await.refused();
+    assert!(unknown.contains("joind admin ls"), "{unknown}");
+    assert_eq!(rows(&installed.run(&["admin", "ls"]).await.done()).len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn keys_go_through_their_phases() {
+    let installed = Installed::with_cluster().await;
+    let running = installed.serve().await;
+    let admin = running.administrator(&installed.path("admin"));
+    let mut bot = a_bot(&admin, &running).await;
+    let keys = async |arguments: &[&str]| installed.run(&[&["keys"], arguments].concat()).await;
+    // Phases last longer than a test.
+    let waits = async |phase: &str, time: &str| {
+        let sql =
+            format!("UPDATE authority_key SET phase_since = phase_since - '{time}'::interval WHERE phase = '{phase}'");
+        installed.database.tamper(&sql).await;
+    };
+    let table = keys(&["ls"]).await.done();
+    let mut listed: Vec<_> = rows(&table).into_iter().map(|row| (row[1], row[2])).collect();
+    listed.sort_unstable();
+    let active = ["join-state", "log", "sealing", "ssh-ca", "x509-ca"].map(|purpose| (purpose, "active"));
+    assert_eq!(listed, active);
+    let kid = |table: &str, phase: &str| {
+        let of_phase = rows(table).into_iter().find(|row| row[1] == "ssh-ca" && row[2] == phase);
+        of_phase.unwrap_or_else(|| panic!("no {phase} key of ssh-ca: {table}"))[0].to_owned()
+    };
+    let old = kid(&table, "active");
+
+    let fixed = keys(&["prepare", "log"]).await.refused();
+    assert!(fixed.contains("x509-ca, ssh-ca, join-state"), "{fixed}");
+    let nothing = keys(&["activate", "ssh-ca"]).await.refused();
+    assert!(nothing.contains("prepare one first"), "{nothing}");
+    let prepared = keys(&["prepare", "ssh-ca"]).await.done();
+    let new = kid(&keys(&["ls"]).await.done(), "standby");
+    assert!(prepared.starts_with(&format!("{new} is standby\n")), "{prepared}");
+    let twice = keys(&["prepare", "ssh-ca"]).await.refused();
+    assert!(twice.contains("on standby already"), "{twice}");
+    let early = keys(&["activate", "ssh-ca"]).await.refused();
+    assert!(early.contains("on standby for"), "{early}");
+    waits("standby", "2 minutes").await;
+    let activated = keys(&["activate", "ssh-ca"]).await.done();
+    let told = [format!("{old} is retired\n"), format!("{new} is active\n")];
+    assert!(told.iter().all(|line| activated.contains(line)), "{activated}");
+
+    let early = keys(&["forget", &old]).await.refused();
+    assert!(early.contains("must stay trusted until"), "{early}");
+    let used = keys(&["revoke", &new, "--reason", "compromised"]).await.refused();
+    assert!(used.contains("is the active key"), "{used}");
+    let unsaid = keys(&["revoke", &old, "--reason", ""]).await.refused();
+    assert!(unsaid.contains("--reason is empty"), "{unsaid}");
+    waits("retired", "2 days").await;
+    assert_eq!(keys(&["forget", &old]).await.done(), format!("{old} is forgotten\n"));
+
+    keys(&["prepare", "ssh-ca"]).await.done();
+    waits("standby", "2 minutes").await;
+    keys(&["activate", "ssh-ca"]).await.done();
+    let revoked = keys(&["revoke", &new, "--reason", "compromised"]).await.done();
+    assert_eq!(revoked, format!("{new} is revoked\n"));
+    renews(&mut bot, &running).await;
+    assert!(running.stop().await.success());
+}
+
+#[tokio::test]
+async fn another_master_key_opens_the_keys_that_were_sealed_under_it() {
+    let installed = Installed::with_cluster().await;
+    let next = installed.path("next.key");
+    fs::write(&next, "no key at all").unwrap();
+    let reseal = ["keys", "reseal", "--new-master-key", &next.display().to_string()];
+    let refused = installed.run(&reseal).await.refused();
+    assert!(refused.contains("next.key") && !refused.contains("no key at all"), "{refused}");
+    fs::write(&next, "5a".repeat(32)).unwrap();
+
+    let done = installed.run(&reseal).await.done();
+    assert!(done.contains("next.key"), "{done}");
+
+    let refused = installed.run(&["serve"]).await.refused();
+    assert!(refused.contains("the master key does not open"), "{refused}");
+    fs::rename(&next, installed.path("master.key")).unwrap();
+    let running = installed.serve().await;
+    a_bot(&running.administrator(&installed.path("admin")), &running).await;
+    running.stop().await;
+}
+
+/// A configuration of one's own, that is not run.
+struct Written(tempfile::TempDir);
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("joind.yaml"), text).unwrap();
+        fs::write(folder.path().join("master.key"), "5a".repeat(32)).unwrap();
+        Self(folder)
+    }
+
+    /// With these lines beside those that must be there.
+    fn with(lines: &str) -> Self {
+        let written = Self::new("");
+        let text = format!(
+            "cluster_name: example.com\npublic_addresses: [localhost]\nmaster_key: {{file: {}}}\n{lines}",
+            written.0.path().join("master.key").display(),
+        );
+        fs::write(written.path(), text).unwrap();
+        written
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("joind.yaml")
+    }
+
+    fn command(&self, what: &str) -> Command {
+        joind(&["config", what, "-c", &self.path().display().to_string()])
+    }
+
+    async fn run(&self, what: &str) -> Finished {
+        Finished::of(self.command(what)).await
+    }
+}
+
+const DATABASE: &str = "database: {service_url: postgres://join_service@db/x}\n";
+
+#[rstest]
+#[case::at_the_top("databse: {}\n", "databse")]
+#[case::in_a_section("limits: {strems: 1}\n", "strems")]
+#[case::in_a_list("log: {witnesses: [{key: k, url: u, weight: 1}]}\n", "weight")]
+#[case::in_a_choice("limits: {certificate_ttl_max: soon}\n", "certificate_ttl_max")]
+#[case::by_a_rule("limits: {certificate_ttl_default: 2d}\n", "limits.certificate_ttl_default")]
+#[tokio::test]
+async fn a_key_that_is_wrong_is_named(#[case] line: &str, #[case] key: &str) {
+    let written = Written::with(&format!("{DATABASE}{line}"));
+    for what in ["check", "show"] {
+        let refused = written.run(what).await.refused();
+        assert!(refused.contains(key) && refused.contains("joind.yaml"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_missing_or_unknown_in_the_environment_is_named() {
+    let refused = Written::with("").run("check").await.refused();
+    assert!(refused.contains("`database`"), "{refused}");
+    let written = Written::with(DATABASE);
+    assert_eq!(written.run("check").await.done(), format!("{} is usable\n", written.path().display()));
+    let mut mistyped = written.command("check");
+    mistyped.env("JOIND_DATABASE__SERVICE_ULR", "postgres://join_service@db/x");
+    let refused = Finished::of(mistyped).await.refused();
+    assert!(refused.contains("service_ulr"), "{refused}");
+    fs::remove_file(written.0.path().join("master.key")).unwrap();
+    let refused = written.run("check").await.refused();
+    assert!(refused.contains("master.key"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_environment_wins_over_the_file() {
+    let written = Written::with(&format!("{DATABASE}limits: {{certificate_ttl_max: 3h, streams: 9}}\n"));
+    let mut command = written.command("show");
+    command
+        .env("JOIND_CLUSTER_NAME", "other.example")
+        .env("JOIND_LIMITS__CERTIFICATE_TTL_MAX", "2h")
+        .env("JOIND_DATABASE__MAX_CONNECTIONS", "7")
+        .env("JOIND_PUBLIC_ADDRESSES", "[a.example, b.example]")
+        // It may be the key itself.
+        .env("JOIND_MASTER_KEY", "c0ffee");
+
+    let shown = Finished::of(command).await.done();
+
+    assert!(!shown.contains("c0ffee"), "{shown}");
+    let shown: Value = serde_yaml_ng::from_str(&shown).unwrap();
+    assert_eq!(shown["cluster_name"], "other.example");
+    assert_eq!(shown["limits"]["certificate_ttl_max"], "2h");
+    assert_eq!(shown["limits"]["streams"], 9);
+    assert_eq!(shown["limits"]["certificate_ttl_default"], "1h", "as it is when nobody says anything");
+    assert_eq!(shown["database"]["max_connections"], 7);
+    assert_eq!(shown["public_addresses"], Value::from(vec!["a.example", "b.example"]));
+}
+
+#[rstest]
+#[case("postgres://u@db/x?sslmode=require", "postgres://u@db/x?sslmode=require")]
+#[case("postgres://u:SECRET@db:5432/x", "postgres://u:***@db:5432/x")]
+#[case("postgres://u@db/x?password=SECRET", "postgres://u@db/x?password=***")]
+#[case("postgres://db?user=u&password=SECRET&dbname=x", "postgres://db?user=u&password=***&dbname=x")]
+#[case("postgres://u:SECRET@db/x?%70assword=SECRET", "postgres://u:***@db/x?%70assword=***")]
+#[case("postgres://u@db/x?password=plain@SECRET", "postgres://u@db/x?password=***")]
+#[case("postgres://u@db/x?host=/run&password=a?SECRET#SECRET", "postgres://u@db/x?host=/run&password=***#***")]
+fn passwords_are_masked(#[case] url: &str, #[case] shown: &str) {
+    let url = url.replace("SECRET", "s3cr3t");
+    let written = Written::with(&format!("database: {{service_url: '{url}', owner_url: '{url}'}}\n"));
+
+    let masked = Config::read(&written.path()).unwrap().to_masked_yaml().unwrap();
+
+    assert!(!masked.contains("s3cr3t"), "{masked}");
+    let masked: Value = serde_yaml_ng::from_str(&masked).unwrap();
+    assert_eq!(masked["database"]["service_url"], shown);
+    assert_eq!(masked["database"]["owner_url"], shown);
+}
+
+/// No password stands in what a command says, whatever is wrong with its URL.
+#[rstest]
+#[case("postgres://u@db/x?sslpassword=s3cr3t", Some("sslpassword"))]
+#[case("postgres://u@db/x?sslmode=s3cr3t", None)]
+#[case("postgres://u:s3cr3t@db:port/x", None)]
+#[case("s3cr3t", None)]
+#[tokio::test]
+async fn a_url_that_is_refused_is_not_told(#[case] url: &str, #[case] parameter: Option<&str>) {
+    let written = Written::with(&format!("database: {{service_url: '{url}'}}\n"));
+    for what in ["check", "show"] {
+        let refused = written.run(what).await.refused();
+        assert!(!refused.contains("s3cr3t"), "{refused}");
+        assert!(refused.contains("database.service_url"), "{refused}");
+        assert!(parameter.is_none_or(|parameter| refused.contains(parameter)), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_we_show_people_as_configuration_is_one() {
+    let example = Config::read(&repository().join("examples/joind.yaml")).unwrap();
+    assert_eq!(example.cluster_name, "example.com".parse::<Name>().unwrap());
+
+    let read = |file: &str| fs::read_to_string(repository().join("deploy").join(file)).unwrap();
+    let compose: Value = serde_yaml_ng::from_str(&read("compose.yaml")).unwrap();
+    let compose = with_defaults(compose["configs"]["joind.yaml"]["content"].as_str().unwrap());
+    let documents = read("kubernetes.yaml");
+    let documents = documents.split("\n---\n").map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
+    let kubernetes = documents.filter_map(|one| one.get("data")?.get("joind.yaml")?.as_str().map(str::to_owned));
+    let deployed: Vec<String> = kubernetes.chain([compose]).collect();
+    assert_eq!(deployed.len(), 2);
+    for text in deployed {
+        let written = Written::new(&text);
+        let mut show = written.command("show");
+        show.env("JOIND_DATABASE__SERVICE_URL", "postgres://join_service:s3cr3t@postgres/join_authority");
+        let shown = Finished::of(show).await.done();
+        let shown: Value = serde_yaml_ng::from_str(&shown).unwrap();
+        assert_eq!(shown["cluster_name"], "example.com");
+        assert_eq!(shown["database"]["service_url"], "postgres://join_service:***@postgres/join_authority");
+    }
+}
+
+/// `${NAME:-default}` as Compose fills it in when the environment has no such name.
+fn with_defaults(text: &str) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (variable, after) = after.split_once('}').unwrap();
+        filled += before;
+        filled += variable.split_once(":-").unwrap().1;
+        rest = after;
+    }
+    filled + rest
+}
