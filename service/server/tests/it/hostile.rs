@@ -1,6 +1,9 @@
 //! What strangers may send: any bytes at all. Never a panic, never a fault of ours, and the next bot joins.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -24,7 +27,7 @@ use prost::Message as _;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::world::World;
+use crate::world::{Installed, Network, Onboarding, Running, World};
 
 const CASES: usize = 250;
 
@@ -53,8 +56,8 @@ fn near(valid: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-async fn client(world: &World) -> SendRequest<Full<Bytes>> {
-    let stream = world.network.connect(0, None, "h2").await.unwrap();
+async fn client(network: &Network) -> SendRequest<Full<Bytes>> {
+    let stream = network.connect(0, None, "h2").await.unwrap();
     let (client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -74,6 +77,15 @@ async fn post(client: &mut SendRequest<Full<Bytes>>, path: &str, kind: &str, bod
     let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
     let status = head.headers.get("grpc-status").or_else(|| trailers.get("grpc-status")).cloned();
     (head.status.as_u16(), status.map(|status| status.to_str().unwrap().parse().unwrap()))
+}
+
+/// Waits until a join that says nothing is answered like this.
+async fn answers(client: &mut SendRequest<Full<Bytes>>, status: u16) {
+    let begun = Instant::now();
+    while post(client, "/v1/join", "application/json", b"{}".to_vec()).await.0 != status {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no answer with {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
@@ -115,10 +127,25 @@ fn open_request() -> Vec<u8> {
     open.encode_to_vec()
 }
 
-/// Memory of this process, the service's included, in MB.
-fn resident_mb() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096 / 1_000_000
+/// A service in a process of its own: other tests take memory of this one.
+struct Measured {
+    installed: Installed,
+    running: Running,
+}
+
+impl Measured {
+    async fn start() -> Self {
+        let installed = Installed::with_cluster().await;
+        let running = installed.serve().await;
+        Self { installed, running }
+    }
+
+    async fn a_bot_still_joins(self) {
+        let admin = self.running.administrator(&self.installed.path("admin"));
+        let mut bot = Onboarding::of(&admin, &self.running.network, "afterwards").await;
+        bot.join().await.unwrap();
+        assert!(self.running.stop().await.success());
+    }
 }
 
 async fn a_bot_still_joins(world: World) {
@@ -129,8 +156,8 @@ async fn a_bot_still_joins(world: World) {
 
 type Unfinished = UnsyncBoxBody<Bytes, Infallible>;
 
-async fn client_of_unfinished(world: &World) -> SendRequest<Unfinished> {
-    let stream = world.network.connect(0, None, "h2").await.unwrap();
+async fn client_of_unfinished(network: &Network) -> SendRequest<Unfinished> {
+    let stream = network.connect(0, None, "h2").await.unwrap();
     let (client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -149,7 +176,7 @@ fn unfinished(path: &str, kind: &str, begun: impl Into<Bytes>, end: &Cancellatio
 #[tokio::test]
 async fn a_request_that_does_not_end_is_given_up_after_half_a_minute() {
     let world = World::start().await;
-    let mut client = client_of_unfinished(&world).await;
+    let mut client = client_of_unfinished(&world.network).await;
     // A message that says it has a thousand bytes, and has three.
     let request = unfinished(
         "/joinauthority.v1.Ceremony/Open",
@@ -166,12 +193,12 @@ async fn a_request_that_does_not_end_is_given_up_after_half_a_minute() {
 
 #[tokio::test]
 async fn nothing_is_kept_of_what_strangers_send_to_administration() {
-    let world = World::start().await;
-    let mut client = client_of_unfinished(&world).await;
+    let service = Measured::start().await;
+    let mut client = client_of_unfinished(&service.running.network).await;
     let mut message = framed(&[vec![b'x'; 1_000_000]]);
     message.truncate(999_000);
     let message = Bytes::from(message);
-    let (before, end) = (resident_mb(), CancellationToken::new());
+    let (before, end) = (service.running.resident_mb(), CancellationToken::new());
     let mut waiting = Vec::new();
     for (path, kind) in
         [("/joinauthority.v1.Resources/UpsertToken", "application/grpc"), ("/v1/tokens", "application/json")]
@@ -183,31 +210,26 @@ async fn nothing_is_kept_of_what_strangers_send_to_administration() {
     }
     // 100 MB are on their way.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let grown = resident_mb().saturating_sub(before);
+    let grown = service.running.resident_mb().saturating_sub(before);
     assert!(grown < 20, "{grown} MB more");
     end.cancel();
     futures::future::join_all(waiting).await;
-    a_bot_still_joins(world).await;
+    service.a_bot_still_joins().await;
 }
 
 #[tokio::test]
 async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
     let world = World::with(Limits { streams_per_address: 4, ..Limits::default() }).await;
-    let mut stranger = client_of_unfinished(&world).await;
+    let mut stranger = client_of_unfinished(&world.network).await;
     let (mut unanswered, end) = (Vec::new(), CancellationToken::new());
     for _ in 0..4 {
         stranger.ready().await.unwrap();
         let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", Vec::new(), &end);
         unanswered.push(stranger.send_request(join));
     }
-    let mut client = client(&world).await;
+    let mut client = client(&world.network).await;
     // The requests above have been sent, but perhaps not read.
-    for _ in 0..100 {
-        if post(&mut client, "/v1/join", "application/json", b"{}".to_vec()).await.0 == 429 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    answers(&mut client, 429).await;
     let limited = post(&mut client, "/v1/join", "application/json", b"{}".to_vec()).await;
     assert_eq!(limited, (429, None));
     let limited = post(&mut client, "/teleport.join.v1.JoinService/Join", "application/grpc", framed(&[init()])).await;
@@ -215,7 +237,7 @@ async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
 
     end.cancel();
     futures::future::join_all(unanswered).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    answers(&mut client, 400).await;
     a_bot_still_joins(world).await;
 }
 
@@ -223,7 +245,7 @@ async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
 async fn no_protobuf_bytes_are_a_fault_of_ours() {
     let world = World::start().await;
     drop(world.bot("example").await);
-    let mut client = client(&world).await;
+    let mut client = client(&world.network).await;
     let path = "/teleport.join.v1.JoinService/Join";
     for (first, second) in cases((near(init()), near(bound_keypair_init()))) {
         let body = framed(&[first, second]);
@@ -239,7 +261,7 @@ async fn no_protobuf_bytes_are_a_fault_of_ours() {
 async fn no_bytes_of_a_call_are_a_fault_of_ours() {
     let world = World::start().await;
     drop(world.bot("example").await);
-    let mut client = client(&world).await;
+    let mut client = client(&world.network).await;
     let path = "/joinauthority.v1.Ceremony/Open";
     for body in cases(near(open_request())) {
         let (http, grpc) = post(&mut client, path, "application/grpc", framed(std::slice::from_ref(&body))).await;
@@ -256,8 +278,8 @@ async fn no_bytes_of_a_call_are_a_fault_of_ours() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_and_takes_no_memory() {
-    let world = World::start().await;
-    let mut client = client(&world).await;
+    let service = Measured::start().await;
+    let mut client = client(&service.running.network).await;
     let calls = [
         ("/teleport.join.v1.JoinService/Join", "application/grpc"),
         ("/joinauthority.v1.Ceremony/Open", "application/grpc"),
@@ -267,7 +289,7 @@ async fn what_is_too_large_is_refused_and_takes_no_memory() {
     for (path, kind) in calls {
         post(&mut client, path, kind, framed(std::slice::from_ref(&large))).await;
     }
-    let before = resident_mb();
+    let before = service.running.resident_mb();
     for _ in 0..40 {
         for (path, kind) in calls {
             let (http, grpc) = post(&mut client, path, kind, framed(std::slice::from_ref(&large))).await;
@@ -275,15 +297,15 @@ async fn what_is_too_large_is_refused_and_takes_no_memory() {
         }
     }
     // 240 MB were sent.
-    let grown = resident_mb().saturating_sub(before);
-    assert!(grown < 100, "{grown} MB more");
-    a_bot_still_joins(world).await;
+    let grown = service.running.resident_mb().saturating_sub(before);
+    assert!(grown < 20, "{grown} MB more");
+    service.a_bot_still_joins().await;
 }
 
 #[tokio::test]
 async fn no_frame_bytes_stop_the_service() {
     let world = World::start().await;
-    let mut client = client(&world).await;
+    let mut client = client(&world.network).await;
     for body in cases(near(framed(&[init(), bound_keypair_init()]))) {
         let (http, _) = post(&mut client, "/teleport.join.v1.JoinService/Join", "application/grpc", body.clone()).await;
         assert_eq!(http, 200, "{}", hex::encode(&body));
@@ -295,7 +317,7 @@ async fn no_frame_bytes_stop_the_service() {
 async fn no_http_body_is_a_fault_of_ours() {
     let world = World::start().await;
     drop(world.bot("example").await);
-    let mut client = client(&world).await;
+    let mut client = client(&world.network).await;
     let open = br#"{"token":"example","attempt_id":"0123456789abcdef0123456789abcdef","registration_secret":"x",
         "join_state":"a.b.c","public_tls_key":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE","public_ssh_key":"AAAA",
         "held_keys":["ssh-ed25519 AAAA"],"ttl":"1h"}"#;
