@@ -1,6 +1,6 @@
 //! Appends: compare, append, and say what was in the way.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use join_domain::{
     envelope::StreamId,
@@ -213,8 +213,9 @@ async fn a_bad_append_fails_alone() {
             blocked.until_waiting().await;
         }
     }
+    let deadline = Deadline::begin();
     while ledger.appends_waiting() < 19 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        deadline.wait_for("all but the first are in the queue").await;
     }
     blocked.release().await;
     for (number, outcome) in joins.join_all().await {
@@ -294,7 +295,10 @@ async fn a_full_queue_turns_appends_away() {
     let first = tokio::spawn(join(0));
     blocked.until_waiting().await;
     let others: Vec<_> = (1..8).map(|number| tokio::spawn(join(number))).collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let deadline = Deadline::begin();
+    while others.iter().filter(|other| other.is_finished()).count() < 5 {
+        deadline.wait_for("all but those in the queue are turned away").await;
+    }
     blocked.release().await;
     first.await.unwrap().unwrap();
     let mut overloaded = 0;

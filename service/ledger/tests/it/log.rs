@@ -159,7 +159,7 @@ async fn two_sequencers_give_every_entry_one_index() {
                 if slot.known().is_none() {
                     slot.reload(&[], None).await.unwrap();
                 }
-                let _ = renew(&ledger, &mut slot, None).await;
+                renew(&ledger, &mut slot, None).await.unwrap();
             }
         });
     }
@@ -265,13 +265,14 @@ async fn numbering_costs_the_same_after_a_hundred_thousand_notes() {
     let ended: String =
         sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(&mut superuser).await.unwrap();
     let passed = "SELECT horizon >= $1::xid8 FROM sequencer";
+    let deadline = Deadline::begin();
     for number in 1000.. {
         ledger.append(lock_created(&ledger, number, lock_of(number))).await.unwrap();
         ledger.sequence_once(100).await.unwrap();
         if sqlx::query_scalar(passed).bind(&ended).fetch_one(&mut superuser).await.unwrap() {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        deadline.wait_for("the horizon has passed").await;
     }
     until_counted(ledger, &mut superuser).await;
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut superuser).await.unwrap();

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use join_domain::{
@@ -25,6 +25,21 @@ use join_ledger::{
 };
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
+
+/// When something that takes a moment must have happened, so that a test which would wait for ever fails.
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now() + Duration::from_secs(60))
+    }
+
+    /// Before one looks again.
+    pub(crate) async fn wait_for(&self, what: &str) {
+        assert!(Instant::now() < self.0, "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 /// A database of one test; it goes when this does.
 pub(crate) struct Database {
@@ -85,8 +100,9 @@ pub(crate) async fn until_counted(ledger: Ledger, superuser: &mut PgConnection) 
     ledger.close().await;
     drop(ledger);
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let deadline = Deadline::begin();
     while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *superuser).await.unwrap() > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        deadline.wait_for("the server has counted").await;
     }
 }
 
@@ -134,8 +150,9 @@ impl Blocked {
 
     /// Waits until somebody waits for the row.
     pub(crate) async fn until_waiting(&self) {
+        let deadline = Deadline::begin();
         while self.waiters().await == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            deadline.wait_for("somebody waits for the row").await;
         }
     }
 

@@ -1,11 +1,12 @@
 //! Archives become databases, whole or not at all.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use join_ledger::Import;
 use join_log::NoteSigner;
 use join_log_tests::{Archive, Fleet};
 use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::time::timeout;
 
 use crate::authority::{Authority, Spec, joind};
 
@@ -146,12 +147,16 @@ async fn an_import_that_is_interrupted_leaves_nothing() {
     // The server notices by itself.
     let mut superuser = into.superuser().await;
     assert_eq!(count(&mut superuser, "*) FROM entry").await, 0);
-    let mut import = loop {
-        match Import::begin(&owner).await {
-            Ok(import) => break import,
-            Err(error) => assert!(error.to_string().contains("stop every node"), "{error}"),
+    let begun = async {
+        loop {
+            match Import::begin(&owner).await {
+                Ok(import) => break import,
+                Err(error) => assert!(error.to_string().contains("stop every node"), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
+    let mut import = timeout(Duration::from_secs(60), begun).await.expect("the server ends the import within a minute");
     // What is no history is refused at the end, too, and leaves nothing either.
     import.append(&envelopes[..10]).await.unwrap();
     import.append(&envelopes[60..70]).await.unwrap();
