@@ -57,3 +57,19 @@ async fn the_estimate_of_the_databases_time_is_close() {
         assert_eq!(after.timestamp_subsec_nanos() % 1000, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_is_the_databases_and_not_the_machines() {
+    let database = Database::fresh().await;
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let slow = "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+                AS $$ SELECT pg_catalog.clock_timestamp() - interval '1 hour' $$";
+    sqlx::query(slow).execute(&mut superuser).await.unwrap();
+    // A server whose clock is an hour slow, as far as it shows to who looks into this schema first.
+    let options = database.roles.service.clone().options([("search_path", "public,pg_catalog")]);
+    let ledger = Ledger::connect(options, Settings::default()).await.unwrap();
+    let before: join_domain::Timestamp =
+        sqlx::query_scalar("SELECT public.clock_timestamp()").fetch_one(&mut superuser).await.unwrap();
+    let off = ledger.now() - before;
+    assert!((-20..60_000).contains(&off.num_milliseconds()), "{off}");
+}
