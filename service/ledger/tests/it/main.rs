@@ -10,6 +10,7 @@ mod migrations;
 mod privilege;
 mod read;
 mod rebuild;
+mod schema;
 mod secret;
 mod support;
 mod view;
