@@ -1,7 +1,8 @@
 //! How load is put on: closed loop for the peak, open loop at a fixed rate for latency.
 //!
 //! In an open loop latency counts from when a join was meant to start, whether or not it could: a stall is seen by all
-//! that would have come during it (no coordinated omission).
+//! that would have come during it (no coordinated omission). A join belongs to the measured time when it was meant to
+//! start in it, however late it ends, so a stall at the end keeps its slowest. In a closed loop it belongs where it ends.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 use crate::{
     ceremony::JoinError,
     process::{Processes, to_f64},
 };
+
+/// How long joins of an open loop that are under way at its end are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +94,7 @@ pub(crate) struct Second {
 }
 
 struct Tally {
+    load: Load,
     begin: Instant,
     end: Instant,
     kept: Mutex<Kept>,
@@ -97,7 +104,7 @@ struct Kept {
     all: Histogram<u64>,
     seconds: Vec<Histogram<u64>>,
     refusals: BTreeMap<String, u64>,
-    /// Ended within the measured time, refused ones included.
+    /// Ended within the measured time, refused ones included: what the CPU time of this time was spent on.
     ended: u64,
     broken: Option<String>,
 }
@@ -105,25 +112,27 @@ struct Kept {
 impl Tally {
     fn count(&self, started: Instant, outcome: Result<(), JoinError>) {
         let now = Instant::now();
-        let measured = now >= self.begin && now < self.end;
+        let within = |time: Instant| time >= self.begin && time < self.end;
+        let belongs_at = match self.load {
+            Load::Closed(_) => now,
+            Load::Open(_) => started,
+        };
+        let measured = within(belongs_at);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if within(now) && !matches!(outcome, Err(JoinError::Broken(_))) {
+            kept.ended += 1;
+        }
         match outcome {
             Ok(()) if measured => {
                 let micros = u64::try_from(now.duration_since(started).as_micros()).unwrap_or(u64::MAX).max(1);
-                let second = usize::try_from(now.duration_since(self.begin).as_secs()).unwrap_or_default();
+                let second = usize::try_from(belongs_at.duration_since(self.begin).as_secs()).unwrap_or_default();
                 kept.all.saturating_record(micros);
                 if let Some(second) = kept.seconds.get_mut(second) {
                     second.saturating_record(micros);
                 }
-                kept.ended += 1;
             }
-            Ok(()) => {}
-            Err(JoinError::Refused(code)) => {
-                if measured {
-                    *kept.refusals.entry(code).or_default() += 1;
-                    kept.ended += 1;
-                }
-            }
+            Err(JoinError::Refused(code)) if measured => *kept.refusals.entry(code).or_default() += 1,
+            Ok(()) | Err(JoinError::Refused(_)) => {}
             Err(JoinError::Broken(why)) => {
                 kept.broken.get_or_insert(why);
             }
@@ -139,7 +148,7 @@ fn histogram() -> Histogram<u64> {
 /// equal modulo their count.
 ///
 /// # Errors
-/// When a connection or the protocol broke: a refusal is an answer, that is not.
+/// When a connection or the protocol broke, a worker panicked, or answers never came: a refusal is an answer, that is not.
 pub(crate) async fn drive<F, Job>(what: &str, plan: Plan, watched: &Watched, job: F) -> anyhow::Result<Measured>
 where
     F: Fn(u64) -> Job + Send + Sync + 'static,
@@ -149,6 +158,7 @@ where
     let end = begin + plan.measured;
     let seconds = usize::try_from(plan.measured.as_secs().max(1))?;
     let tally = Arc::new(Tally {
+        load: plan.load,
         begin,
         end,
         kept: Mutex::new(Kept {
@@ -165,11 +175,12 @@ where
         Load::Closed(workers) => closed(workers, end, &tally, &job).await,
         Load::Open(rate) => open(rate, plan, end, &tally, &job).await,
     }
+    .with_context(|| what.to_owned())?;
     let (cpu, use_by_second) = watching.await?;
 
     let kept = tally.kept.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(why) = &kept.broken {
-        anyhow::bail!("{what}: a join broke: {why}");
+        bail!("{what}: a join broke: {why}");
     }
     let joins = kept.all.len();
     let ms = |micros: u64| to_f64(micros) / 1000.0;
@@ -206,37 +217,36 @@ where
     })
 }
 
-async fn closed<F, Job>(workers: u64, end: Instant, tally: &Arc<Tally>, job: &Arc<F>)
+async fn closed<F, Job>(workers: u64, end: Instant, tally: &Arc<Tally>, job: &Arc<F>) -> anyhow::Result<()>
 where
     F: Fn(u64) -> Job + Send + Sync + 'static,
     Job: Future<Output = Result<(), JoinError>> + Send + 'static,
 {
-    let workers: Vec<_> = (0..workers)
-        .map(|worker| {
-            let (tally, job) = (Arc::clone(tally), Arc::clone(job));
-            tokio::spawn(async move {
-                let mut number = worker;
-                while Instant::now() < end {
-                    let started = Instant::now();
-                    tally.count(started, job(number).await);
-                    number += workers;
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        // A panic in a worker has been told on the terminal.
-        let _ = worker.await;
+    let mut running = JoinSet::new();
+    for worker in 0..workers {
+        let (tally, job) = (Arc::clone(tally), Arc::clone(job));
+        running.spawn(async move {
+            let mut number = worker;
+            while Instant::now() < end {
+                let started = Instant::now();
+                tally.count(started, job(number).await);
+                number += workers;
+            }
+        });
     }
+    while let Some(ended) = running.join_next().await {
+        ended.context("a worker failed")?;
+    }
+    Ok(())
 }
 
-async fn open<F, Job>(rate: f64, plan: Plan, end: Instant, tally: &Arc<Tally>, job: &Arc<F>)
+async fn open<F, Job>(rate: f64, plan: Plan, end: Instant, tally: &Arc<Tally>, job: &Arc<F>) -> anyhow::Result<()>
 where
     F: Fn(u64) -> Job + Send + Sync + 'static,
     Job: Future<Output = Result<(), JoinError>> + Send + 'static,
 {
     let first = end - plan.measured - plan.warm_up;
-    let mut under_way = tokio::task::JoinSet::new();
+    let mut under_way = JoinSet::new();
     let mut number = 0_u64;
     loop {
         let intended = first + Duration::from_secs_f64(to_f64(number) / rate);
@@ -249,9 +259,18 @@ where
         let (tally, job) = (Arc::clone(tally), Arc::clone(job));
         under_way.spawn(async move { tally.count(intended, job(number).await) });
         number += 1;
-        while under_way.try_join_next().is_some() {}
+        while let Some(ended) = under_way.try_join_next() {
+            ended.context("a join failed")?;
+        }
     }
-    while under_way.join_next().await.is_some() {}
+    let last = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match tokio::time::timeout_at(last, under_way.join_next()).await {
+            Ok(Some(ended)) => ended.context("a join failed")?,
+            Ok(None) => return Ok(()),
+            Err(_) => bail!("{} joins had no answer {} s after the end", under_way.len(), PATIENCE.as_secs()),
+        }
+    }
 }
 
 /// Samples CPU and memory each second, and tells how it goes.
@@ -296,4 +315,40 @@ async fn watch(what: String, plan: Plan, watched: Watched, begin: Instant, tally
         generator_us: last.generator_us - first.generator_us,
     };
     (spent, seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOBODY: Watched = Watched { joind: None, postgres: None };
+
+    fn plan(load: Load) -> Plan {
+        Plan { load, warm_up: Duration::ZERO, measured: Duration::from_secs(1) }
+    }
+
+    #[tokio::test]
+    async fn a_stall_at_the_end_of_an_open_loop_is_kept() -> anyhow::Result<()> {
+        let job = |number| async move {
+            let time = if number < 90 { 0 } else { 500 };
+            tokio::time::sleep(Duration::from_millis(time)).await;
+            Ok(())
+        };
+        let done = drive("a stall", plan(Load::Open(100.0)), &NOBODY, job).await?;
+        assert_eq!(done.joins, 100);
+        assert!(done.p50_ms < 400.0 && done.p99_ms >= 500.0, "{} and {}", done.p50_ms, done.p99_ms);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_run() {
+        for load in [Load::Open(100.0), Load::Closed(2)] {
+            let failed = drive("a panic", plan(load), &NOBODY, |number| async move {
+                assert!(number < 5, "the sixth join");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(())
+            });
+            assert!(failed.await.is_err(), "{load:?}");
+        }
+    }
 }
