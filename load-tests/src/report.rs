@@ -3,10 +3,16 @@
 mod page;
 mod plot;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use comfy_table::{Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     floor::median,
@@ -20,9 +26,13 @@ pub(crate) struct Report {
     command: String,
     seed: u64,
     at: String,
+    /// Of the sources, where the run was started; none outside of a checkout.
+    commit: Option<String>,
     machine: String,
     /// The figures that others go by.
     figures: BTreeMap<String, f64>,
+    /// Which of them are of another run, and of which.
+    from: BTreeMap<String, Origin>,
     /// Least, median and most of those that were measured more than once.
     spreads: BTreeMap<String, [f64; 3]>,
     /// What was asserted, and held.
@@ -32,14 +42,41 @@ pub(crate) struct Report {
     measured: Vec<Measured>,
 }
 
+/// A run that gave a figure.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Origin {
+    command: String,
+    at: String,
+    commit: Option<String>,
+}
+
+/// What matters of a report that is there already. One of a build that kept no origins is not read: its figures may be of
+/// any run.
+#[derive(Debug, Deserialize)]
+struct Earlier {
+    #[serde(flatten)]
+    origin: Origin,
+    figures: BTreeMap<String, f64>,
+    from: BTreeMap<String, Origin>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commit = self.commit.as_deref().unwrap_or("an unknown commit");
+        write!(f, "`{}` of {}, {commit}", self.command, self.at)
+    }
+}
+
 impl Report {
     pub(crate) fn new(command: &str, seed: u64) -> Self {
         Self {
             command: command.to_owned(),
             seed,
             at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            commit: commit(),
             machine: process::machine(),
             figures: BTreeMap::new(),
+            from: BTreeMap::new(),
             spreads: BTreeMap::new(),
             checked: Vec::new(),
             notes: BTreeMap::new(),
@@ -83,6 +120,12 @@ impl Report {
         self.notes.insert(name.to_owned(), text.to_owned());
     }
 
+    /// A figure that could not be taken.
+    pub(crate) fn left_out(&mut self, name: &str, why: &str) {
+        eprintln!("left out: {name}: {why}");
+        self.note(name, &format!("left out: {why}"));
+    }
+
     /// Writes `report.json`, `report.html` and the plots, and adds figures of earlier runs of other commands, so that
     /// one file has them all.
     ///
@@ -91,16 +134,8 @@ impl Report {
     pub(crate) fn write(&mut self, directory: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(directory)?;
         let file = directory.join("report.json");
-        if let Some(earlier) =
-            fs::read(&file).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
-            && earlier["command"] != self.command.as_str()
-            && let Some(figures) = earlier["figures"].as_object()
-        {
-            for (name, value) in figures {
-                if let Some(value) = value.as_f64() {
-                    self.figures.entry(name.clone()).or_insert(value);
-                }
-            }
+        if let Some(earlier) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            self.take(earlier);
         }
         fs::write(&file, serde_json::to_vec_pretty(self)?)?;
         for (name, svg) in plot::all(&self.measured) {
@@ -110,14 +145,40 @@ impl Report {
         Ok(())
     }
 
+    /// Figures of other commands, each with the run that it is of, however many reports it went through.
+    fn take(&mut self, earlier: Earlier) {
+        for (name, value) in earlier.figures {
+            let origin = earlier.from.get(&name).unwrap_or(&earlier.origin);
+            if origin.command != self.command && !self.figures.contains_key(&name) {
+                self.from.insert(name.clone(), origin.clone());
+                self.figures.insert(name, value);
+            }
+        }
+    }
+
+    /// Figures of this run, and those of others by their run.
+    fn by_origin(&self) -> BTreeMap<Option<&Origin>, Vec<(&str, f64)>> {
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::from([(None, Vec::new())]);
+        for (name, value) in &self.figures {
+            groups.entry(self.from.get(name)).or_default().push((name.as_str(), *value));
+        }
+        groups
+    }
+
     /// For a terminal.
     pub(crate) fn table(&self) -> String {
-        let mut figures = Table::new();
-        figures.load_style(presets::NOTHING).set_header(["figure", "median", "least", "most"]);
-        for (name, value) in &self.figures {
-            let spread = self.spreads.get(name);
-            let of = |index: usize| spread.map_or(String::new(), |spread| short(spread[index]));
-            figures.add_row([name.clone(), short(*value), of(0), of(2)]);
+        let mut tables = String::new();
+        for (origin, group) in self.by_origin() {
+            let mut figures = Table::new();
+            figures.load_style(presets::NOTHING).set_header(["figure", "median", "least", "most"]);
+            for (name, value) in group {
+                let spread = self.spreads.get(name);
+                let of = |index: usize| spread.map_or(String::new(), |spread| short(spread[index]));
+                figures.add_row([name.to_owned(), short(value), of(0), of(2)]);
+            }
+            let heading = origin.map(|origin| format!("\nNot of this run, but of {origin}:\n")).unwrap_or_default();
+            let _ = write!(tables, "{heading}{figures}");
+            tables.push('\n');
         }
         let mut runs = Table::new();
         runs.load_style(presets::NOTHING).set_header([
@@ -147,8 +208,15 @@ impl Report {
                 refused.join(", "),
             ]);
         }
-        format!("{}\n{runs}\n{figures}", self.machine)
+        format!("{}\n{runs}\n{tables}", self.machine)
     }
+}
+
+/// The commit that is checked out where this runs: `make bench` builds it just before.
+fn commit() -> Option<String> {
+    let output = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().to_owned()).filter(|text| output.status.success() && !text.is_empty())
 }
 
 /// Three digits that matter.
@@ -157,5 +225,40 @@ pub(crate) fn short(value: f64) -> String {
         large if large >= 100.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(command: &str, figures: &[(&str, f64)]) -> Report {
+        let mut report = Report::new(command, 1);
+        figures.iter().for_each(|(name, value)| report.figure(name, *value));
+        report
+    }
+
+    fn after(earlier: &Report, mut report: Report) -> anyhow::Result<Report> {
+        report.take(serde_json::from_slice(&serde_json::to_vec(earlier)?)?);
+        Ok(report)
+    }
+
+    #[test]
+    fn a_figure_keeps_the_run_that_it_is_of() -> anyhow::Result<()> {
+        let mut bench = report("bench", &[("peak", 1.0), ("append", 2.0)]);
+        bench.at = "long ago".to_owned();
+        let growth = after(&bench, report("growth", &[("rss", 3.0)]))?;
+        let growth = after(&growth, report("growth", &[("rss", 4.0)]))?;
+        assert_eq!((growth.value("peak"), growth.value("rss")), (1.0, 4.0));
+        assert_eq!(growth.from.len(), 2);
+        assert_eq!(growth.from["append"].at, "long ago");
+        assert!(growth.table().contains("Not of this run, but of `bench` of long ago"), "{}", growth.table());
+
+        // A part of a benchmark doesn't take the rest from an older one.
+        let part = after(&growth, report("bench", &[("append", 5.0)]))?;
+        assert_eq!(part.from.keys().collect::<Vec<_>>(), ["rss"]);
+        assert_eq!(part.value("append"), 5.0);
+        assert!(!part.figures.contains_key("peak"));
+        Ok(())
     }
 }

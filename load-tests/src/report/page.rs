@@ -16,20 +16,27 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%;margin:.5em 0}"
 pub(super) fn of(report: &Report) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>joinload {command}</title>\
-         <style>{STYLE}</style><h1>joinload {command}</h1><p>{at}, {machine}, seed {seed}</p>",
+         <style>{STYLE}</style><h1>joinload {command}</h1><p>{at}, commit {commit}, {machine}, seed {seed}</p>",
         command = escape(&report.command),
         at = report.at,
+        commit = escape(report.commit.as_deref().unwrap_or("unknown")),
         machine = escape(&report.machine),
         seed = report.seed,
     );
-    page.push_str("<h2>Figures</h2><table><tr><th>figure</th><th>median</th><th>least</th><th>most</th></tr>");
-    for (name, value) in &report.figures {
-        let spread = report.spreads.get(name).map(|[least, _, most]| (short(*least), short(*most))).unwrap_or_default();
-        let value = short(*value);
-        let _ = write!(page, "<tr><td>{name}</td><td>{value}</td><td>{}</td><td>{}</td></tr>", spread.0, spread.1);
+    for (origin, group) in report.by_origin() {
+        let heading = origin.map_or("Figures".to_owned(), |origin| format!("Not of this run, but of {origin}"));
+        let _ = write!(page, "<h2>{}</h2><table><tr><th>figure</th><th>median</th>", escape(&heading));
+        page.push_str("<th>least</th><th>most</th></tr>");
+        for (name, value) in group {
+            let spread =
+                report.spreads.get(name).map(|[least, _, most]| (short(*least), short(*most))).unwrap_or_default();
+            let value = short(value);
+            let _ = write!(page, "<tr><td>{name}</td><td>{value}</td><td>{}</td><td>{}</td></tr>", spread.0, spread.1);
+        }
+        page.push_str("</table>");
     }
     page.push_str(
-        "</table><h2>Runs</h2><table><tr><th>what</th><th>load</th><th>joins/s</th><th>p50 ms</th>\
+        "<h2>Runs</h2><table><tr><th>what</th><th>load</th><th>joins/s</th><th>p50 ms</th>\
          <th>p99 ms</th><th>p99.9 ms</th><th>joind µs</th><th>postgres µs</th><th>generator µs</th></tr>",
     );
     for run in &report.measured {
