@@ -22,7 +22,8 @@ demo: need ## the five-minute story: join, renew, recover, be copied, be locked,
 	@scripts/demo
 
 .PHONY: test
-test: need ## the whole test suite, on a real PostgreSQL
+test: ## the whole test suite, on a real PostgreSQL
+	@scripts/need tests
 	cargo test $(or $(ARGS),--workspace)
 
 .PHONY: build
@@ -44,17 +45,17 @@ faults: need ## every kind of join, interrupted at every step: network, service,
 
 .PHONY: bench
 bench: need bench-build ## speed and memory of the service, as ratios within one run
-	target/release/joinload bench $(ARGS)
+	$(or $(CARGO_TARGET_DIR),target)/release/joinload bench $(ARGS)
 
 .PHONY: bench-growth
 bench-growth: need bench-build ## the same against a million tokens and fifty million events
-	target/release/joinload growth $(ARGS)
+	$(or $(CARGO_TARGET_DIR),target)/release/joinload growth $(ARGS)
 
 # Built before, so that nothing is compiled beside what is measured.
 .PHONY: bench-build
 bench-build:
 	cargo build --release -p join-server -p joinload --bins
-	cargo build --release --manifest-path load-tests/baseline-cqrs/Cargo.toml --target-dir target
+	cargo build --release --manifest-path load-tests/baseline-cqrs/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: docs
 docs: ## the crates' documentation in target/doc

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use join_embedded::{Address, Cluster, Options};
 
-use crate::world::{Holder, is_alive, open_directory, query, query_url, until};
+use crate::world::{Holder, is_alive, open_directory, query, query_url, signal, until};
 
 #[test]
 fn sigkill_takes_a_temporary_cluster_along() {
@@ -60,7 +60,7 @@ fn sigkill_of_postgres_itself_is_recovered_from() {
     let cluster = Cluster::start(&directory, &Options::durable()).unwrap();
     query(cluster.address(), "create table kept as select 42 as answer");
     let pid = fs::read_to_string(directory.join("data/postmaster.pid")).unwrap().lines().next().unwrap().to_owned();
-    assert!(Command::new("kill").args(["-s", "KILL", &pid]).status().unwrap().success());
+    signal("KILL", &pid);
     drop(cluster);
     assert!(directory.join("data/postmaster.pid").exists());
 
@@ -75,8 +75,7 @@ fn ctrl_c_does_not_reach_postgres_but_ends_it_properly() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_private-postgres"));
     command.process_group(0);
     let mut holder = Holder::start_as(command, &["--dir", directory.to_str().unwrap()]);
-    let group = format!("-{}", holder.process.id());
-    assert!(Command::new("kill").args(["-s", "INT", "--", &group]).status().unwrap().success());
+    signal("INT", &format!("-{}", holder.process.id()));
     assert!(!holder.process.wait().unwrap().success());
     until("no process is left", || !is_alive(&directory));
     let log = fs::read_to_string(directory.join("postgres.log")).unwrap();

@@ -28,6 +28,13 @@ pub(crate) fn query_url(url: &str, sql: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Sends a signal to a process, or to a group if its number is negative. Every shell can do that; a program `kill` is not
+/// on every machine.
+pub(crate) fn signal(name: &str, process: &str) {
+    let sent = Command::new("sh").args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", name, process]).status().unwrap();
+    assert!(sent.success(), "SIG{name} for {process}");
+}
+
 /// Waits for something that takes a moment.
 pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
