@@ -10,11 +10,12 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use join_embedded::{Cluster, Options};
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-use crate::{connection::Target, pace::Watched, process::Processes};
+use crate::{ceremony, connection::Target, pace::Watched, process::Processes};
 
 /// The name under which the authority is reached.
 const NAME: &str = "127.0.0.1";
@@ -95,6 +96,7 @@ impl Authority {
         let cluster = private_postgres(&setup.postgres).await?;
         let mut authority = Self { setup, node: None, cluster, directory: tempfile::tempdir()? };
         provision::provision(&authority.superuser(), DATABASE).await?;
+        join_credential::MasterKey::create(&authority.master_key())?;
         authority.configure()?;
         let identity = authority.identity();
         let mut init = authority.joind(&["init", "--admin-identity"]);
@@ -106,8 +108,6 @@ impl Authority {
 
     fn configure(&self) -> anyhow::Result<()> {
         let directory = self.directory.path();
-        let master = directory.join("master.key");
-        join_credential::MasterKey::create(&master)?;
         let writers = self.setup.writers.map(|writers| format!("  writers: {writers}\n")).unwrap_or_default();
         let log = match self.setup.log {
             true => format!("log:\n  directory: {}\n", directory.join("log").display()),
@@ -119,9 +119,19 @@ impl Authority {
              database:\n  service_url: \"{}\"\n  owner_url: \"{}\"\n{writers}master_key:\n  file: {}\n{log}",
             url(provision::SERVICE),
             url(provision::OWNER),
-            master.display(),
+            self.master_key().display(),
         );
         Ok(fs::write(self.configuration(), configuration)?)
+    }
+
+    fn master_key(&self) -> PathBuf {
+        self.directory.path().join("master.key")
+    }
+
+    /// Whether the next node keeps the verifiable log's files.
+    pub(crate) fn keep_log(&mut self, log: bool) -> anyhow::Result<()> {
+        self.setup.log = log;
+        self.configure()
     }
 
     /// Starts a node and waits until it is ready.
@@ -136,6 +146,12 @@ impl Authority {
             let address = text.lines().find_map(|line| line.split_once("ready on ")?.1.split([',', '"']).next());
             if let Some(address) = address {
                 node.address = address.parse()?;
+                let target = Target::new(node.address, NAME, &roots(&self.identity().join("ca.crt"))?)?;
+                let connection = target.connect(None).await?;
+                while ceremony::status_of(&connection.requests, "/readyz").await? != http::StatusCode::OK {
+                    ensure!(started.elapsed() < START, "joind listens, and is not ready after {} s", START.as_secs());
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 node.ready_after = started.elapsed();
                 self.node = Some(node);
                 return Ok(());
@@ -143,12 +159,12 @@ impl Authority {
             if let Some(status) = node.process.try_wait()? {
                 bail!("joind ended with {status}: {text}");
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         bail!("joind was not ready after {} s", START.as_secs())
     }
 
-    /// From the start of the process until it listened.
+    /// From the start of the process until `/readyz` said that it is ready.
     pub(crate) fn ready_after(&self) -> Duration {
         self.node.as_ref().map(|node| node.ready_after).unwrap_or_default()
     }
@@ -156,7 +172,7 @@ impl Authority {
     /// Stops the node as an operator does, and waits for its end.
     pub(crate) async fn stop_node(&mut self) -> anyhow::Result<()> {
         let Some(mut node) = self.node.take() else { return Ok(()) };
-        Command::new("kill").arg(node.process.id().to_string()).status()?;
+        kill_process(Pid::from_child(&node.process), Signal::TERM)?;
         tokio::task::spawn_blocking(move || node.process.wait()).await??;
         Ok(())
     }

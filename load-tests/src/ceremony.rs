@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::SendRequest};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use join_proto::teleport::{
     self as wire, challenge, challenge_solution, client_params, join_request, join_response, result,
 };
@@ -111,6 +111,13 @@ pub(crate) async fn empty_call(requests: &SendRequest<Bytes>) -> Result<(), Join
         Ok(Some(_)) => Err(broken("an answer came to nothing")),
         Err(error) => Err(error),
     }
+}
+
+/// What GET of a path says.
+pub(crate) async fn status_of(requests: &SendRequest<Bytes>, path: &str) -> anyhow::Result<StatusCode> {
+    let request = Request::get(format!("https://authority{path}")).body(())?;
+    let (response, _) = requests.clone().ready().await?.send_request(request, true)?;
+    Ok(response.await?.status())
 }
 
 enum Conversation {

@@ -35,7 +35,7 @@ pub(crate) struct Fleet {
     pub(crate) target: Target,
     pub(crate) bots: Vec<Bot>,
     kept: Vec<Connection>,
-    seed: u64,
+    pub(crate) seed: u64,
     transport: Transport,
     /// Handshakes that were seen: full, and resumed.
     pub(crate) full_handshakes: AtomicU64,
@@ -45,7 +45,7 @@ pub(crate) struct Fleet {
 /// One bot.
 pub(crate) struct Bot {
     pub(crate) token: String,
-    number: u64,
+    pub(crate) number: u64,
     subject: Arc<SubjectKey>,
     pub(crate) state: Mutex<State>,
 }
@@ -70,11 +70,15 @@ pub(crate) struct State {
 }
 
 impl Fleet {
-    /// Bots of the tokens `first` to `first + count`, whose keys are those of the seed.
-    pub(crate) fn preregistered(target: Target, seed: u64, first: u64, count: u64) -> anyhow::Result<Self> {
+    /// Bots of the tokens with these numbers, whose keys are those of the seed.
+    pub(crate) fn preregistered(
+        target: Target,
+        seed: u64,
+        numbers: impl IntoIterator<Item = u64>,
+    ) -> anyhow::Result<Self> {
         let subjects: Vec<_> =
             (0..SUBJECT_KEYS).map(|_| SubjectKey::generate().map(Arc::new)).collect::<anyhow::Result<_>>()?;
-        let bots = (first..first + count).zip(subjects.iter().cycle()).map(|(number, subject)| {
+        let bots = numbers.into_iter().zip(subjects.iter().cycle()).map(|(number, subject)| {
             let state = State {
                 key: Arc::new(BoundKey::of(seed, number, 0)?),
                 next_key: Arc::new(BoundKey::of(seed, number, 1)?),

@@ -1,8 +1,9 @@
 //! A long history: renewals of tokens that nobody joins with any more, made inside PostgreSQL from one that is written
 //! as the service writes them.
 //!
-//! Each has a place of its own in its stream and in the log, so that tables and indices are as large as real ones. The
-//! guard rows stay where they are, so `joind rebuild --check` is not for such a database.
+//! Each has a place of its own in its stream and in the log and has used up an attempt, so that these two tables and all
+//! their indices are as large as real ones. The guard rows and views stay where they are, so `joind rebuild --check` is not
+//! for such a database.
 
 use anyhow::Context as _;
 use join_domain::{
@@ -33,6 +34,7 @@ pub(crate) async fn fill(superuser: &PgConnectOptions, events: u64) -> anyhow::R
     let envelope = example()?;
     let bar = indicatif::ProgressBar::new(entries);
     bar.set_style(indicatif::ProgressStyle::with_template("making history [{bar:30}] {human_pos} entries {per_sec}")?);
+    let begun = std::time::Instant::now();
     let mut done = 0;
     while done < entries {
         let until = entries.min(done + CHUNK);
@@ -42,10 +44,12 @@ pub(crate) async fn fill(superuser: &PgConnectOptions, events: u64) -> anyhow::R
                 SELECT i, md5('history ' || i / $4)::uuid AS stream_id, (i % $4) * $5 + 1 AS version
                 FROM generate_series($1::bigint, $2::bigint - 1) i
             ), entries AS (
-                INSERT INTO entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope)
+                INSERT INTO entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope, attempt)
                 SELECT stream_id, version, version + $5 - 1, 'token', now(),
                     replace(replace($6, '00000000-0000-0000-0000-000000000000', stream_id::text),
-                        '\"first_version\":1', '\"first_version\":' || version)
+                        '\"first_version\":1', '\"first_version\":' || version),
+                    -- As long as the hash of a real one.
+                    md5('attempt ' || i) || md5('another ' || i)
                 FROM n
             )
             INSERT INTO log_entry (log_index, stream_id, first_version) SELECT $3 + i, stream_id, version FROM n";
@@ -63,6 +67,7 @@ pub(crate) async fn fill(superuser: &PgConnectOptions, events: u64) -> anyhow::R
         bar.set_position(done);
     }
     bar.finish_and_clear();
+    eprintln!("history: {entries} entries in {:.1} s", begun.elapsed().as_secs_f64());
     // Views begin after it: they would only learn of tokens that are gone.
     let next = first + i64::try_from(entries)?;
     for update in ["UPDATE sequencer SET next_index = $1", "UPDATE view_checkpoint SET next_index = $1"] {

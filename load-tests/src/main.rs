@@ -13,6 +13,7 @@ mod growth;
 mod history;
 mod import;
 mod key;
+mod overload;
 mod pace;
 mod process;
 mod remote;
@@ -91,10 +92,10 @@ struct Bench {
 #[derive(Debug, Args)]
 struct Private {
     /// The service's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/joind")]
+    #[arg(long, value_name = "FILE", default_value_os_t = built("joind"))]
     joind: PathBuf,
     /// The program of load-tests/baseline-cqrs; left out of the comparison when it is not there.
-    #[arg(long, value_name = "FILE", default_value = "target/release/baseline-cqrs")]
+    #[arg(long, value_name = "FILE", default_value_os_t = built("baseline-cqrs"))]
     baseline: PathBuf,
     /// Writers of the service's ledger; its own default when left out.
     #[arg(long)]
@@ -102,6 +103,12 @@ struct Private {
     /// The same seed makes the same fleet.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// A program of the release build, where cargo puts it.
+fn built(program: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").filter(|directory| !directory.is_empty());
+    PathBuf::from(target.unwrap_or_else(|| "target".into())).join("release").join(program)
 }
 
 impl Private {
@@ -145,10 +152,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             finish(report, &cli.out)
         }
         Command::Growth(args) => {
-            // The log's files of so long a history would be written for as long as it took to make.
-            let setup = authority::Setup { log: false, ..args.private.setup() };
             let options = growth::Options {
-                setup,
+                // The log's files of so long a history would be written for as long as it took to make.
+                setup: authority::Setup { log: false, ..args.private.setup() },
                 seed: args.private.seed,
                 tokens: args.tokens,
                 events: args.events,

@@ -43,9 +43,28 @@ impl Processes {
 
     /// Resident memory of the (first) process, in MB.
     pub(crate) fn memory_mb(&self) -> f64 {
+        self.status_mb("VmRSS:")
+    }
+
+    /// The most that it was since the last `forget_peak_memory`, as the kernel noted it: no sample can miss it.
+    pub(crate) fn peak_memory_mb(&self) -> f64 {
+        self.status_mb("VmHWM:")
+    }
+
+    /// Lets the peak begin at what is resident now.
+    pub(crate) fn forget_peak_memory(&self) -> anyhow::Result<()> {
+        let file = format!("/proc/{}/clear_refs", self.pid());
+        fs::write(&file, "5").with_context(|| format!("{file} can't be written"))
+    }
+
+    fn pid(&self) -> u32 {
         let (Self::One(pid) | Self::Family(pid)) = self;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        *pid
+    }
+
+    fn status_mb(&self, name: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         kilobytes.unwrap_or_default() / 1024.0
     }

@@ -81,11 +81,12 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let bot = format!("joinload-{}", options.first);
     administrator.create_bot(&bot).await.context("were these tokens made before? Give another --first")?;
     let secret = |token: &str| format!("secret-of-{token}-{}", options.seed);
-    for number in options.first..options.first + options.bots {
+    let numbers = options.first..options.first + options.bots;
+    for number in numbers.clone() {
         let token = token_name(number);
         administrator.create_token(&token, &bot, &secret(&token)).await?;
     }
-    let fleet = Fleet::preregistered(target()?, options.seed, options.first, options.bots)?;
+    let fleet = Fleet::preregistered(target()?, options.seed, numbers)?;
     let mut fleet = fleet.with_secrets(secret).over(options.transport);
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);

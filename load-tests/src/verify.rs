@@ -12,15 +12,18 @@ use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{fleet::Fleet, import::token_id};
 
-/// Every accepted join is in the ledger, no other is, and generations are gapless within each lineage.
+/// Every accepted join of a fleet whose tokens were imported is in the ledger, no other is, and generations
+/// are gapless within each lineage.
 ///
 /// # Errors
 /// The first bot for which that is not so.
-pub(crate) async fn fleet(ledger: &Ledger, fleet: &Fleet, streams: &[StreamId]) -> anyhow::Result<u64> {
+pub(crate) async fn fleet(ledger: &Ledger, fleet: &Fleet) -> anyhow::Result<u64> {
     let mut joins = 0;
-    for (bot, stream) in fleet.bots.iter().zip(streams) {
+    for bot in &fleet.bots {
         let state = bot.state.lock().await;
-        let recorded = Recorded::of(ledger, *stream).await.with_context(|| format!("token {}", bot.token))?;
+        let recorded = Recorded::of(ledger, token_id(fleet.seed, bot.number).into())
+            .await
+            .with_context(|| format!("token {}", bot.token))?;
         ensure!(
             recorded.accepted == state.accepted,
             "token {}: the ledger holds {} accepted joins, the bot saw {}",
@@ -45,11 +48,6 @@ pub(crate) async fn fleet(ledger: &Ledger, fleet: &Fleet, streams: &[StreamId]) 
         joins += recorded.accepted;
     }
     Ok(joins)
-}
-
-/// The streams of imported tokens.
-pub(crate) fn imported(seed: u64, first: u64, count: u64) -> Vec<StreamId> {
-    (first..first + count).map(|number| token_id(seed, number).into()).collect()
 }
 
 /// Locks are exactly on these tokens, one on each.
