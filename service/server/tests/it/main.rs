@@ -3,6 +3,7 @@
 mod administration;
 mod attempts;
 mod clones;
+mod codes;
 mod commands;
 mod compatibility;
 mod exemptions;
