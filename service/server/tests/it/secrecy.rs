@@ -1,40 +1,16 @@
 //! Nothing that opens a door stands in an event, a log, an error, a metric, or in the clear in the database.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE},
 };
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
+use join_credential::{Purpose, Sealer};
 use join_proto::v1;
+use join_server::cluster;
 use rstest::rstest;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt as _};
 
-use crate::world::{Bot, Conversation, Http, Key, Refused, Transport, World, attempt_id, data};
-
-/// Everything that is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
+use crate::world::{Bot, Conversation, Http, Key, Log, Refused, Transport, World, attempt_id, data};
 
 /// What nobody else may see, with its name.
 #[derive(Default)]
@@ -48,9 +24,44 @@ impl Secrets {
 
     fn add_bytes(&mut self, name: &str, secret: &[u8]) {
         self.add(&format!("{name} in hex"), &hex::encode(secret));
-        self.add(&format!("{name} in base64"), STANDARD.encode(secret).trim_end_matches('='));
+        self.add(&format!("{name} in upper hex"), &hex::encode_upper(secret));
+        // Within something longer its base64 begins at any of three places; what its neighbours share is left out.
+        for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
+            let whole = (before + secret.len()) / 3 * 4;
+            let bytes = [&[0; 2][..before], secret].concat();
+            for (alphabet, encoded) in [("base64", STANDARD.encode(&bytes)), ("base64url", URL_SAFE.encode(&bytes))] {
+                self.add(&format!("{name} in {alphabet} after {before} bytes"), &encoded[shared..whole]);
+            }
+        }
         // As `{:?}` prints bytes.
-        self.add(&format!("{name} as numbers"), format!("{:?}", &secret[..16]).trim_matches(['[', ']']));
+        self.add(&format!("{name} as numbers"), format!("{secret:?}").trim_matches(['[', ']']));
+    }
+
+    /// The private keys of the authority and of its administrators.
+    async fn add_authority(&mut self, world: &World) {
+        let master = hex::decode(&world.master).unwrap();
+        self.add_bytes("the master key", &master);
+        let sealer = Sealer::new(&master.try_into().unwrap());
+        let mut known = Vec::new();
+        for key in cluster::keys(world.ledger()).await.unwrap() {
+            let name = format!("the private key {}", key.purpose.as_str());
+            let secret =
+                sealer.open(&format!("authority key {}", key.purpose.as_str()), &key.kid, &key.sealed).unwrap();
+            match key.purpose {
+                Purpose::Sealing => self.add_bytes(&name, &secret),
+                _ => {
+                    let private = Key::from_pkcs8(&secret);
+                    assert_eq!(private.line(), key.public.unwrap().to_authorized_key(), "the key was opened");
+                    self.add_key(&name, &private);
+                }
+            }
+            known.push(key.purpose);
+        }
+        known.sort_unstable();
+        assert_eq!(known, Purpose::ALL);
+        for administrator in [&world.admin, &world.operator, &world.auditor] {
+            self.add_key("an administrator's private key", &administrator.identity().unwrap().key);
+        }
     }
 
     fn add_disk(&mut self, bot: &Bot) {
@@ -67,20 +78,48 @@ impl Secrets {
     }
 
     fn add_key(&mut self, name: &str, key: &Key) {
-        let pkcs8 = key.pkcs8();
-        self.add_bytes(name, &pkcs8[pkcs8.len() / 2..]);
-        let seed = if matches!(key, Key::Ed25519(_)) { &pkcs8[16..48] } else { &pkcs8[36..68] };
-        self.add_bytes(name, seed);
+        self.add_bytes(&format!("{name} as PKCS#8"), &key.pkcs8());
+        self.add_bytes(name, &key.secret());
+    }
+
+    /// The first one in this text, with its name and what stands before it.
+    fn first_in(&self, text: &str) -> Option<(&str, String)> {
+        // PEM breaks lines, and where it is quoted its breaks are escaped.
+        let text = text.replace("\\r", "").replace("\\n", "").replace(['\r', '\n'], "");
+        self.0.iter().find_map(|(name, secret)| {
+            let at = text.find(secret.as_str())?;
+            let around = text[..at].chars().rev().take(150).collect::<Vec<_>>();
+            Some((name.as_str(), around.into_iter().rev().collect()))
+        })
     }
 
     fn must_not_be_in(&self, place: &str, text: &str) {
-        for (name, secret) in &self.0 {
-            if let Some(at) = text.find(secret.as_str()) {
-                let around = text[at.saturating_sub(200)..at].chars().rev().take(150).collect::<Vec<_>>();
-                let around: String = around.into_iter().rev().collect();
-                panic!("{place} shows {name}, after: {around}");
-            }
+        if let Some((name, before)) = self.first_in(text) {
+            panic!("{place} shows {name}, after: {before}");
         }
+    }
+}
+
+#[test]
+fn a_key_is_found_in_whatever_form() {
+    for key in [Key::ed25519(), Key::p256()] {
+        let mut secrets = Secrets::default();
+        secrets.add_key("it", &key);
+        let pem = join_credential::pem("PRIVATE KEY", &key.pkcs8());
+        let forms = [
+            pem.clone(),
+            format!("{pem:?}"),
+            STANDARD.encode([b"{".as_slice(), &key.secret(), b"}"].concat()),
+            STANDARD.encode([b"{{".as_slice(), &key.secret(), b"}"].concat()),
+            URL_SAFE.encode([b"{{{".as_slice(), &key.secret(), b"}"].concat()),
+            hex::encode(key.pkcs8()),
+            hex::encode_upper(key.secret()),
+            format!("{:?}", key.pkcs8()),
+        ];
+        for form in forms {
+            assert!(secrets.first_in(&format!("a line {form} and more")).is_some(), "not seen in {form}");
+        }
+        assert_eq!(secrets.first_in(&format!("{} {}", key.line(), STANDARD.encode(key.spki()))), None);
     }
 }
 
@@ -138,13 +177,10 @@ async fn live(world: &World, over: Transport, secrets: &mut Secrets) -> Vec<Refu
 #[rstest]
 #[tokio::test]
 async fn nothing_secret_is_told(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
-    let log = Log::default();
-    let everything = EnvFilter::new("trace,rustls=debug,h2=debug");
-    let lines = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(false);
-    let _captured = tracing::subscriber::set_default(tracing_subscriber::registry().with(everything).with(lines));
+    let (log, _capturing) = Log::capture("trace,rustls=debug,h2=debug");
     let world = World::start().await;
     let mut secrets = Secrets::default();
-    secrets.add_bytes("the master key", &hex::decode(&world.master).unwrap());
+    secrets.add_authority(&world).await;
 
     let refusals = live(&world, over, &mut secrets).await;
 
@@ -164,7 +200,7 @@ async fn nothing_secret_is_told(#[values(Transport::Grpc, Transport::Json)] over
     let metrics = Http::plain(world.node(0).metrics_address).await.get("/metrics").await;
     secrets.must_not_be_in("a metric", metrics.text());
     secrets.must_not_be_in("the database", &world.database.dump().await);
-    let told = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let told = log.text();
     assert!(told.contains("example is locked"), "the log was captured");
     secrets.must_not_be_in("the log", &told);
     drop(export);

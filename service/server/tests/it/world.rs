@@ -11,6 +11,7 @@ mod dynamic;
 mod http;
 mod key;
 mod kinds;
+mod log;
 mod network;
 mod onboarding;
 mod process;
@@ -51,6 +52,7 @@ pub(crate) use self::{
     http::{Answer, Http},
     key::{Key, attempt_id},
     kinds::*,
+    log::Log,
     network::{Certificate, Network},
     onboarding::{Onboarding, bot_resource},
     process::{Finished, Installed, Running, joind, open_directory},
@@ -274,6 +276,19 @@ impl World {
         assert!(!list.more, "one page holds what one step of a test does");
         self.read.lock().unwrap().insert(token.to_owned(), list.cursor);
         list.events
+    }
+
+    /// The same, once there are some.
+    pub(crate) async fn next_events(&self, token: &str) -> Vec<v1::Event> {
+        let some = async {
+            loop {
+                let events = self.new_events(token).await;
+                if !events.is_empty() {
+                    return events;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, some).await.expect("something is recorded")
     }
 
     /// Passes over what was recorded so far.

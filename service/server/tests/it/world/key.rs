@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
-    encoding::AsDer as _,
+    encoding::{AsBigEndian as _, AsDer as _},
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
@@ -67,6 +67,14 @@ impl Key {
         match self {
             Self::Ed25519(key) => key.to_pkcs8v1().unwrap().as_ref().to_vec(),
             Self::P256(key) => key.to_pkcs8v1().unwrap().as_ref().to_vec(),
+        }
+    }
+
+    /// The private half itself: the seed of Ed25519, the number of P-256.
+    pub(crate) fn secret(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => key.seed().unwrap().as_be_bytes().unwrap().as_ref().to_vec(),
+            Self::P256(key) => key.private_key().as_be_bytes().unwrap().as_ref().to_vec(),
         }
     }
 

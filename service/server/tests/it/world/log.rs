@@ -1,0 +1,46 @@
+//! What is logged while a test runs.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt as _};
+
+/// Everything that is logged on this thread.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Listens until the guard is dropped.
+    pub(crate) fn capture(directives: &str) -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let lines = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(EnvFilter::new(directives)).with(lines);
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
