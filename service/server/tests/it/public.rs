@@ -278,3 +278,30 @@ async fn nothing_older_than_tls_1_3_is_spoken() {
     assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
     world.check().await;
 }
+
+#[tokio::test]
+async fn every_connection_begins_with_a_full_handshake() {
+    use rustls::HandshakeKind;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::TlsConnector;
+
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    for certificate in [None, bot.disk.certificate.as_ref()] {
+        let connector = TlsConnector::from(std::sync::Arc::new(world.network.resuming(certificate)));
+        for connection in 0..3 {
+            let tcp = tokio::net::TcpStream::connect(world.network.address(0)).await.unwrap();
+            let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+            let mut stream = connector.connect(name, tcp).await.unwrap();
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "connection {connection}");
+            // A ticket comes after the handshake: it is seen as the answer is read.
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+            assert_eq!(stream.get_ref().1.tls13_tickets_received(), 0);
+        }
+    }
+    world.check().await;
+}

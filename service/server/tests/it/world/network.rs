@@ -81,6 +81,13 @@ impl Network {
         self.verifying(&rustls::version::TLS12).with_no_client_auth()
     }
 
+    /// Of a client that resumes a session when it can.
+    pub(crate) fn resuming(&self, certificate: Option<&Certificate>) -> ClientConfig {
+        let mut config = self.tls(certificate, "http/1.1");
+        config.resumption = Resumption::default();
+        config
+    }
+
     fn verifying(&self, version: &'static SupportedProtocolVersion) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let provider = Arc::new(default_provider());
         let verifier = Pinned { pin: self.pin.clone(), provider: Arc::clone(&provider) };
