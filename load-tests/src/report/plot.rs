@@ -84,6 +84,7 @@ fn cost(measured: &[Measured]) -> String {
                 [middle(|run| run.cpu.joind_us), middle(|run| run.cpu.postgres_us), middle(|run| run.cpu.generator_us)];
             (what, cpu)
         })
+        .filter(|(_, cpu)| cpu.iter().sum::<f64>() > 0.0)
         .collect();
     let most = groups.iter().map(|(_, cpu)| cpu.iter().sum::<f64>()).fold(1.0, f64::max);
     let height = 60.0 + 24.0 * f64::from(u32::try_from(groups.len()).unwrap_or(u32::MAX));
