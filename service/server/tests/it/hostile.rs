@@ -242,6 +242,26 @@ async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
 }
 
 #[tokio::test]
+async fn too_many_header_bytes_are_refused() {
+    let world = World::start().await;
+    let mut client = client(&world.network).await;
+    let request = |bytes: usize| {
+        let get = Request::get("https://localhost/healthz").header("x-large", "x".repeat(bytes));
+        get.body(Full::new(Bytes::new())).unwrap()
+    };
+    for (bytes, status) in [(1000, 200), (20_000, 431), (1000, 200)] {
+        client.ready().await.unwrap();
+        assert_eq!(client.send_request(request(bytes)).await.unwrap().status(), status, "{bytes} bytes in HTTP/2");
+    }
+    client.send_request(request(200_000)).await.expect_err("who goes on and on is cut off");
+    for (bytes, status) in [(1000, 200), (100_000, 431)] {
+        let answer = world.stranger().http().await.raw(request(bytes)).await.unwrap();
+        assert_eq!(answer.status, status, "{bytes} bytes in HTTP/1.1");
+    }
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
 async fn no_protobuf_bytes_are_a_fault_of_ours() {
     let world = World::start().await;
     drop(world.bot("example").await);

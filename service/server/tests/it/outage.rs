@@ -7,7 +7,7 @@ use join_embedded::{Cluster, Options};
 use join_server::config::Limits;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::world::{Bot, Database, RENEWED, Transport, World};
+use crate::world::{Bot, Database, RENEWED, Transport, World, until};
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
@@ -62,6 +62,43 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     assert_eq!(http.get("/readyz").await.status, StatusCode::OK);
     world.check().await;
     blocking(move || postgres.stop().unwrap()).await;
+}
+
+#[tokio::test]
+async fn who_finds_no_place_in_the_queue_is_told_to_come_later() {
+    let world = World::on(Database::fresh().await.with_queue(1), Limits::default()).await;
+    let mut bots: Vec<Bot> = Vec::new();
+    for number in 0..6 {
+        let over = if number < 3 { Transport::Grpc } else { Transport::Json };
+        let mut bot = world.bot(&format!("example-{number}")).over(over).await;
+        bot.join().await.unwrap();
+        bots.push(bot);
+    }
+    let held = world.database.hold().await;
+    let join = |mut bot: Bot| tokio::spawn(async move { (bot.join().await, bot) });
+    let first = join(bots.remove(0));
+    until("an append waits for the database", async || world.database.somebody_waits().await).await;
+
+    let others: Vec<_> = bots.into_iter().map(join).collect();
+    let turned_away = async || others.iter().filter(|join| join.is_finished()).count() == 4;
+    until("all are turned away but the one in the queue", turned_away).await;
+    held.release().await;
+
+    first.await.unwrap().0.unwrap();
+    let mut answers = Vec::new();
+    for other in others {
+        answers.push(other.await.unwrap());
+    }
+    assert_eq!(answers.iter().filter(|(joined, _)| joined.is_ok()).count(), 1);
+    for (refused, mut bot) in answers {
+        let Err(refused) = refused else { continue };
+        assert_eq!(refused, "RATE_LIMITED");
+        assert!(["ResourceExhausted", "429"].contains(&refused.status.as_str()), "{refused:?}");
+        assert!(refused.retry_after.is_some_and(|seconds| seconds > 0), "{refused:?}");
+        bot.join().await.expect("the same attempt, with nothing changed");
+    }
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
 }
 
 #[tokio::test]

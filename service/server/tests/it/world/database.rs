@@ -18,6 +18,17 @@ pub(crate) struct Database {
     superuser: PgConnectOptions,
     name: String,
     roles: Provisioned,
+    /// Appends that may wait for a node's writer.
+    queue: usize,
+}
+
+/// While this lives, nobody appends.
+pub(crate) struct Held(PgConnection);
+
+impl Held {
+    pub(crate) async fn release(self) {
+        self.0.close().await.unwrap();
+    }
 }
 
 impl Database {
@@ -31,7 +42,27 @@ impl Database {
         let superuser: PgConnectOptions = server.url("postgres", "postgres").parse().unwrap();
         let name = unused_name();
         let roles = provision::fresh(&superuser, &name).await.unwrap();
-        Self { superuser, name, roles }
+        Self { superuser, name, roles, queue: Settings::default().queue }
+    }
+
+    /// With room for so many appends before others are turned away.
+    pub(crate) fn with_queue(mut self, queue: usize) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Lets appends wait.
+    pub(crate) async fn hold(&self) -> Held {
+        let mut holder = PgConnection::connect_with(&self.superuser.clone().database(&self.name)).await.unwrap();
+        sqlx::raw_sql("BEGIN; LOCK TABLE stream IN EXCLUSIVE MODE").execute(&mut holder).await.unwrap();
+        Held(holder)
+    }
+
+    /// Whether somebody waits for a lock.
+    pub(crate) async fn somebody_waits(&self) -> bool {
+        let mut server = PgConnection::connect_with(&self.superuser).await.unwrap();
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock')";
+        sqlx::query_scalar(waits).bind(&self.name).fetch_one(&mut server).await.unwrap()
     }
 
     /// On the server that all tests share, without a schema.
@@ -71,11 +102,11 @@ impl Database {
             service: role(&self.roles.service),
             reader: role(&self.roles.reader),
         };
-        Self { superuser: self.superuser.clone(), name, roles }
+        Self { superuser: self.superuser.clone(), name, roles, queue: self.queue }
     }
 
     pub(crate) async fn ledger(&self, clock: Arc<ManualClock>) -> Ledger {
-        let settings = Settings { clock: Some(clock), connections: 6, ..Settings::default() };
+        let settings = Settings { clock: Some(clock), connections: 6, queue: self.queue, ..Settings::default() };
         Ledger::connect(self.roles.service.clone(), settings).await.unwrap()
     }
 
