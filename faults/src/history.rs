@@ -39,14 +39,7 @@ impl History {
     /// # Errors
     /// When it is not, or the database does not come back.
     pub async fn read(world: &World, name: &str) -> Result<Self> {
-        let mut asked = 0;
-        loop {
-            match Self::read_once(world, name).await {
-                Err(error) if asked < ASK.0 && error.downcast_ref().is_some_and(is_away) => asked += 1,
-                read => return read,
-            }
-            tokio::time::sleep(ASK.1).await;
-        }
+        once_back(async || Self::read_once(world, name).await).await
     }
 
     async fn read_once(world: &World, name: &str) -> Result<Self> {
@@ -106,8 +99,20 @@ impl History {
     }
 }
 
-fn is_away(error: &LedgerError) -> bool {
-    matches!(error, LedgerError::Unavailable(_))
+/// Asks the database until it is there again: one whose process was killed ends all connections a moment later.
+///
+/// # Errors
+/// Those of the question, or that the database does not come back.
+pub async fn once_back<T>(ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let is_away = |error: &LedgerError| matches!(error, LedgerError::Unavailable(_));
+    let mut asked = 0;
+    loop {
+        match ask().await {
+            Err(error) if asked < ASK.0 && error.downcast_ref().is_some_and(is_away) => asked += 1,
+            answered => return answered,
+        }
+        tokio::time::sleep(ASK.1).await;
+    }
 }
 
 /// The bot has joined, and it is as if the scenario's join had happened once, and `renewals` ordinary ones after it.
