@@ -3,8 +3,11 @@
 use std::{
     fs::Permissions,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result};
@@ -55,7 +58,7 @@ impl Database {
     pub async fn ledger(&self, options: PgConnectOptions, clock: &SharedClock, node: &str) -> Result<Ledger> {
         let settings = Settings {
             connections: 6,
-            clock: Some(std::sync::Arc::new(clock.clone())),
+            clock: Some(Arc::new(clock.clone())),
             node: node.to_owned(),
             ..Settings::default()
         };
@@ -78,7 +81,8 @@ fn superuser(server: &Address) -> Result<PgConnectOptions> {
 /// A PostgreSQL server that can be killed and started again. What it has committed survives that, as in production.
 pub struct Server {
     cluster: Option<Cluster>,
-    directory: TempDir,
+    // Removed after the server has ended, also when whoever waits for its start has gone.
+    directory: Arc<TempDir>,
 }
 
 impl Server {
@@ -89,8 +93,7 @@ impl Server {
     pub async fn start() -> Result<Self> {
         // As root PostgreSQL runs as another user, who has to pass through.
         let directory = tempfile::Builder::new().prefix("pg-").permissions(Permissions::from_mode(0o755)).tempdir()?;
-        let cluster = launch(directory.path()).await?;
-        Ok(Self { cluster: Some(cluster), directory })
+        Self::launch(Arc::new(directory)).await
     }
 
     /// Where it can be reached, also after it was started again.
@@ -121,14 +124,17 @@ impl Server {
     pub async fn restart(&mut self) -> Result<()> {
         let killed = self.cluster.take();
         spawn_blocking(move || drop(killed)).await?;
-        self.cluster = Some(launch(self.directory.path()).await?);
+        *self = Self::launch(Arc::clone(&self.directory)).await?;
         Ok(())
     }
-}
 
-async fn launch(directory: &Path) -> Result<Cluster> {
-    let directory = directory.join("cluster");
-    Ok(spawn_blocking(move || Cluster::start(&directory, &Options::durable())).await??)
+    async fn launch(directory: Arc<TempDir>) -> Result<Self> {
+        let launch = move || {
+            let cluster = Cluster::start(&directory.path().join("cluster"), &Options::durable())?;
+            Ok(Self { cluster: Some(cluster), directory })
+        };
+        spawn_blocking(launch).await?
+    }
 }
 
 /// The processes of a server.
@@ -138,22 +144,23 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// SIGKILL for the postmaster and every process that it has started.
-    pub fn kill_all(&self) {
-        if let Some(postmaster) = self.postmaster() {
-            let children = process::children(postmaster);
-            process::kill(postmaster);
-            children.into_iter().for_each(process::kill);
+    /// SIGKILL for the postmaster and every process that it has started; returns whether it lived.
+    pub fn kill_all(&self) -> bool {
+        let Some(postmaster) = self.postmaster() else { return false };
+        let children = process::children(postmaster);
+        let lived = process::kill(postmaster);
+        for child in children {
+            process::kill(child);
         }
+        lived
     }
 
     /// SIGKILL for one process that serves the service in `database`; PostgreSQL then ends all others and recovers.
-    pub fn kill_backend(&self, database: &str) {
+    /// Returns whether there was one.
+    pub fn kill_backend(&self, database: &str) -> bool {
         let serves = |pid: &i32| process::title(*pid).contains(&format!("{} {database} ", provision::SERVICE));
         let children = self.postmaster().map(process::children).unwrap_or_default();
-        if let Some(backend) = children.into_iter().find(serves) {
-            process::kill(backend);
-        }
+        children.into_iter().find(serves).is_some_and(process::kill)
     }
 
     fn postmaster(&self) -> Option<i32> {

@@ -55,9 +55,9 @@ pub enum How {
     Reset,
 }
 
-/// Does something to a process.
+/// Does something to a process, and tells whether there was one to hit.
 #[derive(Clone)]
-pub struct Blow(pub Arc<dyn Fn() + Send + Sync>);
+pub struct Blow(pub Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl fmt::Debug for Blow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,7 +67,7 @@ impl fmt::Debug for Blow {
 
 impl Blow {
     /// This, when the time comes.
-    pub fn new(does: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(does: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(does))
     }
 }

@@ -1,8 +1,9 @@
 //! The programs as processes of their own.
 
 use std::{
-    fs,
+    fs::{self, File},
     net::SocketAddr,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +14,6 @@ use anyhow::{Context as _, Result, bail};
 use join_embedded::Address;
 use join_ledger::provision;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStderr, Command},
@@ -26,13 +26,34 @@ use crate::{fault::Blow, process, world::CLUSTER};
 /// How long `joind` may take to be ready.
 const START: Duration = Duration::from_secs(60);
 
-/// Where the programs are: copies, which nobody replaces while they are used.
+/// The programs.
 pub struct Programs {
     /// The service.
-    pub joind: PathBuf,
+    pub joind: Program,
     /// The agent.
-    pub joinbot: PathBuf,
-    _directory: TempDir,
+    pub joinbot: Program,
+}
+
+/// A program that stays the one it was when somebody builds it anew: the file is held open and started by its handle.
+pub struct Program {
+    name: &'static str,
+    file: File,
+}
+
+impl Program {
+    fn open(name: &'static str, executables: &[PathBuf]) -> Result<Self> {
+        let built = executables.iter().find(|path| path.file_name().is_some_and(|file| file == name));
+        let built = built.with_context(|| format!("cargo says nothing of {name}"))?;
+        Ok(Self { name, file: File::open(built).with_context(|| built.display().to_string())? })
+    }
+
+    /// A command that runs it, and ends it when it is dropped.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()));
+        command.arg0(self.name).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
 }
 
 /// Builds the programs, once.
@@ -52,6 +73,7 @@ async fn build() -> Result<Programs> {
         .args(["build", "--quiet", "-p", "join-server", "-p", "joinctl", "-p", "join-agent", "--bins"])
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
+        .kill_on_drop(true)
         .output()
         .await?;
     if !built.status.success() {
@@ -62,15 +84,7 @@ async fn build() -> Result<Programs> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from))
         .collect();
-    let directory = tempfile::tempdir()?;
-    let copy = |name: &str| {
-        let built = executables.iter().find(|path| path.file_name().is_some_and(|file| file == name));
-        let built = built.with_context(|| format!("cargo says nothing of {name}"))?;
-        let copy = directory.path().join(name);
-        fs::copy(built, &copy).with_context(|| built.display().to_string())?;
-        anyhow::Ok(copy)
-    };
-    Ok(Programs { joind: copy("joind")?, joinbot: copy("joinbot")?, _directory: directory })
+    Ok(Programs { joind: Program::open("joind", &executables)?, joinbot: Program::open("joinbot", &executables)? })
 }
 
 /// A running `joind serve`.
@@ -96,15 +110,7 @@ impl Joind {
             folder.join("master.key").display(),
         );
         fs::write(&config, text)?;
-        let mut child = Command::new(&programs().await?.joind)
-            .args(["serve", "-c"])
-            .arg(&config)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut child = programs().await?.joind.command().args(["serve", "-c"]).arg(&config).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
         let log = Arc::<Mutex<Vec<String>>>::default();
         let ready = timeout(START, ready(&mut lines, &log)).await;
@@ -124,7 +130,7 @@ impl Joind {
     /// SIGKILL, when the time comes.
     pub fn kill(&self) -> Blow {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
-        Blow::new(move || pid.into_iter().for_each(process::kill))
+        Blow::new(move || pid.is_some_and(process::kill))
     }
 
     /// The last lines of its log.

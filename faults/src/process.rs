@@ -1,14 +1,36 @@
 //! Processes, and their sudden end.
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
+use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// SIGKILL. A process that has ended already is no error: that is what was wanted.
-pub fn kill(pid: i32) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = kill_process(pid, Signal::KILL);
+/// Does this, unless Ctrl-C or SIGTERM ends it: it is dropped then, and with it whatever it has started. Nothing is begun
+/// after that.
+///
+/// # Errors
+/// Its own, or that it was ended.
+pub async fn unless_ended<T>(doing: impl Future<Output = Result<T>>) -> Result<T> {
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    if !ENDED.load(Ordering::SeqCst) {
+        tokio::select! {
+            done = doing => return done,
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        ENDED.store(true, Ordering::SeqCst);
     }
+    bail!("ended by a signal")
+}
+
+/// SIGKILL; returns whether there was such a process.
+pub fn kill(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
 /// The processes that `parent` has started and that live.

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    fault::{Act, Counts, Fault, How, Moment, Side},
+    fault::{Act, Blow, Counts, Fault, How, Moment, Side},
     framing::Framing,
 };
 
@@ -129,7 +129,7 @@ impl Proxy {
         lock(&self.shared.plan).counts
     }
 
-    /// Whether the fault happened.
+    /// Whether the fault happened. A blow that hit nobody is none.
     pub fn happened(&self) -> bool {
         lock(&self.shared.plan).happened
     }
@@ -273,7 +273,7 @@ impl Direction<'_> {
                     Some(Act::Deafen) => return End::Deafened,
                     Some(Act::Hold) => return End::Held(message),
                     Some(Act::Strike { moment: Moment::Before, blow, goes_on }) => {
-                        (blow.0)();
+                        self.strike(blow);
                         if !goes_on {
                             return End::Cut(How::End);
                         }
@@ -284,7 +284,7 @@ impl Direction<'_> {
                 }
                 match due {
                     Some(Act::Cut(Moment::After, how)) => return End::Cut(how),
-                    Some(Act::Strike { moment: Moment::After, blow, .. }) => (blow.0)(),
+                    Some(Act::Strike { moment: Moment::After, blow, .. }) => self.strike(&blow),
                     _ => {}
                 }
             }
@@ -292,6 +292,12 @@ impl Direction<'_> {
                 Ok(0) | Err(_) => return End::Closed,
                 Ok(_) => {}
             }
+        }
+    }
+
+    fn strike(&self, blow: &Blow) {
+        if !(blow.0)() {
+            lock(&self.shared.plan).happened = false;
         }
     }
 

@@ -53,10 +53,17 @@ pub struct Tally {
     counted: Mutex<Counted>,
 }
 
+/// Of so many cases with one kind of trouble half must come to it; of fewer, which may be the last of their joins, one.
+const MANY: usize = 20;
+
+/// How many cases with one kind of trouble came to it, and how many did not.
+pub type Reached = BTreeMap<String, (usize, usize)>;
+
 #[derive(Default)]
 struct Counted {
     survived: usize,
     not_reached: usize,
+    reached: Reached,
     noted: BTreeMap<&'static str, usize>,
     failures: Vec<String>,
 }
@@ -70,17 +77,25 @@ impl Tally {
     /// Counts one case.
     pub fn count(&self, case: &impl fmt::Display, outcome: Result<Survived>) {
         let mut counted = self.lock();
+        let name = case.to_string();
+        let trouble = name.split('/').next().unwrap_or_default().to_owned();
+        let (reached, not_reached) = counted.reached.entry(trouble).or_default();
         match outcome {
-            Ok(Survived { reached: false, .. }) => counted.not_reached += 1,
+            Ok(Survived { reached: false, .. }) => {
+                *not_reached += 1;
+                counted.not_reached += 1;
+            }
             Ok(survived) => {
+                *reached += 1;
                 counted.survived += 1;
                 for noted in survived.noted {
                     *counted.noted.entry(noted).or_default() += 1;
                 }
             }
             Err(error) => {
-                eprintln!("FAILED {case}: {error:#}");
-                counted.failures.push(format!("{case}: {error:#}"));
+                *reached += 1;
+                eprintln!("FAILED {name}: {error:#}");
+                counted.failures.push(format!("{name}: {error:#}"));
             }
         }
     }
@@ -102,6 +117,7 @@ impl Tally {
             took,
             cases: counted.survived + counted.failures.len(),
             not_reached: counted.not_reached,
+            reached: counted.reached,
             noted: counted.noted,
             failures: counted.failures,
         }
@@ -121,12 +137,28 @@ pub struct KindReport {
     pub cases: usize,
     /// Cases in which it did not come to that.
     pub not_reached: usize,
+    /// Both for each kind of trouble, the first word of the cases' names.
+    pub reached: Reached,
     /// What was worth counting.
     pub noted: BTreeMap<&'static str, usize>,
     /// Cases that are not as they should be.
     pub failures: Vec<String>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl KindReport {
+    /// Everything that is wrong: the failures, and troubles that came too seldom to have shown anything.
+    pub fn verdict(&self, selection: &Selection) -> Vec<String> {
+        let wanted = |cases: usize| if cases < MANY { 1 } else { cases / 2 };
+        let seldom = self.reached.iter().filter(|(_, (reached, not))| *reached < wanted(reached + not));
+        let seldom = seldom.map(|(trouble, (reached, not))| {
+            format!("{trouble}: only {reached} of {} cases came to what they are about", reached + not)
+        });
+        let nothing = selection.containing.is_empty() && self.reached.is_empty();
+        let nothing = nothing.then(|| format!("{}: there are no cases", self.name));
+        self.failures.iter().cloned().chain(seldom).chain(nothing).collect()
+    }
 }
 
 impl fmt::Display for KindReport {
@@ -145,6 +177,31 @@ impl fmt::Display for KindReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_did_not_happen_proves_nothing() {
+        let everything = Selection::default();
+        let verdict = |cases: &[(&str, usize, usize)]| {
+            let tally = Tally::new("kind");
+            for (trouble, reached, not_reached) in cases {
+                let outcomes = [(true, reached), (false, not_reached)];
+                for (reached, count) in outcomes {
+                    let outcome = || Ok(Survived { reached, noted: Vec::new() });
+                    (0..*count).for_each(|number| tally.count(&format!("{trouble}/{number}"), outcome()));
+                }
+            }
+            tally.finish().verdict(&everything)
+        };
+        assert_eq!(verdict(&[("cut", 90, 10), ("kill", 1, 3)]), Vec::<String>::new());
+        assert_eq!(
+            verdict(&[("cut", 90, 10), ("kill", 0, 4)]),
+            ["kill: only 0 of 4 cases came to what they are about"]
+        );
+        assert_eq!(verdict(&[("cut", 49, 51)]), ["cut: only 49 of 100 cases came to what they are about"]);
+        assert_eq!(verdict(&[]), ["kind: there are no cases"]);
+        let some = Selection { containing: "cut".to_owned(), at_most: None };
+        assert!(Tally::new("kind").finish().verdict(&some).is_empty(), "it has no case of that name");
+    }
 
     #[test]
     fn a_sample_is_spread_evenly() {

@@ -2,8 +2,9 @@
 
 use std::{
     fmt, fs,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Output,
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, stream};
 use join_agent::output::Identity;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::{Aftermath, Lengths, in_time, set_up_on};
 use crate::{
@@ -110,7 +111,8 @@ async fn survive(world: &World, host: &Host, folder: &Path, case: &Case) -> Resu
     victim.store(agent.id().and_then(|id| i32::try_from(id).ok()).context("it has ended")?, Ordering::SeqCst);
     let interrupted = agent.wait_with_output().await?;
     host.proxy.disarm();
-    let reached = host.proxy.happened();
+    // It may have done everything and ended before the blow.
+    let reached = host.proxy.happened() && interrupted.status.signal().is_some();
     ensure!(reached || interrupted.status.success(), "it failed without being killed: {}", told(&interrupted));
     let aftermath = Aftermath::of(world, host, &before).await?;
 
@@ -141,22 +143,19 @@ fn kill_later(victim: Arc<AtomicI32>, delay: Duration) -> Blow {
                 std::thread::yield_now();
             }
             std::thread::sleep(delay.saturating_sub(began.elapsed()));
-            process::kill(victim.load(Ordering::SeqCst));
+            process::kill(victim.load(Ordering::SeqCst))
         };
-        if delay.is_zero() { strike() } else { drop(std::thread::spawn(strike)) }
+        if delay.is_zero() {
+            return strike();
+        }
+        // Whether it still ran then shows in how it ended.
+        drop(std::thread::spawn(strike));
+        true
     })
 }
 
 async fn start(configuration: &Path) -> Result<Child> {
-    Ok(Command::new(&programs().await?.joinbot)
-        .args(["start", "--oneshot", "-c"])
-        .arg(configuration)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?)
+    Ok(programs().await?.joinbot.command().args(["start", "--oneshot", "-c"]).arg(configuration).spawn()?)
 }
 
 fn told(output: &Output) -> String {

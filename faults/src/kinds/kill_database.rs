@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::{StreamExt as _, stream};
 use tempfile::TempDir;
 
@@ -127,7 +127,13 @@ async fn measure() -> Result<Vec<(Scenario, Counts)>> {
     for (scenario, host) in Scenario::ALL.into_iter().zip(&hosts) {
         killable.way.arm(None);
         host.join_at_last().await?;
-        appends.push((scenario, killable.way.counts()));
+        let counts = killable.way.counts();
+        ensure!(
+            Side::BOTH.into_iter().all(|side| counts.of(side) > 0),
+            "no message of {scenario} is seen on connections that append: they are known by what they ask for at the \
+             start, see `proxy::is_writer`"
+        );
+        appends.push((scenario, counts));
     }
     killable.close().await?;
     Ok(appends)

@@ -14,7 +14,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
     database::Database,
-    fault::Counts,
+    fault::{Counts, Side},
     history::{History, happened_once},
     host::{Client, Disk, Failure, Host},
     report::Survived,
@@ -44,7 +44,9 @@ pub async fn lengths(clients: &[Client]) -> Result<Lengths> {
         host.proxy.arm(None);
         host.join().await.with_context(|| format!("{client} {scenario}"))?;
         happened_once(&world, host, *scenario, &before, 0).await.with_context(|| format!("{client} {scenario}"))?;
-        lengths.insert((*client, *scenario), host.proxy.counts());
+        let counts = host.proxy.counts();
+        ensure!(Side::BOTH.into_iter().all(|side| counts.of(side) > 0), "no message of {client} {scenario} is seen");
+        lengths.insert((*client, *scenario), counts);
     }
     world.close().await?;
     Ok(lengths)

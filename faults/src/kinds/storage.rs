@@ -74,7 +74,9 @@ pub(super) async fn writes() -> Result<Vec<(Scenario, usize)>> {
     for (scenario, host) in Scenario::ALL.into_iter().zip(&hosts) {
         let disk = Arc::new(failing(host, usize::MAX, Mishap::Full)?);
         host.join_on(Arc::clone(&disk) as Arc<dyn Storage>).await?;
-        writes.push((scenario, disk.written.load(Ordering::SeqCst)));
+        let written = disk.written.load(Ordering::SeqCst);
+        ensure!(written > 0, "{scenario} writes nothing");
+        writes.push((scenario, written));
     }
     world.close().await?;
     Ok(writes)
