@@ -15,8 +15,8 @@ use crate::{
 };
 
 const TIMES: f64 = 10.0;
-/// Connections that are kept: together they have room for more requests than a node takes from one address.
-const KEPT: usize = 64;
+/// Connections that are kept beside the fleet's 16: 64 have room for more requests than a node takes from one address.
+const MORE: usize = 48;
 /// Joins under way that the generator has memory for, over kept connections, and files for, over new ones: more in each
 /// case than a node takes from one address.
 const ROOM: [usize; 2] = [10_000, 4000];
@@ -37,7 +37,7 @@ pub(crate) async fn overload(
     mut fleet: Arc<Fleet>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    Arc::get_mut(&mut fleet).context("the fleet still joins")?.keep_connections(KEPT).await?;
+    Arc::get_mut(&mut fleet).context("the fleet still joins")?.keep_connections(MORE).await?;
     authority.settle().await?;
     let watched = authority.watched()?;
     let joind: &Processes = watched.joind.as_ref().context("no node runs")?;
