@@ -7,17 +7,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use join_domain::{
-    Timestamp,
     envelope::StreamId,
     id::{AttemptHash, Name},
     resource::LockTarget,
     state::{BotState, LockState, State, TokenState},
 };
-use sqlx::PgPool;
 
 use crate::{
     Append, AppendError, Change, Ledger, LedgerError, Recorded, Stored, StreamAppend,
     append::Prepared,
+    lease::in_time,
     row::{ServerRun, StreamRow},
     turns::{Turn, Turns},
 };
@@ -50,9 +49,10 @@ impl KnownToken {
         StreamAppend::after(Stored { stream, version, fence, state, server }, change)
     }
 
-    /// True when `other` can only be of the same moment, or of a later one.
+    /// True when `other` is of the same moment, or of a later one, as far as that can be told.
     fn is_no_newer_than(&self, other: &Self) -> bool {
-        self.server != other.server || (self.version <= other.version && self.fence <= other.fence)
+        let comparable = self.server == other.server && self.token.id == other.token.id;
+        !comparable || (self.version <= other.version && self.fence <= other.fence)
     }
 }
 
@@ -174,7 +174,7 @@ impl TokenSlot {
     /// [`LedgerError`]; what was known is forgotten then.
     pub async fn reload(&mut self, extra: &[LockTarget], attempt: Option<&AttemptHash>) -> Result<(), LedgerError> {
         self.forget();
-        let (known, accepted) = load(self.ledger.pool(), &self.name, extra, attempt, self.ledger.now()).await?;
+        let (known, accepted) = load(&self.ledger, &self.name, extra, attempt).await?;
         self.attempt_accepted_before = accepted;
         self.fresh = true;
         if let Some(known) = known {
@@ -234,7 +234,7 @@ impl TokenSlot {
 /// # Errors
 /// [`LedgerError`].
 pub(crate) async fn read(ledger: &Ledger, name: &Name) -> Result<Option<Arc<KnownToken>>, LedgerError> {
-    let (known, _) = load(ledger.pool(), name, &[], None, ledger.now()).await?;
+    let (known, _) = load(ledger, name, &[], None).await?;
     let known = known.map(Arc::new);
     if let Some(known) = &known {
         ledger.tokens().remember(name, known).await;
@@ -261,17 +261,16 @@ fn weight_of_text(length: usize) -> u32 {
 }
 
 async fn load(
-    pool: &PgPool,
+    ledger: &Ledger,
     name: &Name,
     extra: &[LockTarget],
     attempt: Option<&AttemptHash>,
-    now: Timestamp,
 ) -> Result<(Option<KnownToken>, bool), LedgerError> {
     let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
     let attempt = attempt.map(|attempt| attempt.0.as_str());
     // All at one moment, since it is one statement: what it finds together was true together.
-    let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, now, attempt);
-    let rows = load.fetch_all(pool).await?;
+    let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, ledger.now(), attempt);
+    let rows = in_time(load.fetch_all(&mut *ledger.connection().await?)).await?;
 
     let (mut token, mut bot, mut locks, mut accepted, mut weight) = (None, None, Vec::new(), false, 0_u32);
     for row in rows {

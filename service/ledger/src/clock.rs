@@ -11,7 +11,10 @@ use join_domain::Timestamp;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use crate::LedgerError;
+use crate::{
+    LedgerError,
+    lease::{Lease, in_time},
+};
 
 /// How often the estimate is renewed.
 const REFRESH: Duration = Duration::from_secs(10);
@@ -50,8 +53,8 @@ impl DatabaseClock {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(REFRESH) => {}
             }
-            let Ok(mut connection) = pool.acquire().await else { continue };
-            match sample(&mut connection).await {
+            let Ok(mut connection) = Lease::of(&pool).await else { continue };
+            match in_time(sample(&mut connection)).await {
                 Ok(measured) => *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = measured,
                 Err(error) => tracing::debug!(%error, "the database's time could not be measured"),
             }

@@ -1,7 +1,5 @@
 //! How the ledger fails. What the database says stays inside: callers learn what it means for them.
 
-use std::time::Duration;
-
 use join_domain::{
     envelope::EnvelopeError,
     state::{FoldError, Namespace},
@@ -33,9 +31,7 @@ impl From<sqlx::Error> for LedgerError {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
                 Self::Corrupt(error.to_string())
             }
-            sqlx::Error::Database(_) if !is_connection_lost(&error) && !is_overburdened(&error) => {
-                Self::Database(error)
-            }
+            sqlx::Error::Database(_) if !is_connection_lost(&error) && !takes_nothing(&error) => Self::Database(error),
             _ => Self::Unavailable(error),
         }
     }
@@ -134,27 +130,20 @@ pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
     }
 }
 
-/// True when the database has no room or time at the moment: too many connections, no memory or disk, a timeout.
-fn is_overburdened(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|(code, _)| code.starts_with("53") || matches!(code.as_str(), "57014" | "55P03"))
+/// True when the database takes nothing at the moment: too many connections, no memory or disk, a timeout, or it is only
+/// for reading, as a primary that another server took over from.
+pub(crate) fn takes_nothing(error: &sqlx::Error) -> bool {
+    let takes_nothing = |code: &str| code.starts_with("53") || matches!(code, "57014" | "55P03" | "25006");
+    sqlstate(error).is_some_and(|(code, _)| takes_nothing(&code))
 }
 
 /// What an answer of the database to an append means. The append was not made.
 pub(crate) fn append_refused(error: &sqlx::Error) -> AppendError {
     match sqlstate(error) {
-        _ if is_overburdened(error) => AppendError::Unavailable(error.to_string()),
+        _ if takes_nothing(error) => AppendError::Unavailable(error.to_string()),
         Some((code, constraint)) if code == "23505" && constraint == "entry_attempt" => AppendError::AttemptSeen,
         // Unique violations, serialization failures and deadlocks all say: somebody else was faster.
         Some((code, _)) if matches!(code.as_str(), "23505" | "40001" | "40P01") => AppendError::Conflict,
         _ => AppendError::Refused(error.to_string()),
     }
-}
-
-/// A step in the background that takes longer than this has lost its server without noticing.
-const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Gives up a step that takes too long.
-pub(crate) async fn in_time<T>(step: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-    let late = |_| Err(LedgerError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
-    tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(late)
 }

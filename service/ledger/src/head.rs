@@ -1,10 +1,12 @@
 //! How far the verifiable log is, for its writer.
 
 use join_domain::Timestamp;
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 use crate::{
     Indexed, Ledger, LedgerError, LogPage,
+    lease::in_time,
     row::{ServerRun, signed, unsigned},
 };
 
@@ -54,9 +56,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn log_head(&self) -> Result<LogHead, LedgerError> {
-        let row = sqlx::query!("SELECT integrated_size, signed_size, signed_checkpoint FROM log_head")
-            .fetch_one(self.pool())
-            .await?;
+        let row = sqlx::query!("SELECT integrated_size, signed_size, signed_checkpoint FROM log_head");
+        let row = in_time(row.fetch_one(&mut *self.connection().await?)).await?;
         Ok(LogHead {
             integrated: unsigned(row.integrated_size)?,
             signed: unsigned(row.signed_size)?,
@@ -75,7 +76,7 @@ impl Ledger {
              WHERE integrated_size < $1 AND $1 <= (SELECT next_index FROM sequencer)",
             signed(size)
         );
-        update.execute(self.pool()).await?;
+        in_time(update.execute(&mut *self.connection().await?)).await?;
         Ok(())
     }
 
@@ -92,36 +93,40 @@ impl Ledger {
         checkpoint: &str,
         last: Option<&EntryMark>,
     ) -> Result<Recording, LedgerError> {
-        let mut transaction = self.pool().begin().await?;
-        if let Some(last) = last {
-            let there = sqlx::query!(
-                r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"
-                 FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1"#,
-                signed(size.saturating_sub(1))
-            );
-            let there = there.map(|row| EntryMark {
-                stream_id: row.stream_id,
-                first_version: row.first_version,
-                recorded_at: row.recorded_at,
-                server: ServerRun(row.server),
-            });
-            if there.fetch_optional(&mut *transaction).await?.as_ref() != Some(last) {
-                return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
+        let mut lease = self.connection().await?;
+        in_time(async {
+            let mut transaction = lease.begin().await?;
+            if let Some(last) = last {
+                let there = sqlx::query!(
+                    r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"
+                     FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1"#,
+                    signed(size.saturating_sub(1))
+                );
+                let there = there.map(|row| EntryMark {
+                    stream_id: row.stream_id,
+                    first_version: row.first_version,
+                    recorded_at: row.recorded_at,
+                    server: ServerRun(row.server),
+                });
+                if there.fetch_optional(&mut *transaction).await?.as_ref() != Some(last) {
+                    return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
+                }
             }
-        }
-        let update = sqlx::query!(
-            "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
-             WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
-                 AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer)
-                 AND NOT EXISTS (SELECT FROM log_past WHERE origin = split_part($4, E'\\n', 1))",
-            signed(before.signed),
-            before.checkpoint.as_ref(),
-            signed(size),
-            checkpoint
-        );
-        let done = update.execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(if done.rows_affected() == 1 { Recording::Recorded } else { Recording::Overtaken })
+            let update = sqlx::query!(
+                "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
+                 WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
+                     AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer)
+                     AND NOT EXISTS (SELECT FROM log_past WHERE origin = split_part($4, E'\\n', 1))",
+                signed(before.signed),
+                before.checkpoint.as_ref(),
+                signed(size),
+                checkpoint
+            );
+            let done = update.execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(if done.rows_affected() == 1 { Recording::Recorded } else { Recording::Overtaken })
+        })
+        .await
     }
 
     /// Origins that no checkpoint may carry any more.
@@ -129,7 +134,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn ended_origins(&self) -> Result<Vec<String>, LedgerError> {
-        Ok(sqlx::query_scalar!("SELECT origin FROM log_past ORDER BY ended_at, origin").fetch_all(self.pool()).await?)
+        let origins = sqlx::query_scalar!("SELECT origin FROM log_past ORDER BY ended_at, origin");
+        Ok(in_time(origins.fetch_all(&mut *self.connection().await?)).await?)
     }
 
     /// Ends the log that was signed as `origin`: the head that `before` shows becomes its last, no checkpoint of it is
@@ -139,30 +145,34 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn end_log(&self, before: &LogHead, origin: &str, reason: &str) -> Result<bool, LedgerError> {
-        let mut transaction = self.pool().begin().await?;
-        let forgotten = sqlx::query!(
-            "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL
-             WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2",
-            signed(before.signed),
-            before.checkpoint.as_ref()
-        );
-        let forgotten = forgotten.execute(&mut *transaction).await?;
-        let remembered = sqlx::query!(
-            "INSERT INTO log_past (origin, signed_size, signed_checkpoint, ended_at, reason) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT DO NOTHING",
-            origin,
-            signed(before.signed),
-            before.checkpoint.as_ref(),
-            self.now(),
-            reason
-        );
-        let remembered = remembered.execute(&mut *transaction).await?;
-        let both = forgotten.rows_affected() == 1 && remembered.rows_affected() == 1;
-        if both {
-            transaction.commit().await?
-        } else {
-            transaction.rollback().await?
-        }
-        Ok(both)
+        let mut lease = self.connection().await?;
+        in_time(async {
+            let mut transaction = lease.begin().await?;
+            let forgotten = sqlx::query!(
+                "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL
+                 WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2",
+                signed(before.signed),
+                before.checkpoint.as_ref()
+            );
+            let forgotten = forgotten.execute(&mut *transaction).await?;
+            let remembered = sqlx::query!(
+                "INSERT INTO log_past (origin, signed_size, signed_checkpoint, ended_at, reason) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT DO NOTHING",
+                origin,
+                signed(before.signed),
+                before.checkpoint.as_ref(),
+                self.now(),
+                reason
+            );
+            let remembered = remembered.execute(&mut *transaction).await?;
+            let both = forgotten.rows_affected() == 1 && remembered.rows_affected() == 1;
+            if both {
+                transaction.commit().await?
+            } else {
+                transaction.rollback().await?
+            }
+            Ok(both)
+        })
+        .await
     }
 }

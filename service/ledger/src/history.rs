@@ -8,7 +8,7 @@ use join_domain::{
 };
 use uuid::Uuid;
 
-use crate::{Indexed, Ledger, LedgerError, log::IndexedRow, row::signed};
+use crate::{Indexed, Ledger, LedgerError, lease::in_time, log::IndexedRow, row::signed};
 
 /// How far apart the clocks of two nodes may be, in seconds, for a search by time.
 const CLOCK_SLACK: i64 = 60;
@@ -124,7 +124,7 @@ impl Ledger {
             "SELECT stream_id FROM stream WHERE kind = 'lock' AND lock_target = $1",
             target.to_string()
         );
-        let ids = ids.fetch_all(self.pool()).await?;
+        let ids = in_time(ids.fetch_all(&mut *self.connection().await?)).await?;
         Ok(ids.into_iter().map(|id| StreamId { kind: StreamKind::Lock, id }).collect())
     }
 
@@ -145,9 +145,8 @@ impl Ledger {
             signed(from),
             signed(settled),
             i64::from(SCAN)
-        )
-        .fetch_all(self.pool())
-        .await?;
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let entries = rows.into_iter().map(IndexedRow::indexed).collect::<Result<Vec<_>, _>>()?;
         let all = u32::try_from(entries.len()).is_ok_and(|count| count < SCAN);
         let after_last = entries.last().map_or(from, |last| last.index.saturating_add(1));
@@ -166,7 +165,7 @@ impl Ledger {
                  WHERE l.log_index = $1",
                 signed(middle)
             );
-            if recorded_at.fetch_one(self.pool()).await? < time {
+            if in_time(recorded_at.fetch_one(&mut *self.connection().await?)).await? < time {
                 low = middle.saturating_add(1);
             } else {
                 high = middle;

@@ -21,6 +21,7 @@ use crate::{
     append::{Prepared, PreparedAppend},
     cache::{self, Tokens},
     fitness,
+    lease::Lease,
     recent::Recent,
     transaction,
     writer::Writer,
@@ -98,7 +99,11 @@ impl Ledger {
 
         // A plan made for one batch's values, or while tables were small, must not scan them for the next, and guard rows
         // are taken in the order of the arrays only when they are looked up one by one.
-        let writing = options.options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")]);
+        let writing = options.options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("statement_timeout", "8s"),
+        ]);
         let start = |_| Writer::start(writing.clone(), settings.queue, settings.batch);
         let inner = Inner {
             writers: (0..settings.writers.max(1)).map(start).collect(),
@@ -222,13 +227,18 @@ impl Ledger {
         self.inner.settled.send_if_modified(|known| std::mem::replace(known, settled.max(*known)) < settled);
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
-        &self.inner.pool
+    pub(crate) async fn connection(&self) -> Result<Lease, sqlx::Error> {
+        Lease::of(&self.inner.pool).await
     }
 
-    /// Connections of those who follow the log.
-    pub(crate) fn followers(&self) -> &PgPool {
-        &self.inner.followers
+    /// A connection for who follows the log.
+    pub(crate) async fn follower(&self) -> Result<Lease, sqlx::Error> {
+        Lease::of(&self.inner.followers).await
+    }
+
+    /// How to connect beside the pools.
+    pub(crate) fn connect_options(&self) -> Arc<PgConnectOptions> {
+        self.inner.pool.connect_options()
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

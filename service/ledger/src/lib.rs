@@ -21,6 +21,7 @@ mod fitness;
 mod head;
 mod history;
 mod import;
+mod lease;
 mod ledger;
 mod log;
 mod lookup;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Ledger, LedgerError,
+    lease::in_time,
     row::{ServerRun, kind, signed, unsigned},
 };
 
@@ -111,8 +112,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; `Corrupt` when an index is missing.
     pub async fn log(&self, from: u64, limit: u32) -> Result<LogPage, LedgerError> {
-        let mut connection = self.pool().acquire().await?;
-        page(&mut connection, from, limit).await
+        in_time(page(&mut *self.connection().await?, from, limit)).await
     }
 
     /// The same for who keeps up with the log on this node: what it appended itself a moment ago is not read again.
@@ -120,8 +120,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::log`].
     pub async fn follow(&self, from: u64, limit: u32) -> Result<LogPage, LedgerError> {
-        let mut connection = self.pool().acquire().await?;
-        self.recent().page(&mut connection, from, limit).await
+        in_time(self.recent().page(&mut *self.connection().await?, from, limit)).await
     }
 
     /// Where the log ends now.
@@ -129,7 +128,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn settled(&self) -> Result<u64, LedgerError> {
-        unsigned(sqlx::query_scalar!("SELECT next_index FROM sequencer").fetch_one(self.pool()).await?)
+        let next = sqlx::query_scalar!("SELECT next_index FROM sequencer");
+        unsigned(in_time(next.fetch_one(&mut *self.connection().await?)).await?)
     }
 }
 

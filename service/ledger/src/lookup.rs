@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     Cursor, Ledger, LedgerError, ListFilter, Listed, Stored,
+    lease::in_time,
     row::{StreamRow, kind, unsigned},
 };
 
@@ -32,13 +33,18 @@ pub struct Positions {
 }
 
 impl Ledger {
-    /// Makes sure that the database answers.
+    /// Makes sure that the database answers, and takes appends.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`].
+    /// [`LedgerError::Unavailable`]; [`LedgerError::Unfit`] when it is only for reading.
     pub async fn ping(&self) -> Result<(), LedgerError> {
-        sqlx::query("SELECT 1").execute(self.pool()).await?;
-        Ok(())
+        let only_reads = sqlx::query_scalar::<_, bool>("SELECT current_setting('transaction_read_only')::boolean");
+        match in_time(only_reads.fetch_one(&mut *self.connection().await?)).await? {
+            true => {
+                Err(LedgerError::Unfit("the database is only for reading: did another server take over?".to_owned()))
+            }
+            false => Ok(()),
+        }
     }
 
     /// How far each part behind the appends is.
@@ -54,9 +60,8 @@ impl Ledger {
                      ELSE '0' END) AS "unsequenced!",
                  (SELECT min(next_index) FROM view_checkpoint) AS "views!"
              FROM sequencer s, log_head h"#
-        )
-        .fetch_one(self.pool())
-        .await?;
+        );
+        let row = in_time(row.fetch_one(&mut *self.connection().await?)).await?;
         Ok(Positions {
             next_index: unsigned(row.next_index)?,
             unsequenced: unsigned(row.unsequenced)?,
@@ -78,7 +83,7 @@ impl Ledger {
              WHERE lock_target = ANY($1) AND live ORDER BY stream_id"#,
             &targets
         );
-        rows.fetch_all(self.pool()).await?.into_iter().map(StreamRow::stored).collect()
+        in_time(rows.fetch_all(&mut *self.connection().await?)).await?.into_iter().map(StreamRow::stored).collect()
     }
 
     /// Names of the live tokens that join a bot; a few are enough to say that there are some.
@@ -90,7 +95,7 @@ impl Ledger {
             "SELECT name FROM stream WHERE kind = 'token' AND live AND bot_id = $1 ORDER BY name LIMIT 10",
             bot.0
         );
-        let names = names.fetch_all(self.pool()).await?;
+        let names = in_time(names.fetch_all(&mut *self.connection().await?)).await?;
         let name =
             |name: String| name.parse().map_err(|error| LedgerError::Corrupt(format!("a token's name: {error}")));
         names.into_iter().map(name).collect()
@@ -108,7 +113,8 @@ impl Ledger {
                  AND state::jsonb -> 'grants' @> jsonb_build_array(jsonb_build_object('id', $1::text)) LIMIT 1"#,
             grant.to_string()
         );
-        let stored = row.fetch_optional(self.pool()).await?.map(StreamRow::stored).transpose()?;
+        let stored =
+            in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()?;
         Ok(stored.and_then(|stored| stored.token().cloned()))
     }
 
@@ -120,7 +126,7 @@ impl Ledger {
         let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
         let rows =
             sqlx::query!("SELECT stream_id, kind, name FROM stream WHERE stream_id = ANY($1) AND name <> ''", &ids);
-        let rows = rows.fetch_all(self.pool()).await?;
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         rows.into_iter().map(|row| Ok((StreamId { kind: kind(&row.kind)?, id: row.stream_id }, row.name))).collect()
     }
 
@@ -133,9 +139,8 @@ impl Ledger {
             r#"SELECT count(*) FILTER (WHERE kind = 'bot') AS "bots!", count(*) FILTER (WHERE kind = 'token') AS "tokens!",
                  count(*) FILTER (WHERE kind = 'lock') AS "locks!"
              FROM stream WHERE live"#
-        )
-        .fetch_one(self.pool())
-        .await?;
+        );
+        let row = in_time(row.fetch_one(&mut *self.connection().await?)).await?;
         Ok((unsigned(row.bots)?, unsigned(row.tokens)?, unsigned(row.locks)?))
     }
 
@@ -148,7 +153,7 @@ impl Ledger {
             r#"SELECT count(*) AS "count!" FROM instance_view WHERE certificate_not_after > $1"#,
             now
         );
-        unsigned(count.fetch_one(self.pool()).await?)
+        unsigned(in_time(count.fetch_one(&mut *self.connection().await?)).await?)
     }
 
     /// Exemptions that a join may spend.
@@ -161,7 +166,7 @@ impl Ledger {
             r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
              WHERE kind = 'token' AND live AND strpos(state, '"grants":[]') = 0"#
         );
-        let rows = rows.fetch_all(self.pool()).await?;
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let mut open = 0_u64;
         for row in rows {
             let stored = row.stored()?;
@@ -184,7 +189,7 @@ impl Ledger {
             id,
             i64::from(limit.clamp(1, 1000))
         );
-        let rows = rows.fetch_all(self.pool()).await?;
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         Ok(rows.into_iter().map(|row| Cursor { name: row.name, id: row.stream_id }).collect())
     }
 
@@ -202,9 +207,8 @@ impl Ledger {
             name,
             id,
             i64::from(limit)
-        )
-        .fetch_all(self.pool())
-        .await?;
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let more = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
         let mut streams = Vec::new();
         let mut last = None;

@@ -8,7 +8,7 @@ use join_domain::{
 };
 use uuid::Uuid;
 
-use crate::{Ledger, LedgerError, Stored, row::StreamRow};
+use crate::{Ledger, LedgerError, Stored, lease::in_time, row::StreamRow};
 
 /// Where the next page of a list begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Ledger {
             stream.id,
             stream.kind.as_str()
         );
-        row.fetch_optional(self.pool()).await?.map(StreamRow::stored).transpose()
+        in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()
     }
 
     /// The live stream that has a name or key.
@@ -66,7 +66,7 @@ impl Ledger {
             namespace.as_str(),
             value
         );
-        row.fetch_optional(self.pool()).await?.map(StreamRow::stored).transpose()
+        in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()
     }
 
     /// Live streams of one kind, page by page.
@@ -89,9 +89,8 @@ impl Ledger {
             id,
             labels,
             i64::from(limit) + 1
-        )
-        .fetch_all(self.pool())
-        .await?;
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let mut streams = rows.into_iter().map(StreamRow::stored).collect::<Result<Vec<_>, _>>()?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = streams.len() > limit;
@@ -114,9 +113,8 @@ impl Ledger {
             r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
              WHERE lock_target IS NOT NULL AND live AND (expires_at IS NULL OR expires_at > $1) ORDER BY stream_id"#,
             now
-        )
-        .fetch_all(self.pool())
-        .await?;
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let lock = |stored: Stored| match stored.state {
             State::Lock(lock) => Some(lock),
             _ => None,

@@ -3,7 +3,7 @@
 use join_domain::{Timestamp, envelope::StreamId};
 use sqlx::PgConnection;
 
-use crate::{Ledger, LedgerError};
+use crate::{Ledger, LedgerError, lease::in_time};
 
 /// A key of the authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Ledger {
     pub async fn secret(&self, stream: StreamId, purpose: &str) -> Result<Option<Vec<u8>>, LedgerError> {
         let sealed =
             sqlx::query_scalar!("SELECT sealed FROM secret WHERE stream_id = $1 AND purpose = $2", stream.id, purpose);
-        Ok(sealed.fetch_optional(self.pool()).await?)
+        Ok(in_time(sealed.fetch_optional(&mut *self.connection().await?)).await?)
     }
 
     /// Forgets the secrets with which nobody can register any more, because their time is over.
@@ -63,7 +63,7 @@ impl Ledger {
                  AND (t.state::jsonb #>> '{spec,must_register_before}')::timestamptz <= $1",
             now
         );
-        Ok(delete.execute(self.pool()).await?.rows_affected())
+        Ok(in_time(delete.execute(&mut *self.connection().await?)).await?.rows_affected())
     }
 
     /// The authority's keys, oldest first.
@@ -76,7 +76,7 @@ impl Ledger {
             "SELECT kid, purpose, phase, public, certificate, sealed, created_at, phase_since FROM authority_key
              ORDER BY created_at, kid"
         );
-        Ok(keys.fetch_all(self.pool()).await?)
+        Ok(in_time(keys.fetch_all(&mut *self.connection().await?)).await?)
     }
 }
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Ledger, LedgerError,
-    error::in_time,
+    lease::in_time,
     recent::EntryKey,
     row::{ServerRun, unsigned},
 };
@@ -59,7 +59,7 @@ impl Ledger {
     /// [`LedgerError`]; nothing has happened then, or all of it.
     pub async fn sequence_once(&self, limit: u32) -> Result<Assigned, LedgerError> {
         let number = sqlx::query_file!("sql/number.sql", i64::from(limit), self.node(), self.now());
-        let rows = number.fetch_all(self.followers()).await?;
+        let rows = in_time(number.fetch_all(&mut *self.follower().await?)).await?;
         let (first, server) = match rows.first() {
             Some(row) => (unsigned(row.first)?, ServerRun(row.server)),
             None => return Err(LedgerError::Corrupt("the sequencer's row is missing".to_owned())),
@@ -80,7 +80,7 @@ impl Ledger {
     pub async fn run_sequencer(&self, stop: CancellationToken) {
         let hint = self.appended();
         loop {
-            let pause = match in_time(self.sequence_once(STEP)).await {
+            let pause = match self.sequence_once(STEP).await {
                 Ok(Assigned { entries, .. }) if entries >= u64::from(STEP) => Duration::ZERO,
                 Ok(_) => GATHER,
                 Err(error) => {

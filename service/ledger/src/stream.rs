@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 
 use crate::{
     Ledger, LedgerError, Stored,
+    lease::in_time,
     row::{signed, unsigned},
 };
 
@@ -31,8 +32,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; `Corrupt` when a version is missing, also the last one.
     pub async fn stream(&self, stream: StreamId, from: u64, limit: u32) -> Result<StreamPage, LedgerError> {
-        let mut connection = self.pool().acquire().await?;
-        entries(&mut connection, stream, from.max(1), limit.clamp(1, 10_000)).await
+        in_time(entries(&mut *self.connection().await?, stream, from.max(1), limit.clamp(1, 10_000))).await
     }
 
     /// The whole history of a stream, entry by entry, up to its end.
@@ -87,7 +87,7 @@ impl Ledger {
             kind.as_str(),
             name.as_str()
         );
-        let ids = ids.fetch_all(self.pool()).await?;
+        let ids = in_time(ids.fetch_all(&mut *self.connection().await?)).await?;
         Ok(ids.into_iter().map(|id| StreamId { kind, id }).collect())
     }
 }

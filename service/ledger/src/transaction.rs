@@ -10,13 +10,14 @@ use join_domain::{
     resource::LockTarget,
     state::{Namespace, State},
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::{
     AppendError,
     append::{Prepared, PreparedAppend, Row},
     error::{append_refused, is_connection_lost, sqlstate},
+    lease::{Lease, in_time},
     row::{ServerRun, unsigned},
     secret::change_keys,
     statement,
@@ -36,22 +37,22 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
 pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<ServerRun, AppendError> {
     // Before the commit is sent, a lost connection means that nothing happened.
     let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());
-    let mut transaction = pool.begin().await.map_err(unavailable)?;
-    let server = match within(&mut transaction, append).await {
+    let mut lease = Lease::of(pool).await.map_err(unavailable)?;
+    let mut transaction = in_time(lease.begin()).await.map_err(unavailable)?;
+    let server = match in_time(within(&mut transaction, append)).await {
         Ok(server) => server,
         Err(Failure::Append(error)) => {
-            transaction.rollback().await.map_err(unavailable)?;
+            in_time(transaction.rollback()).await.map_err(unavailable)?;
             return Err(error);
         }
         Err(Failure::Sql(error)) if is_connection_lost(&error) => return Err(unavailable(error)),
         Err(Failure::Sql(error)) => {
-            transaction.rollback().await.map_err(unavailable)?;
-            let mut connection = pool.acquire().await.map_err(unavailable)?;
+            in_time(transaction.rollback()).await.map_err(unavailable)?;
             let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
-            return Err(taken_claim(&mut connection, &rows, &error).await.unwrap_or_else(|| append_refused(&error)));
+            return Err(taken_claim(&mut lease, &rows, &error).await.unwrap_or_else(|| append_refused(&error)));
         }
     };
-    let committed = transaction.commit().await.map_err(|error| match is_connection_lost(&error) {
+    let committed = in_time(transaction.commit()).await.map_err(|error| match is_connection_lost(&error) {
         true => AppendError::OutcomeUnknown(error.to_string()),
         false => append_refused(&error),
     });
@@ -193,7 +194,7 @@ pub(crate) async fn taken_claim(
                 claim.namespace.as_str(),
                 claim.value
             );
-            let holder: Option<Uuid> = holder.fetch_optional(&mut *connection).await.ok()?;
+            let holder: Option<Uuid> = in_time(holder.fetch_optional(&mut *connection)).await.ok()?;
             if holder.is_some_and(|holder| holder != row.stream.id) {
                 return Some(AppendError::ClaimTaken { namespace: claim.namespace, value: claim.value.clone() });
             }

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     AppendError,
     append::Row,
-    error::{append_refused, is_connection_lost},
+    error::{append_refused, is_connection_lost, takes_nothing},
+    lease::within,
     row::ServerRun,
     statement,
     transaction::taken_claim,
@@ -20,7 +21,8 @@ use crate::{
 
 /// A connection that was idle for so long is asked whether it lives before it carries an append.
 const ASK_AFTER: Duration = Duration::from_secs(1);
-/// How long a statement may take before its connection is given up.
+/// How long a statement may take before its connection is given up. The server gives it up before, if it can: a backend
+/// that waits for a lock would not notice that nobody listens any more.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -122,6 +124,11 @@ impl Loop {
                 }
             }
             Err(error) if is_connection_lost(&error) => self.lost(batch, &error),
+            // Nothing that one of them could help.
+            Err(error) if takes_nothing(&error) => {
+                self.connection.open = None;
+                batch.into_iter().for_each(|waiting| waiting.fail(append_refused(&error)));
+            }
             // One bad row must not fail its batch.
             Err(error) => self.append_singly(batch, &error).await,
         }
@@ -167,8 +174,7 @@ impl Loop {
 }
 
 async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-    tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or_else(late)
+    within(STATEMENT_TIMEOUT, statement).await
 }
 
 impl Waiting {

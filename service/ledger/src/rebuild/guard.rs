@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use join_domain::{Timestamp, state::State};
-use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -21,7 +21,8 @@ pub(super) async fn compare(
     ledger: &Ledger,
     progress: &mut (impl FnMut(Progress) + Send),
 ) -> Result<Comparison, LedgerError> {
-    let mut connection = ledger.pool().begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut lease = ledger.connection().await?;
+    let mut connection = lease.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut compared = Compared::default();
     let sums = fold::all(&mut connection, progress, &mut compared).await?;
     let counted =
@@ -132,8 +133,11 @@ fn columns(state: &State) -> Result<Columns, LedgerError> {
 
 /// Appends wait for the tables that it empties first, so that it reads all that they committed.
 pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress) + Send)) -> Result<(), LedgerError> {
-    let mut transaction = ledger.pool().begin().await?;
-    sqlx::query("TRUNCATE stream, claim, lineage").execute(&mut *transaction).await?;
+    let mut lease = ledger.connection().await?;
+    let mut transaction = lease.begin().await?;
+    // In the order in which an append that reaches out takes them.
+    sqlx::query("LOCK TABLE claim, stream, lineage IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await?;
+    sqlx::query("TRUNCATE claim, stream, lineage").execute(&mut *transaction).await?;
     fill(&mut transaction, ledger.now(), progress).await?;
     Ok(transaction.commit().await?)
 }

@@ -83,7 +83,7 @@ pub(crate) async fn fill(
 
 /// A connection of its own: one that has used the real tables goes on using them, whatever hides them later.
 async fn connect(ledger: &Ledger) -> Result<PgConnection, LedgerError> {
-    Ok(PgConnection::connect_with(&ledger.pool().connect_options()).await?)
+    Ok(PgConnection::connect_with(&ledger.connect_options()).await?)
 }
 
 /// Projects the log up to `end` into temporary tables.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::token::Token;
 use crate::{
     Ledger, LedgerError,
+    lease::in_time,
     row::{signed, unsigned},
 };
 
@@ -192,6 +193,10 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn revoked_certificates(&self, now: Timestamp) -> Result<Vec<Certificate>, LedgerError> {
         let revoked = sqlx::query_file_as!(CertificateRow, "sql/revoked_certificates.sql", now);
-        revoked.fetch_all(self.pool()).await?.into_iter().map(CertificateRow::certificate).collect()
+        in_time(revoked.fetch_all(&mut *self.connection().await?))
+            .await?
+            .into_iter()
+            .map(CertificateRow::certificate)
+            .collect()
     }
 }

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use crate::{
     Ledger, LedgerError,
+    lease::in_time,
     row::{signed, unsigned},
 };
 
@@ -39,7 +40,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn event_counts(&self) -> Result<BTreeMap<String, u64>, LedgerError> {
-        let rows = sqlx::query!("SELECT kind, events FROM count_view").fetch_all(self.pool()).await?;
+        let rows = sqlx::query!("SELECT kind, events FROM count_view");
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         rows.into_iter().map(|row| Ok((row.kind, unsigned(row.events)?))).collect()
     }
 }

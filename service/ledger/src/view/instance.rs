@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::token::{Token, Tokens};
 use crate::{
     Ledger, LedgerError,
+    lease::in_time,
     row::{signed, unsigned},
 };
 
@@ -343,9 +344,8 @@ impl Ledger {
             filter.bot.as_ref().map(Name::as_str),
             filter.token.map(|token| token.0),
             i64::from(filter.limit.clamp(1, 1000))
-        )
-        .fetch_all(self.pool())
-        .await?;
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         rows.into_iter().map(InstanceRow::instance).collect()
     }
 
@@ -377,6 +377,6 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn instance(&self, id: InstanceId) -> Result<Option<Instance>, LedgerError> {
         let row = sqlx::query_as!(InstanceRow, "SELECT * FROM instance_view WHERE instance_id = $1", id.0);
-        row.fetch_optional(self.pool()).await?.map(InstanceRow::instance).transpose()
+        in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(InstanceRow::instance).transpose()
     }
 }

@@ -12,7 +12,7 @@ mod token;
 use std::time::Duration;
 
 use join_domain::envelope::Entry;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -22,7 +22,7 @@ pub use self::{
 use self::{certificate::Certificates, count::Counts, instance::Instances, token::Tokens};
 use crate::{
     Ledger, LedgerError,
-    error::in_time,
+    lease::in_time,
     log,
     row::{signed, unsigned},
 };
@@ -46,7 +46,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; views and checkpoint are as before then.
     pub async fn project_once(&self, limit: u32) -> Result<u64, LedgerError> {
-        let mut transaction = self.followers().begin().await?;
+        let mut follower = self.follower().await?;
+        let mut transaction = follower.begin().await?;
         let next = sqlx::query_scalar!(
             "SELECT next_index FROM view_checkpoint WHERE view = 'views' AND next_index < (SELECT next_index FROM sequencer)
              FOR UPDATE SKIP LOCKED"
@@ -93,7 +94,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn views_settled(&self) -> Result<u64, LedgerError> {
         let next = sqlx::query_scalar!("SELECT next_index FROM view_checkpoint WHERE view = 'views'");
-        unsigned(next.fetch_one(self.pool()).await?)
+        unsigned(in_time(next.fetch_one(&mut *self.connection().await?)).await?)
     }
 }
 

@@ -145,3 +145,92 @@ async fn a_server_that_is_away_is_unavailable_and_comes_back() {
     assert!(matches!(ledger.ping().await, Err(LedgerError::Unavailable(_))));
     tokio::task::spawn_blocking(move || cluster.stop()).await.unwrap().unwrap();
 }
+
+/// Sends a signal to every backend that serves a node on this database; they are processes of this machine.
+async fn signal_backends(database: &Database, signal: &str, pids: &[i32]) -> Vec<i32> {
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let found: Vec<i32> = match pids {
+        [] => sqlx::query_scalar(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'join_service'",
+        )
+        .fetch_all(&mut superuser)
+        .await
+        .unwrap(),
+        pids => pids.to_vec(),
+    };
+    let list: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {}", list.join(" "))]).status();
+    assert!(sent.unwrap().success());
+    found
+}
+
+/// A server that lost its power says nothing, not even that the connection is closed. What it was asked is given up, and
+/// so is the connection, with its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_is_given_up() {
+    let database = Database::fresh().await;
+    let ledger = Ledger::connect(database.roles.service.clone(), Settings { connections: 1, ..Settings::default() });
+    let ledger = ledger.await.unwrap();
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    renew_in_the_end(&ledger).await;
+    ledger.ping().await.unwrap();
+
+    let silent = signal_backends(&database, "STOP", &[]).await;
+    let answer = tokio::time::timeout(Duration::from_secs(30), ledger.ping()).await;
+    let back = tokio::time::timeout(Duration::from_secs(30), async {
+        while ledger.ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        renew_in_the_end(&ledger).await
+    });
+    let back = back.await;
+    signal_backends(&database, "CONT", &silent).await;
+
+    assert!(matches!(answer, Ok(Err(LedgerError::Unavailable(_)))), "{answer:?}");
+    back.expect("other connections are made, to the server that has the address now");
+    ledger.close().await;
+}
+
+/// A primary that another server took over from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_only_for_reading_is_not_ready_and_takes_nothing() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    renew_in_the_end(&ledger).await;
+    let read_only = async |on: &str| {
+        let options = database.superuser().options([("default_transaction_read_only", "off")]);
+        let mut superuser = PgConnection::connect_with(&options).await.unwrap();
+        let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut superuser).await.unwrap();
+        let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {on}");
+        sqlx::query(sqlx::AssertSqlSafe(set)).execute(&mut superuser).await.unwrap();
+        end_sessions(&database, "").await;
+    };
+
+    read_only("on").await;
+    for _ in 0..50 {
+        match ledger.ping().await {
+            Err(LedgerError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+            not_ready => {
+                assert!(matches!(not_ready, Err(LedgerError::Unfit(_))), "{not_ready:?}");
+                break;
+            }
+        }
+    }
+    for _ in 0..5 {
+        let lock = ledger.append(lock_created(&ledger, 50, LockTarget::JoinToken(name("example")))).await;
+        assert!(matches!(lock, Err(AppendError::Unavailable(_))), "{lock:?}");
+        if let Ok(mut slot) = ledger.token(&name("example")).await {
+            let outcome = renew(&ledger, &mut slot, None).await;
+            assert!(
+                matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::OutcomeUnknown(_))),
+                "{outcome:?}"
+            );
+        }
+    }
+    read_only("off").await;
+    renew_in_the_end(&ledger).await;
+    ledger.ping().await.unwrap();
+}
