@@ -162,9 +162,16 @@ impl LogDirectory {
 }
 
 impl<F: Files> LogDirectory<F> {
-    /// Forgets what was integrated after the published checkpoint, which nobody has seen: it is integrated again.
-    pub fn rewind(self) -> Result<Self, DirectoryError> {
-        Self { _lock: self._lock, ..Self::empty(self.reader) }.resume()
+    /// Forgets what was integrated after the published checkpoint, which nobody has seen: it is integrated again. After an
+    /// error the log is as it was before.
+    pub fn rewind(&mut self) -> Result<(), DirectoryError>
+    where
+        F: Clone,
+    {
+        let rewound = Self::empty(self.reader.clone()).resume()?;
+        (self.edge, self.bundle) = (rewound.edge, rewound.bundle);
+        (self.published, self.unsynced) = (rewound.published, rewound.unsynced);
+        Ok(())
     }
 
     /// Opens a directory on other files than the operating system's. Nothing keeps a second writer out.
@@ -341,47 +348,57 @@ impl<F: Files> LogDirectory<F> {
             }
         }
         self.sync()?;
-        let layers = std::iter::once(Layer::Entries).chain((0..=MAX_LEVEL).map(Layer::Hashes));
-        for layer in layers {
+        let mut beyond = Vec::new();
+        for layer in std::iter::once(Layer::Entries).chain((0..=MAX_LEVEL).map(Layer::Hashes)) {
             let (first, width) = (layer.slots(size) / u64::from(FULL), (layer.slots(size) % u64::from(FULL)) as u16);
+            let tiles =
+                (first..).map(|index| (Tile { layer, index, width: FULL }, if index == first { width } else { 0 }));
             // Tiles are written in order, so after the first place without any there are none.
-            let mut beyond = (first..).map(|index| Tile { layer, index, width: FULL });
-            let mut removed = 0;
-            while let Some(tile) = beyond.next()
-                && self.remove_wider(tile, if tile.index == first { width } else { 0 })?
-            {
-                removed += 1;
-            }
-            if removed == 0 && layer.slots(size) == 0 && layer != Layer::Entries {
+            let before = beyond.len();
+            beyond.extend(tiles.take_while(|(tile, width)| self.is_wider_there(*tile, *width)));
+            if beyond.len() == before && layer.slots(size) == 0 && layer != Layer::Entries {
                 break;
             }
         }
-        Ok(())
+        // From the end, so that whoever is interrupted and begins again finds all that is left.
+        for (tile, width) in beyond.into_iter().rev() {
+            self.remove_wider(tile, width)?;
+        }
+        self.sync()
     }
 
-    /// Removes the versions of a tile that are wider than this. `false`: there were none.
-    fn remove_wider(&mut self, tile: Tile, width: u16) -> Result<bool, DirectoryError> {
+    /// True when there are versions of a tile that are wider than this.
+    fn is_wider_there(&self, tile: Tile, width: u16) -> bool {
         let LogReader { root, files } = &self.reader;
-        let mut found = false;
+        let is_there = |name: String| files.exists(&root.join(name));
+        let partials = || match width {
+            0 => is_there(tile.partials()),
+            _ => (width + 1..FULL).any(|width| is_there(Tile { width, ..tile }.to_string())),
+        };
+        is_there(tile.to_string()) || partials()
+    }
+
+    /// Removes the versions of a tile that are wider than this.
+    fn remove_wider(&mut self, tile: Tile, width: u16) -> Result<(), DirectoryError> {
+        let LogReader { root, files } = &self.reader;
         let mut remove = |name: String, remove: fn(&F, &Path) -> io::Result<()>| {
             let path = root.join(name);
             match remove(files, &path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(at(&path, error)),
                 Ok(()) => {
-                    found = true;
                     self.unsynced.extend(path.parent().map(Path::to_owned));
                     Ok(())
                 }
             }
         };
+        remove(tile.to_string(), F::remove)?;
         if width == 0 {
             remove(tile.partials(), F::remove_directory)?;
         } else {
             (width + 1..FULL).try_for_each(|width| remove(Tile { width, ..tile }.to_string(), F::remove))?;
         }
-        remove(tile.to_string(), F::remove)?;
-        Ok(found)
+        Ok(())
     }
 
     /// Removes the partial versions of tiles that became full. One that stays behind costs space, nothing else.

@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// File operations. None of them needs to be atomic but `rename`.
 pub trait Files {
+    /// Whether there is a file or directory.
+    fn exists(&self, path: &Path) -> bool;
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Makes a directory and those above it; no error when they are there.
@@ -27,6 +29,10 @@ pub trait Files {
 pub struct Disk;
 
 impl Files for Disk {
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
     }

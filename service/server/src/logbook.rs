@@ -73,37 +73,37 @@ impl Logbook {
 
     /// Keeps the files up with the log until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut failed) = (Duration::ZERO, false);
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-            self = match self.advance().await {
-                (book, Ok(())) => {
-                    pause = PERIOD;
-                    book
-                }
-                (book, Err(error)) => {
-                    tracing::warn!("the log's files could not be brought forward: {error:#}");
-                    pause = AFTER_FAILURE;
-                    // What nobody has seen is read again: the database may be another one by now.
-                    match book.rewound() {
-                        Ok(book) => book,
-                        Err(error) => {
-                            METRICS.alarm(ROLLBACK, true);
-                            tracing::error!("the log's directory is not usable any more: {error:#}");
-                            return;
-                        }
-                    }
-                }
+            let done;
+            (self, done) = match failed {
+                // What nobody has seen is read again: the database may be another one by now.
+                true => match self.rewound().await {
+                    (book, Ok(())) => book.advance(&stop).await,
+                    not_yet => not_yet,
+                },
+                false => self.advance(&stop).await,
             };
+            failed = done.is_err();
+            pause = if failed { AFTER_FAILURE } else { PERIOD };
+            if let Err(error) = done {
+                tracing::warn!("the log's files could not be brought forward: {error:#}");
+            }
         }
     }
 
     /// The log as it was published here last.
-    fn rewound(self) -> anyhow::Result<Self> {
-        Ok(Self { directory: self.directory.rewind()?, last: None, ..self })
+    async fn rewound(mut self) -> (Self, anyhow::Result<()>) {
+        self.last = None;
+        in_its_own_time(move || {
+            let rewound = self.directory.rewind();
+            (self, rewound.context("the log's directory is not usable"))
+        })
+        .await
     }
 
-    async fn advance(mut self) -> (Self, anyhow::Result<()>) {
-        loop {
+    async fn advance(mut self, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
+        while !stop.is_cancelled() {
             // The last entry is read once more. A server that takes over may have lost the newest entries and put others
             // in their place; so if that one is as it was, on the same server, all before it are.
             let overlap = u64::from(self.last.is_some());
@@ -120,19 +120,18 @@ impl Logbook {
             if page.entries.is_empty() {
                 break;
             }
-            // Files are written and synced where that may take its time.
-            let integrated = tokio::task::spawn_blocking(move || {
+            let integrated;
+            (self, integrated) = in_its_own_time(move || {
                 let entries = page.entries.iter().map(|entry| entry.envelope.as_bytes());
                 let done = self.directory.integrate(entries).map(drop);
                 if done.is_ok() {
                     self.last = page.entries.last().map(|last| page.mark(last));
                 }
                 (self, done)
-            });
-            match integrated.await {
-                Ok((book, Ok(()))) => self = book,
-                Ok((book, Err(error))) => return (book, Err(error.into())),
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            })
+            .await;
+            if let Err(error) = integrated {
+                return (self, Err(error.into()));
             }
         }
         let signed = self.sign().await;
@@ -253,6 +252,14 @@ impl Logbook {
 
     async fn is_behind(&self) -> anyhow::Result<bool> {
         Ok(self.ledger.settled().await? > self.directory.size())
+    }
+}
+
+/// Files are written and synced where that may take its time.
+async fn in_its_own_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

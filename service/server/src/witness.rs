@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use join_log::{
-    SignatureLine, SignedNote, TileReader, VerifierKey, root_at,
+    Checkpoint, SignatureLine, SignedNote, TileReader, VerifierKey, root_at,
     witness::{Answer, Submission, WitnessError, monitoring_path},
 };
 
@@ -96,7 +96,7 @@ impl Witness {
     }
 
     async fn submit(&mut self, reader: &(impl TileReader + Sync), note: &SignedNote) -> anyhow::Result<SignatureLine> {
-        let size = note.checkpoint()?.size;
+        let Checkpoint { origin, size, .. } = note.checkpoint()?;
         let key = self.key.clone();
         let mut submission = Submission::new(reader, note, &key, self.seen)?;
         loop {
@@ -108,10 +108,9 @@ impl Witness {
                     return Ok(line);
                 }
                 Err(error) => {
-                    match &error {
-                        WitnessError::Ahead { witnessed, .. } => self.seen = *witnessed,
-                        WitnessError::Inconsistent { .. } => self.contradict(&error.to_string()),
-                        _ => {}
+                    // What it says may be anybody's word, on the way to it. Only what it signed counts.
+                    if matches!(error, WitnessError::Ahead { .. } | WitnessError::Inconsistent { .. }) {
+                        self.looked(reader, &origin, size).await.context("nor does it show what it has seen")?;
                     }
                     return Err(error.into());
                 }

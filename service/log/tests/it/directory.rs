@@ -51,7 +51,7 @@ fn lose_what_came_after(published: u64) {
     for size in [published + 50, published + 130, published + 1000] {
         log.integrate(numbers(log.size()..size).into_iter().map(|lost| [b"lost ", &*lost].concat())).unwrap();
     }
-    let mut log = log.rewind().unwrap();
+    log.rewind().unwrap();
     log.integrate(numbers(published..published + 600)).unwrap();
     let mut naive = Tree::default();
     for (size, entry) in (1..).zip(numbers(0..published + 600)) {

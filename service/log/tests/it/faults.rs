@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use join_log::LogDirectory;
+use join_log::{Layer, LogDirectory};
 use proptest::prelude::*;
 
 use crate::fsck::fsck;
@@ -67,6 +67,32 @@ fn a_fault_and_then_a_power_cut_leave_a_whole_log() {
                 is_whole_and_goes_on(&disk, from, to);
             }
         });
+    }
+}
+
+/// What a log that was lost left behind is removed in any number of tries, each of them broken off anywhere.
+#[test]
+fn what_was_lost_is_removed_however_often_that_is_interrupted() {
+    let before = MemoryDisk::with(ROOT);
+    grow(&before, 100).unwrap();
+    open(&before).integrate(numbers(100..2000).into_iter().map(|lost| [b"lost ", &*lost].concat())).unwrap();
+    for operation in 0.. {
+        let disk = before.copy();
+        disk.fail_at(Some(operation));
+        let failed = LogDirectory::open_on(disk.clone(), Path::new(ROOT)).is_err();
+        disk.fail_at(None);
+        let mut log = open(&disk);
+        log.integrate(numbers(100..1500)).unwrap();
+        for size in 1..=1500 {
+            let tile = Layer::Entries.partial(size);
+            let bundle = tile.map(|tile| log.reader().tile(tile).unwrap()).unwrap_or_default();
+            assert!(!bundle.windows(5).any(|bytes| bytes == b"lost "), "after {operation}: of {size} entries");
+        }
+        log.publish(&signed(&log.tree())).unwrap();
+        assert_eq!(fsck(&disk, Path::new(ROOT)), numbers(0..1500));
+        if !failed {
+            return assert!(operation >= 20, "only {operation} operations were there to fail");
+        }
     }
 }
 

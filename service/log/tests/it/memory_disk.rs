@@ -93,6 +93,10 @@ impl MemoryDisk {
 }
 
 impl Files for MemoryDisk {
+    fn exists(&self, path: &Path) -> bool {
+        self.there(path).is_ok()
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.0.borrow().now.get(path).cloned().flatten().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
