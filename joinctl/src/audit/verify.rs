@@ -57,8 +57,10 @@ impl Verify {
         let trusted = self.trusted.as_deref().map(read).transpose()?;
         if let Some(directory) = self.from {
             let policy = self.trust.or_of_export(&directory)?;
-            let trusted = trusted.map_or_else(|| archive::kept(&directory), |trusted| Ok(Some(trusted)))?;
-            let report = audit(directory, policy, trusted).await?;
+            let report = match trusted {
+                Some(trusted) => audit(directory, policy, Some(trusted)).await?,
+                None => audit_with_kept(directory, policy).await?,
+            };
             return Verdict { report, views: None }.end(context);
         }
         let client = context.connect().await?;
@@ -95,6 +97,19 @@ async fn audit(directory: PathBuf, policy: Policy, trusted: Option<String>) -> a
     };
     let report: Result<Report, AuditError> = tokio::task::spawn_blocking(audit).await?;
     Ok(report?)
+}
+
+/// Compares with the largest of the checkpoints that the export kept, as far as they are signed by a known log.
+async fn audit_with_kept(directory: PathBuf, policy: Policy) -> anyhow::Result<Report> {
+    for (file, kept) in archive::kept(&directory)? {
+        match audit(directory.clone(), policy.clone(), Some(kept)).await {
+            Err(error) if matches!(error.downcast_ref(), Some(AuditError::Trusted(_))) => {
+                eprintln!("{}: {error}; it is left out", file.display());
+            }
+            done => return done,
+        }
+    }
+    audit(directory, policy, None).await
 }
 
 fn begin(step: Step, total: Option<u64>) -> indicatif::ProgressBar {
