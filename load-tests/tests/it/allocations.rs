@@ -124,8 +124,12 @@ impl Bot {
     }
 
     async fn open(&self, connection: &Connection, ask: Ask) -> (Peer, Box<Pending>) {
-        let presented =
-            self.ceremonies.keyring.get().certificates.read(&connection.certificates, self.ceremonies.ledger.now());
+        let presented = self
+            .ceremonies
+            .keyring
+            .get()
+            .certificates
+            .read(connection.certificate.as_slice(), self.ceremonies.ledger.now());
         let peer = Peer::new(connection, RequestIds { request: "00000000-000001".to_owned(), trace: None }, presented);
         match self.ceremonies.open(ask, &peer).await {
             Ok(Step::Challenge(pending)) => (peer, pending),
@@ -135,8 +139,8 @@ impl Bot {
     }
 
     fn connection(&self) -> Connection {
-        let certificate = self.joined.iter().map(|joined| CertificateDer::from(joined.tls_certificate.clone()));
-        Connection { address: ([127, 0, 0, 1], 40000).into(), certificates: certificate.collect() }
+        let certificate = self.joined.as_ref().map(|joined| CertificateDer::from(joined.tls_certificate.clone()));
+        Connection { address: ([127, 0, 0, 1], 40000).into(), certificate }
     }
 
     fn ask(&self) -> Ask {
@@ -164,7 +168,7 @@ impl Bot {
             .keyring
             .get()
             .certificates
-            .read(&self.connection().certificates, self.ceremonies.ledger.now());
+            .read(self.connection().certificate.as_slice(), self.ceremonies.ledger.now());
         match presented {
             join_credential::Presented::Bot(bot) => bot.generation,
             other => panic!("{other:?}"),

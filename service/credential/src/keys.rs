@@ -235,6 +235,19 @@ impl AuthorityKey {
         }
     }
 
+    fn moved_to(&self, phase: Phase, phase_since: Timestamp) -> Self {
+        Self {
+            kid: self.kid.clone(),
+            purpose: self.purpose,
+            phase,
+            public: self.public.clone(),
+            secret: self.secret.clone(),
+            certificate: self.certificate.clone(),
+            created_at: self.created_at,
+            phase_since,
+        }
+    }
+
     /// True when the public parts are those of the private key.
     fn is_whole(&self) -> bool {
         let secret = self.secret.expose_secret();
@@ -316,6 +329,29 @@ impl AuthorityKeys {
     pub fn open(cluster: Name, rows: Vec<SealedKey>, master: &MasterKey) -> Result<Self, KeysError> {
         let keys = rows.into_iter().map(|row| AuthorityKey::open(row, master)).collect::<Result<_, _>>()?;
         Self::assemble(cluster, keys)
+    }
+
+    /// The stored keys of the same cluster, later. What another master key sealed since can't be opened, but a key that is
+    /// open already moves to the phase that is stored: a revocation counts here, too. Keys that were made since are left
+    /// out, as nothing vouches for them. `false` says that there are such rows.
+    ///
+    /// # Errors
+    /// [`KeysError::NotOneActive`] when the key that is to sign can't be opened, [`KeysError::Damaged`].
+    pub fn follow(&self, rows: Vec<SealedKey>, master: &MasterKey) -> Result<(Self, bool), KeysError> {
+        let (mut keys, mut complete) = (Vec::with_capacity(rows.len()), true);
+        for row in rows {
+            let open = self.keys.iter().find(|key| key.kid == row.kid && key.purpose == row.purpose);
+            let moved = open.map(|key| key.moved_to(row.phase, row.phase_since));
+            match AuthorityKey::open(row, master) {
+                Ok(key) => keys.push(key),
+                Err(KeysError::Sealed(_)) => {
+                    complete = false;
+                    keys.extend(moved);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((Self::assemble(self.cluster.clone(), keys)?, complete))
     }
 
     fn assemble(cluster: Name, keys: Vec<AuthorityKey>) -> Result<Self, KeysError> {

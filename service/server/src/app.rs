@@ -5,11 +5,13 @@ use std::{path::PathBuf, sync::Arc};
 use http::Extensions;
 use join_credential::{Presented, Role, presented::NotLive};
 use join_domain::refusal::Refusal;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ceremony::{Answer as _, Ceremonies, join::internal},
+    ceremony::{Answer as _, Ceremonies, join::internal, unavailable},
     cluster::administrator_stream,
+    places::RequestPlace,
     request::caller::{Administrator, Connection, Peer, RequestIds, unauthenticated},
     revocation::Lists,
 };
@@ -24,6 +26,8 @@ pub struct App {
     pub log_key: String,
     /// The revocation lists.
     pub revocations: Lists,
+    /// Taken while the views are verified.
+    pub verifying: Arc<Semaphore>,
     /// Cancelled when the service stops.
     pub stopping: CancellationToken,
     /// Work that outlives its request: the service waits for it when it stops.
@@ -37,7 +41,7 @@ impl App {
     /// INTERNAL when the request did not come through the listener.
     pub async fn peer(&self, extensions: &Extensions) -> Result<Peer, Refusal> {
         let (connection, ids) = of_connection(extensions)?;
-        Ok(Peer::new(connection, ids.clone(), self.presented(connection).await))
+        Ok(Peer::new(connection, ids.clone(), self.presented(connection).await?))
     }
 
     /// The administrator behind a request, if the identity is on record and not revoked, and the role is enough.
@@ -46,7 +50,7 @@ impl App {
     /// UNAUTHENTICATED, ROLE_REQUIRED; UNAVAILABLE when the database can't be asked.
     pub async fn administrator(&self, extensions: &Extensions, needed: Role) -> Result<Administrator, Refusal> {
         let (connection, ids) = of_connection(extensions)?;
-        let presented = self.presented(connection).await;
+        let presented = self.presented(connection).await?;
         if let Presented::Administrator(identity) = &presented {
             let stream = administrator_stream(&identity.serial);
             let recorded = self.ceremonies.ledger.load(stream).await.answer()?;
@@ -56,23 +60,42 @@ impl App {
                 None => return Err(unauthenticated("the ledger knows of no such identity")),
             }
         }
-        Administrator::of(connection, ids.clone(), presented, needed)
+        let admitted = Administrator::of(connection, ids.clone(), presented, needed)?;
+        if let Some(place) = extensions.get::<Arc<RequestPlace>>() {
+            place.may_take_long();
+        }
+        Ok(admitted)
     }
 
-    async fn presented(&self, connection: &Connection) -> Presented {
+    /// The administrator whom the door let in, asked again now that the message is here: an identity may have been
+    /// revoked while it was on its way.
+    ///
+    /// # Errors
+    /// As [`App::administrator`]; INTERNAL when the request did not come through the door.
+    pub async fn caller(&self, extensions: &Extensions) -> Result<Administrator, Refusal> {
+        let admitted = extensions.get::<Administrator>();
+        let admitted = admitted.ok_or_else(|| internal("a call of administrators was not asked for its role"))?;
+        self.administrator(extensions, admitted.needed).await
+    }
+
+    /// True when a bot or an administrator with a live certificate is at the other end.
+    pub fn knows(&self, connection: &Connection) -> bool {
         let Ceremonies { keyring, ledger, .. } = &self.ceremonies;
-        let presented = keyring.get().certificates.read(&connection.certificates, ledger.now());
+        let presented = keyring.get().certificates.read(connection.certificate.as_slice(), ledger.now());
+        !matches!(presented, Presented::None(_))
+    }
+
+    async fn presented(&self, connection: &Connection) -> Result<Presented, Refusal> {
+        let Ceremonies { keyring, ledger, .. } = &self.ceremonies;
+        let certificate = connection.certificate.as_slice();
+        let presented = keyring.get().certificates.read(certificate, ledger.now());
         if presented != Presented::None(NotLive::Foreign) {
-            return presented;
+            return Ok(presented);
         }
-        // Perhaps it was signed by a CA that another node learned of before this one did.
-        match keyring.newest(ledger).await {
-            Ok(keyring) => keyring.certificates.read(&connection.certificates, ledger.now()),
-            Err(error) => {
-                tracing::warn!("a client certificate that is not known counts as none: {error:#}");
-                presented
-            }
-        }
+        // Perhaps it was signed by a CA that another node learned of before this one did. In doubt nothing is decided:
+        // a renewal would become a recovery.
+        let keyring = keyring.newest(ledger).await.map_err(unavailable)?;
+        Ok(keyring.certificates.read(certificate, ledger.now()))
     }
 }
 

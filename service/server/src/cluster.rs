@@ -98,7 +98,6 @@ pub async fn issue_administrator(
     let not_after = now + ADMINISTRATOR_LIFE;
     let grant = AdministratorGrant { name: administrator, role, serial, not_before: now - BACKDATED, not_after };
     let identity = issuer.generate_administrator(&grant)?;
-    identity.write(directory)?;
     let issued = Event::AdministratorIssued(AdministratorIssued {
         name: administrator.to_string(),
         role: role.to_string(),
@@ -107,7 +106,9 @@ pub async fn issue_administrator(
     });
     let change = Change { events: vec![issued], decided_at: now, origin: system() };
     let append = StreamAppend::begin(administrator_stream(&serial), change);
+    // One that was written and is not on record would look like an identity, and be none.
     ledger.append(append).await.context("the identity could not be recorded")?;
+    identity.write(directory)?;
     Ok(())
 }
 

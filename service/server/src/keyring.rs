@@ -2,7 +2,10 @@
 //! is moved to another phase anywhere counts here a few seconds later.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,15 +30,18 @@ pub struct Opened {
     /// Reads client certificates.
     pub certificates: ClientCertificates,
     stored: Vec<SealedKey>,
+    /// False when another master key sealed some of them.
+    complete: bool,
 }
 
 /// The keys in use.
 pub struct Keyring {
-    cluster: Name,
     master: MasterKey,
     opened: RwLock<Arc<Opened>>,
     /// When the database was last asked.
     followed: Mutex<Option<Instant>>,
+    /// True while the key that signs can't be opened here: this node must not go on with the one before.
+    shut_out: AtomicBool,
 }
 
 impl Keyring {
@@ -45,7 +51,7 @@ impl Keyring {
     /// When the master key is another one, or the keys are damaged.
     pub fn open(cluster: Name, stored: Vec<SealedKey>, master: MasterKey) -> anyhow::Result<Self> {
         let opened = RwLock::new(Arc::new(Opened::new(&cluster, stored, &master)?));
-        Ok(Self { cluster, master, opened, followed: Mutex::default() })
+        Ok(Self { master, opened, followed: Mutex::default(), shut_out: AtomicBool::new(false) })
     }
 
     /// The keys as they are now. Whoever does several things with them asks once.
@@ -53,20 +59,33 @@ impl Keyring {
         Arc::clone(&self.opened.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Opens the keys again if they were changed.
+    /// True when nothing may be signed here: the key that is to sign was sealed under a master key that this node was not
+    /// given.
+    pub fn is_shut_out(&self) -> bool {
+        self.shut_out.load(Ordering::Relaxed)
+    }
+
+    /// Follows the keys that are stored. `false`: some can't be opened, as another master key sealed them; those that
+    /// were open before count in the phase in which they are now.
     ///
     /// # Errors
-    /// When they can't be read or opened. The ones before stay in use.
-    pub async fn follow(&self, ledger: &Ledger) -> anyhow::Result<()> {
+    /// When they can't be read, or the one that is to sign can't be opened. The ones before stay as they were.
+    pub async fn follow(&self, ledger: &Ledger) -> anyhow::Result<bool> {
         let mut followed = self.followed.lock().await;
+        self.ask(ledger, &mut followed).await
+    }
+
+    async fn ask(&self, ledger: &Ledger, followed: &mut Option<Instant>) -> anyhow::Result<bool> {
         let asked = Instant::now();
         let stored = cluster::keys(ledger).await?;
-        if self.get().stored != stored {
-            let opened = Arc::new(Opened::new(&self.cluster, stored, &self.master)?);
-            *self.opened.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        let before = self.get();
+        if before.stored != stored || self.is_shut_out() {
+            let opened = before.follow(stored, &self.master);
+            self.shut_out.store(opened.is_err(), Ordering::Relaxed);
+            *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened?);
         }
         *followed = Some(asked);
-        Ok(())
+        Ok(self.get().complete)
     }
 
     /// The keys as they are now, or were a moment ago: for somebody who shows a signature by a key that is not known.
@@ -74,9 +93,9 @@ impl Keyring {
     /// # Errors
     /// When they can't be read or opened.
     pub async fn newest(&self, ledger: &Ledger) -> anyhow::Result<Arc<Opened>> {
-        let is_fresh = self.followed.lock().await.is_some_and(|followed| followed.elapsed() < FRESH);
-        if !is_fresh {
-            self.follow(ledger).await?;
+        let mut followed = self.followed.lock().await;
+        if self.is_shut_out() || followed.is_none_or(|followed| followed.elapsed() >= FRESH) {
+            self.ask(ledger, &mut followed).await?;
         }
         Ok(self.get())
     }
@@ -84,12 +103,21 @@ impl Keyring {
 
 impl Opened {
     fn new(cluster: &Name, stored: Vec<SealedKey>, master: &MasterKey) -> anyhow::Result<Self> {
-        let keys = AuthorityKeys::open(cluster.clone(), stored.clone(), master)?;
+        Self::of(AuthorityKeys::open(cluster.clone(), stored.clone(), master)?, stored, true)
+    }
+
+    fn follow(&self, stored: Vec<SealedKey>, master: &MasterKey) -> anyhow::Result<Self> {
+        let (keys, complete) = self.keys.follow(stored.clone(), master)?;
+        Self::of(keys, stored, complete)
+    }
+
+    fn of(keys: AuthorityKeys, stored: Vec<SealedKey>, complete: bool) -> anyhow::Result<Self> {
         Ok(Self {
             issuer: Issuer::new(&keys)?,
             certificates: ClientCertificates::new(&keys).context("the CA certificates cannot be read")?,
             keys,
             stored,
+            complete,
         })
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
+    app::App,
     config::Limits,
     gather::Gathering,
     places::{ConnectionPlace, Places},
@@ -36,11 +37,23 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// The most bytes that a connection may send before somebody reads them.
 const WINDOW: u32 = 64 * 1024;
 
+/// What may be asked by anybody at any time, and keeps nothing: whether the node lives.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+
+/// What a listener serves.
+#[derive(Clone)]
+pub struct Served {
+    /// Everything.
+    pub router: Router,
+    /// Knows who is no stranger.
+    pub app: Arc<App>,
+}
+
 /// Accepts connections until `stop`, then lets open requests finish for a while.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
-    router: Router,
+    served: Served,
     limits: &Limits,
     stop: CancellationToken,
 ) {
@@ -67,11 +80,11 @@ pub async fn serve(
             METRICS.turned_away("connection");
             continue;
         };
-        let (acceptor, router, protocol, stop) =
-            (acceptor.clone(), router.clone(), Arc::clone(&protocol), stop.clone());
+        let (acceptor, served, protocol, stop) =
+            (acceptor.clone(), served.clone(), Arc::clone(&protocol), stop.clone());
         connections.spawn(async move {
             METRICS.connections.inc();
-            if let Err(error) = converse(stream, address, &acceptor, router, &protocol, place, stop).await {
+            if let Err(error) = converse(stream, address, &acceptor, served, &protocol, place, stop).await {
                 tracing::debug!(%address, "connection ended: {error}");
             }
             METRICS.connections.dec();
@@ -102,7 +115,7 @@ async fn converse(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: &TlsAcceptor,
-    router: Router,
+    served: Served,
     protocol: &auto::Builder<TokioExecutor>,
     place: Arc<ConnectionPlace>,
     stop: CancellationToken,
@@ -110,16 +123,24 @@ async fn converse(
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let (_, session) = stream.get_ref();
-    let certificates = session.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned());
-    let connection = Arc::new(Connection { address, certificates: certificates.collect() });
+    // Its own certificate; those above it are not looked at.
+    let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|own| own.clone().into_owned());
+    let connection = Arc::new(Connection { address, certificate });
     let asked = Arc::clone(&place);
     let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
         // A join is a conversation, and has times of its own.
         let is_join = request.uri().path() == JOIN_ROUTE;
+        let open = match PROBES.contains(&request.uri().path()) {
+            true => Ok(None),
+            false => asked.request(is_join, || served.app.knows(&connection)).map(|open| Some(Arc::new(open))),
+        };
+        if let (Ok(Some(open)), false) = (&open, is_join) {
+            request.extensions_mut().insert(Arc::clone(open));
+        }
         let request = request.map(|body| if is_join { Body::new(body) } else { Body::new(InTime::new(body)) });
-        let begun = match asked.request() {
-            Ok(open) => Ok((open, router.clone().oneshot(request))),
+        let begun = match open {
+            Ok(open) => Ok((open, served.router.clone().oneshot(request))),
             Err(refusal) => Err(problem::turn_away(&request, &refusal)),
         };
         async move {

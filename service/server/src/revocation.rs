@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use chrono::TimeDelta;
 use join_credential::{
     Serial,
@@ -49,15 +50,15 @@ struct Signed {
     at: Timestamp,
     positions: Positions,
     keys: Arc<Opened>,
-    crl: String,
-    krl: Vec<u8>,
+    crl: Bytes,
+    krl: Bytes,
 }
 
 /// The X.509 revocation lists (RFC 5280), one by each trusted CA, in PEM.
 ///
 /// # Errors
 /// UNAVAILABLE when the database can't be read, or the view stands still.
-pub async fn crl(app: &App) -> Result<String, Refusal> {
+pub async fn crl(app: &App) -> Result<Bytes, Refusal> {
     signed(app, |signed| signed.crl.clone()).await
 }
 
@@ -65,7 +66,7 @@ pub async fn crl(app: &App) -> Result<String, Refusal> {
 ///
 /// # Errors
 /// UNAVAILABLE when the database can't be read, or the view stands still.
-pub async fn krl(app: &App) -> Result<Vec<u8>, Refusal> {
+pub async fn krl(app: &App) -> Result<Bytes, Refusal> {
     signed(app, |signed| signed.krl.clone()).await
 }
 
@@ -105,8 +106,8 @@ impl Made {
         self.signed = Some(Signed {
             at: now,
             positions,
-            crl: lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect(),
-            krl: keys.issuer.key_revocation_list(&serials, number(now), complete),
+            crl: lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect::<String>().into(),
+            krl: keys.issuer.key_revocation_list(&serials, number(now), complete).into(),
             keys,
         });
         Ok(())

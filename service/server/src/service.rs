@@ -1,6 +1,6 @@
 //! Puts a node together and runs it: keys, ledger, listeners, and the work behind the requests.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::IntoFuture as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::{Router, http::header, routing::get};
@@ -9,7 +9,7 @@ use join_domain::{Timestamp, id::Name};
 use join_ledger::Ledger;
 use join_log::NoteSigner;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -22,7 +22,7 @@ use crate::{
     config::{self, Limits},
     entropy::{Entropy, SystemEntropy},
     keyring::Keyring,
-    listen,
+    listen::{self, Served},
     logbook::Logbook,
     request,
     revocation::Lists,
@@ -132,6 +132,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
         log_directory: parts.log_directory,
         log_key,
         revocations: Lists::default(),
+        verifying: Arc::new(Semaphore::new(1)),
         stopping: stopping.clone(),
         background: background.clone(),
     });
@@ -140,7 +141,8 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let tasks = TaskTracker::new();
     let limits = parts.limits;
     let stop = stopping.clone();
-    tasks.spawn(async move { listen::serve(listener, Arc::new(server), router, &limits, stop).await });
+    let served = Served { router, app: Arc::clone(&app) };
+    tasks.spawn(async move { listen::serve(listener, Arc::new(server), served, &limits, stop).await });
     tasks.spawn(serve_metrics(metrics_listener, stopping.clone()));
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
     tasks.spawn(tidy(Arc::clone(&app), stopping.clone()));
@@ -186,8 +188,8 @@ pub async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener
 async fn serve_metrics(listener: TcpListener, stop: CancellationToken) {
     let metrics = async || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render());
     let router = Router::new().route("/metrics", get(metrics));
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    if let Err(error) = serving.await {
+    // Nobody waits for their last request: a scraper that sends half of one would hold the service up.
+    if let Some(Err(error)) = stop.run_until_cancelled(axum::serve(listener, router).into_future()).await {
         tracing::error!("metrics are not served any more: {error}");
     }
 }
@@ -205,7 +207,7 @@ async fn follow_keys(
     let mut certified_under = keyring.get();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_KEYS)).await.is_some() {
         let followed = keyring.follow(ledger).await;
-        let sealed_anew = followed.as_ref().is_err_and(|error| error.is::<join_credential::KeysError>());
+        let sealed_anew = followed.as_ref().is_ok_and(|complete| !complete) || keyring.is_shut_out();
         METRICS.alarm("authority_keys", sealed_anew);
         if let Err(error) = followed {
             tracing::warn!("the authority's keys could not be looked at: {error:#}");

@@ -22,6 +22,9 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+/// The most bytes of a client's certificate chain. Ours have about 1 KiB.
+const MAX_CHAIN: usize = 16 * 1024;
+
 /// Accepts any certificate, but only with proof of its key.
 #[derive(Debug)]
 struct PossessionOnly(WebPkiSupportedAlgorithms);
@@ -37,10 +40,15 @@ impl ClientCertVerifier for PossessionOnly {
 
     fn verify_client_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        // It is kept for as long as the connection.
+        let bytes: usize = std::iter::once(end_entity).chain(intermediates).map(|certificate| certificate.len()).sum();
+        if bytes > MAX_CHAIN {
+            return Err(rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding));
+        }
         Ok(ClientCertVerified::assertion())
     }
 
@@ -128,4 +136,20 @@ pub fn server_config(certificate: Arc<ServerCertificate>) -> Result<ServerConfig
 /// The one cryptography provider of this process.
 pub fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_that_only_takes_memory_is_refused() {
+        let verifier = PossessionOnly(aws_lc_rs::default_provider().signature_verification_algorithms);
+        let of = |bytes: usize| CertificateDer::from(vec![0; bytes]);
+        let verified = |own: usize, above: &[CertificateDer<'_>]| {
+            verifier.verify_client_cert(&of(own), above, UnixTime::now()).is_ok()
+        };
+        assert!(verified(1000, &[]) && verified(1000, &[of(1000), of(2000)]));
+        assert!(!verified(MAX_CHAIN + 1, &[]) && !verified(1000, &[of(8000), of(8000)]));
+    }
 }

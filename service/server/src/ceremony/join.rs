@@ -84,6 +84,9 @@ impl Ceremonies {
     /// # Errors
     /// A refusal that tells strangers nothing.
     pub async fn open(&self, ask: Ask, peer: &Peer) -> Result<Step, Refusal> {
+        if self.keyring.is_shut_out() {
+            return Err(unavailable("the key that signs now can't be opened: this node needs the new master key"));
+        }
         let unknown = || self.strangers.refused_unknown(peer, Refusal::access_denied());
         let token: Name = ask.token.parse().map_err(|_| unknown())?;
         let attempt = match ask.attempt.as_str() {

@@ -80,7 +80,11 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         cluster::create(&ledger, &cluster, &master).await?;
     }
     let identity = directory.join("identity");
-    if !identity.join("tls.key").exists() {
+    // The last of its files: what was broken off before is no identity.
+    if !identity.join("ca.crt").exists() {
+        for broken_off in ["tls.key", "tls.crt"] {
+            let _ = std::fs::remove_file(identity.join(broken_off));
+        }
         let keys = AuthorityKeys::open(cluster.clone(), cluster::keys(&ledger).await?, &master)?;
         let name: Name = "admin".parse().context("the administrator's name")?;
         let issuer = Issuer::new(&keys)?;

@@ -1,6 +1,6 @@
 //! Who calls: the connection's certificate, read by the authority's own keys and the database's time.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use join_credential::{Presented, Role, presented::AdministratorCertificate};
 use join_domain::{
@@ -11,15 +11,13 @@ use join_domain::{
 };
 use rustls::pki_types::CertificateDer;
 
-use crate::ceremony::join::internal;
-
 /// What is known of a connection. It stands in the extensions of each of its requests.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// The remote address.
     pub address: SocketAddr,
-    /// The client's certificate chain; its key was proven in the handshake, nothing else.
-    pub certificates: Arc<[CertificateDer<'static>]>,
+    /// The client's own certificate; its key was proven in the handshake, nothing else.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 /// What is known of a request. It stands in its extensions.
@@ -77,6 +75,8 @@ pub struct Administrator {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// What the call needs.
+    pub(crate) needed: Role,
     address: SocketAddr,
     ids: RequestIds,
 }
@@ -99,16 +99,7 @@ impl Administrator {
                 format!("this needs the role {needed}; the identity `{name}` has the role {role}"),
             ));
         }
-        Ok(Self { name: name.to_string(), role, address: connection.address, ids })
-    }
-
-    /// The administrator whom [`Admission`](super::admission::Admission) let in.
-    ///
-    /// # Errors
-    /// INTERNAL when the request did not come that way.
-    pub fn behind<T>(request: &tonic::Request<T>) -> Result<Self, Refusal> {
-        let admitted = request.extensions().get().cloned();
-        admitted.ok_or_else(|| internal("a call of administrators was not asked for its role"))
+        Ok(Self { name: name.to_string(), role, needed, address: connection.address, ids })
     }
 
     /// Where an event of an administrator comes from.

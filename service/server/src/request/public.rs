@@ -36,6 +36,9 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
+    if app.ceremonies.keyring.is_shut_out() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the authority's keys cannot be opened\n").into_response();
+    }
     match app.ceremonies.ledger.ping().await {
         Ok(()) => "ok\n".into_response(),
         Err(error) => {

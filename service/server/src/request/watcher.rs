@@ -6,14 +6,10 @@ use std::{
 };
 
 use http::Extensions;
-use join_credential::Role;
 use join_domain::refusal::Refusal;
 use tonic::{Request, Status};
 
-use crate::{
-    app::App,
-    request::{caller::Administrator, problem},
-};
+use crate::{app::App, request::problem};
 
 /// How often.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -29,9 +25,9 @@ impl Watcher {
     /// The auditor behind a request.
     ///
     /// # Errors
-    /// INTERNAL when nobody was asked who they are.
-    pub fn of<T>(app: &Arc<App>, request: &Request<T>) -> Result<Self, Refusal> {
-        Administrator::behind(request)?;
+    /// UNAUTHENTICATED, ROLE_REQUIRED.
+    pub async fn of<T: Sync>(app: &Arc<App>, request: &Request<T>) -> Result<Self, Refusal> {
+        app.caller(request.extensions()).await?;
         Ok(Self { app: Arc::clone(app), extensions: request.extensions().clone(), asked: Instant::now() })
     }
 
@@ -41,7 +37,7 @@ impl Watcher {
     /// UNAUTHENTICATED once the identity has expired or was revoked.
     pub async fn still_counts(&mut self) -> Result<(), Status> {
         if self.asked.elapsed() >= AGAIN {
-            let asked = self.app.administrator(&self.extensions, Role::Auditor).await;
+            let asked = self.app.caller(&self.extensions).await;
             asked.map_err(|refusal| problem::status(&refusal))?;
             self.asked = Instant::now();
         }

@@ -148,6 +148,43 @@ async fn another_master_key_opens_the_same_keys() {
     world.check().await;
 }
 
+/// Keys are sealed anew while nodes run. Those go on with the keys that they opened, and what becomes of these counts.
+#[tokio::test]
+async fn a_node_that_lacks_the_new_master_key_follows_a_revocation_and_signs_nothing_under_an_old_key() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    let (old_master, new_master) = (world.master_key(), MasterKey::generate());
+    world.moves_keys(|keys, now| keys.prepare(Purpose::X509Ca, now).map(drop)).await;
+    world.nodes_follow().await;
+    cluster::change_master_key(world.ledger(), &old_master, &new_master).await.unwrap();
+    let keyring = &world.node(0).app.ceremonies.keyring;
+    assert!(!keyring.follow(world.ledger()).await.unwrap(), "it can't open what is stored, and says so");
+    bot.join().await.expect("it goes on with what it opened");
+
+    // The CA that it knew before on standby signs, and the one before is revoked.
+    let moves = |act: fn(&mut AuthorityKeys, join_domain::Timestamp) -> Result<(), join_credential::KeysError>| {
+        cluster::move_keys(world.ledger(), &new_master, Some("a test"), act)
+    };
+    let old = keyring.get().keys.active(Purpose::X509Ca).kid().to_owned();
+    moves(|keys, now| keys.activate(Purpose::X509Ca, now).map(drop)).await.unwrap();
+    cluster::move_keys(world.ledger(), &new_master, Some("a test"), |keys, now| keys.revoke(&old, now).map(drop))
+        .await
+        .unwrap();
+    assert!(!keyring.follow(world.ledger()).await.unwrap());
+    assert_ne!(keyring.get().keys.active(Purpose::X509Ca).kid(), old);
+    assert_eq!(keyring.get().keys.trusted(Purpose::X509Ca).count(), 1, "the revoked one is trusted no more");
+
+    // A key that was made since is to sign: here it can't be opened, so nothing is signed, by the key before neither.
+    moves(|keys, now| keys.prepare(Purpose::JoinState, now).map(drop)).await.unwrap();
+    moves(|keys, now| keys.activate(Purpose::JoinState, now).map(drop)).await.unwrap();
+    keyring.follow(world.ledger()).await.unwrap_err();
+    assert!(keyring.is_shut_out());
+    assert_eq!(bot.join().await.unwrap_err(), "UNAVAILABLE");
+    assert_eq!(world.stranger().http().await.get("/readyz").await.status, http::StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.locks().await, 0);
+}
+
 #[tokio::test]
 async fn a_revoked_identity_is_refused_at_once_on_every_node() {
     let mut world = World::start().await;

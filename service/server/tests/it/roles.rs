@@ -1,11 +1,20 @@
 //! Who may call what: each call says the role that it needs, and each identity is tried with each call.
 
+use std::convert::Infallible;
+
+use bytes::Bytes;
 use chrono::TimeDelta;
-use http::Method;
+use futures::StreamExt as _;
+use http::{Method, Request};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use join_proto::{DESCRIPTORS, v1};
+use join_server::cluster;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use rstest::rstest;
 use serde_json::json;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::client::Grpc;
 
 use crate::world::{Administrator, Dynamic, Refused, World};
@@ -168,4 +177,35 @@ async fn only_an_admin_sees_a_registration_secret() {
         assert!(!format!("{replayed:?}{past:?}").contains(&bot.secret), "a secret of the past is nobody's to see");
     }
     world.check().await;
+}
+
+/// The door lets an administrator in before the message is read, which may take its time.
+#[tokio::test]
+async fn an_identity_that_is_revoked_while_a_message_is_on_its_way_changes_nothing() {
+    let world = World::start().await;
+    let stream = world.network.connect(0, world.admin.identity().as_ref(), "h2").await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (begin, rest) = tokio::sync::mpsc::unbounded_channel::<Frame<Bytes>>();
+    let rest = StreamBody::new(UnboundedReceiverStream::new(rest).map(Ok::<_, Infallible>));
+    let lock = json!({"kind": "lock", "version": "v2", "spec": {"target": {"user": "bot-example"}}}).to_string();
+    let request = Request::post("https://localhost/v1/locks").header("content-type", "application/json").body(rest);
+    let (first, last) = lock.split_at(lock.len() - 1);
+    begin.send(Frame::data(Bytes::copy_from_slice(first.as_bytes()))).unwrap();
+    let answer = tokio::spawn(client.send_request(request.unwrap()));
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(!answer.is_finished(), "it was let in, and its message is awaited");
+
+    for identity in cluster::administrators(world.ledger()).await.unwrap() {
+        if identity.role == "admin" {
+            let serial = identity.serial.parse().unwrap();
+            cluster::revoke_administrator(world.ledger(), &serial, "stolen").await.unwrap();
+        }
+    }
+    begin.send(Frame::data(Bytes::copy_from_slice(last.as_bytes()))).unwrap();
+    drop(begin);
+
+    assert_eq!(answer.await.unwrap().unwrap().status(), http::StatusCode::UNAUTHORIZED);
+    assert!(world.ledger().locks_in_force(world.now()).await.unwrap().is_empty());
 }

@@ -3,14 +3,14 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
-use join_domain::refusal::Refusal;
+use join_domain::refusal::{Code, Refusal};
 use join_proto::v1::{self, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
 
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{caller::Administrator, problem, resource, watcher::Watcher},
+    request::{problem, resource, watcher::Watcher},
     telemetry::METRICS,
 };
 
@@ -47,7 +47,7 @@ impl Cluster for About {
 
     async fn get_status(&self, request: Request<v1::Empty>) -> Result<Response<v1::Status>, Status> {
         let told = async {
-            Administrator::behind(&request)?;
+            self.0.caller(request.extensions()).await?;
             let ledger = &self.0.ceremonies.ledger;
             let now = ledger.now();
             let positions = ledger.positions().await.answer()?;
@@ -75,7 +75,7 @@ impl Cluster for About {
     type WatchLocksStream = Pin<Box<dyn Stream<Item = Result<v1::LockList, Status>> + Send>>;
 
     async fn watch_locks(&self, request: Request<v1::Empty>) -> Result<Response<Self::WatchLocksStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
         let told = stream::unfold(Some((app, watcher, None::<Vec<v1::Lock>>)), async |watching| {
             let (app, mut watcher, last) = watching?;
@@ -104,10 +104,18 @@ impl Cluster for About {
     }
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
-        Administrator::behind(&request).map_err(|refusal| problem::status(&refusal))?;
-        // It folds the whole history: a thread of its own keeps it away from joins.
+        self.0.caller(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
+        // It folds the whole history, on a connection of the joins' pool: once at a time.
+        let Ok(only) = Arc::clone(&self.0.verifying).try_acquire_owned() else {
+            let refusal = Refusal::new(Code::RateLimited, "this node verifies its views already: wait for that to end");
+            return Err(problem::status(&refusal));
+        };
+        // A thread of its own keeps it away from joins.
         let (ledger, runtime) = (self.0.ceremonies.ledger.clone(), tokio::runtime::Handle::current());
-        let checked = tokio::task::spawn_blocking(move || runtime.block_on(ledger.check(|_| {})));
+        let checked = tokio::task::spawn_blocking(move || {
+            let _only = only;
+            runtime.block_on(ledger.check(|_| {}))
+        });
         let checked = checked.await.map_err(|error| problem::status(&internal(error)))?;
         let report = checked.answer().map_err(|refusal| problem::status(&refusal))?;
         Ok(Response::new(v1::ViewsReport {

@@ -1,6 +1,10 @@
 //! `grpc.health.v1.Health`: serving means ready.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
@@ -14,6 +18,8 @@ use crate::app::App;
 
 /// How often a watcher is told.
 const PERIOD: Duration = Duration::from_secs(5);
+/// How long a watcher is told, before it has to ask again: a stranger's call is not kept for ever.
+const WATCHED: Duration = Duration::from_secs(60);
 /// The services that can be asked about; empty is the whole.
 const SERVICES: [&str; 3] = ["", "teleport.join.v1.JoinService", "joinauthority.v1.Ceremony"];
 
@@ -27,7 +33,9 @@ pub struct Readiness(Arc<App>);
 
 impl Readiness {
     async fn status(app: &App) -> HealthCheckResponse {
-        let ready = !app.stopping.is_cancelled() && app.ceremonies.ledger.ping().await.is_ok();
+        let ready = !app.stopping.is_cancelled()
+            && !app.ceremonies.keyring.is_shut_out()
+            && app.ceremonies.ledger.ping().await.is_ok();
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         HealthCheckResponse { status: status.into() }
     }
@@ -49,15 +57,16 @@ impl Health for Readiness {
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         known(&request.get_ref().service)?;
         let app = Arc::clone(&self.0);
-        let told = stream::unfold((app, None), async |(app, mut last)| {
-            loop {
+        let told = stream::unfold((app, None, Instant::now()), async |(app, mut last, begun)| {
+            while begun.elapsed() < WATCHED {
                 let status = Self::status(&app).await;
                 if last != Some(status.status) {
-                    return Some((Ok(status), (app, Some(status.status))));
+                    return Some((Ok(status), (app, Some(status.status), begun)));
                 }
                 last = Some(status.status);
                 tokio::time::sleep(PERIOD).await;
             }
+            None
         });
         Ok(Response::new(told.boxed()))
     }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{caller::Administrator, problem, problem::invalid, resource, watcher::Watcher, why},
+    request::{problem, problem::invalid, resource, watcher::Watcher, why},
 };
 
 /// Entries of a page when nobody says.
@@ -70,7 +70,7 @@ impl Search {
 impl Ledger for History {
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Result<Response<v1::EventList>, Status> {
         let listed = async {
-            Administrator::behind(&request)?;
+            self.0.caller(request.extensions()).await?;
             let search = Search::read(request.get_ref())?;
             events_of(&self.0, &search).await.map(|(list, _)| list)
         };
@@ -83,7 +83,7 @@ impl Ledger for History {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<Self::FollowEventsStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request);
+        let watcher = Watcher::of(&self.0, &request).await;
         let following = watcher.and_then(|watcher| Ok((watcher, Search::read(request.get_ref())?)));
         let (watcher, search) = following.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
@@ -116,7 +116,7 @@ impl Ledger for History {
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
         let replayed = async {
-            Administrator::behind(&request)?;
+            self.0.caller(request.extensions()).await?;
             let replay = request.get_ref();
             let name: Name = replay.name.parse().map_err(|error| invalid("name", error))?;
             let at = replay.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
@@ -162,7 +162,7 @@ impl Ledger for History {
         &self,
         request: Request<v1::ExportViewsRequest>,
     ) -> Result<Response<Self::ExportViewsStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let (app, size) = (Arc::clone(&self.0), request.get_ref().size);
         let begin = Some((app, watcher, size, Some(Uuid::nil()), 0));
         let chunks = stream::unfold(begin, async |exporting| {
@@ -188,7 +188,7 @@ impl Ledger for History {
     type ExportStream = Answers<v1::ExportChunk>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let from = request.get_ref().from_index;
         // The end is that of the moment when the export began: what comes later is for the next one.
         let end = self.0.ceremonies.ledger.settled().await.answer().map_err(|refusal| problem::status(&refusal))?;
