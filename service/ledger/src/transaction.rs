@@ -73,12 +73,13 @@ impl From<sqlx::Error> for Failure {
 async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<ServerRun, Failure> {
     let concerns = Concerns::of(&append.parts);
     concerns.meet(connection).await?;
+    let concerned = concerns.take_tokens(connection).await?;
     let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
     let appended = statement::append(connection, &rows).await?;
     let appended = appended.into_iter().collect::<Option<Vec<_>>>();
     let server = appended.and_then(|all| all.first().copied()).ok_or(Failure::Append(AppendError::Conflict))?;
     change_keys(connection, &append.keys).await?;
-    let moved = concerns.move_fences(connection).await?;
+    let moved = concerns.move_fences(connection, &concerned).await?;
     for (stream, fence) in moved {
         append.parts.iter_mut().filter(|part| part.after.stream.id == stream).for_each(|part| part.after.fence = fence);
     }
@@ -163,12 +164,27 @@ impl Concerns {
         Ok(())
     }
 
-    async fn move_fences(&self, connection: &mut PgConnection) -> Result<Vec<(Uuid, u64)>, Failure> {
+    /// Takes the tokens that must learn of it, before it gets its place in the log: a join that holds one decided without
+    /// it, and comes first.
+    async fn take_tokens(&self, connection: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
         if !self.outside {
             return Ok(Vec::new());
         }
-        let moved =
-            sqlx::query_file!("sql/move_fences.sql", &self.namespaces as _, &self.values, &self.bots, &self.instances);
+        let (namespaces, values) = (&self.namespaces, &self.values);
+        let tokens =
+            sqlx::query_file_scalar!("sql/concerned_tokens.sql", namespaces as _, values, &self.bots, &self.instances);
+        tokens.fetch_all(connection).await
+    }
+
+    /// Moves their fences, and returns the new ones.
+    async fn move_fences(&self, connection: &mut PgConnection, tokens: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Failure> {
+        if !self.outside {
+            return Ok(Vec::new());
+        }
+        let moved = sqlx::query!(
+            "UPDATE stream SET fence = fence + 1 WHERE stream_id = ANY($1) RETURNING stream_id, fence",
+            tokens
+        );
         let moved = moved.fetch_all(&mut *connection).await?;
         sqlx::query_file!("sql/part.sql", NOBODY).execute(&mut *connection).await?;
         let fence = |fence: i64| unsigned(fence).map_err(|error| Failure::Append(error.into()));

@@ -180,7 +180,6 @@ async fn a_lock_and_a_join_have_an_order(#[values(Transport::Grpc, Transport::Js
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "an append of a lock draws its place before it waits for a join that was decided without it"]
 async fn no_join_is_accepted_after_a_lock_in_the_log(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
     let world = World::start().await;
     for round in 0..32 {
