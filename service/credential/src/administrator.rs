@@ -130,10 +130,28 @@ impl Issuer {
     }
 }
 
+/// The files of an identity, in the order in which they are written.
+const FILES: [&str; 3] = ["tls.key", "tls.crt", "ca.crt"];
+
 impl AdministratorIdentity {
     /// `tls.key`, PKCS#8.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Makes a directory that only its owner can enter, when it does not exist, and makes sure that it has room for an
+    /// identity: so that one is recorded only if it can be written.
+    ///
+    /// # Errors
+    /// [`WriteError::Exists`] when one of the files is there already.
+    pub fn prepare(directory: &Path) -> Result<(), WriteError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|source| WriteError::Io { path: directory.to_owned(), source })?;
+        let found = FILES.iter().map(|name| directory.join(name)).find(|path| path.exists());
+        found.map_or(Ok(()), |path| Err(WriteError::Exists(path)))
     }
 
     /// Writes `ca.crt`, `tls.crt` and `tls.key` into a directory that only its owner can enter. The directory is made
@@ -142,15 +160,10 @@ impl AdministratorIdentity {
     /// # Errors
     /// [`WriteError::Exists`] when one of the files is there already. Whatever fails, what was written is removed.
     pub fn write(&self, directory: &Path) -> Result<(), WriteError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|source| WriteError::Io { path: directory.to_owned(), source })?;
-        let files =
-            [("tls.key", self.key(), 0o600), ("tls.crt", &self.certificate, 0o644), ("ca.crt", &self.ca, 0o644)];
+        Self::prepare(directory)?;
+        let files = [(self.key(), 0o600), (&*self.certificate, 0o644), (&*self.ca, 0o644)];
         let mut written = Vec::new();
-        for (name, text, mode) in files {
+        for (name, (text, mode)) in FILES.iter().zip(files) {
             let path = directory.join(name);
             if let Err(source) = write_new(&path, text, mode) {
                 // What can't be removed is no worse than what was found.

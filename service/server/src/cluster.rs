@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
 use join_credential::{
     AuthorityKeys, Issuer, KeysError, MasterKey, Phase, Purpose, Role, SealedKey, Serial,
-    administrator::AdministratorGrant,
+    administrator::{AdministratorGrant, AdministratorIdentity},
 };
 use join_domain::{
     Timestamp,
@@ -107,6 +107,7 @@ pub async fn issue_administrator(
     let change = Change { events: vec![issued], decided_at: now, origin: system() };
     let append = StreamAppend::begin(administrator_stream(&serial), change);
     // One that was written and is not on record would look like an identity, and be none.
+    AdministratorIdentity::prepare(directory)?;
     ledger.append(append).await.context("the identity could not be recorded")?;
     identity.write(directory)?;
     Ok(())

@@ -208,4 +208,5 @@ async fn an_identity_that_is_revoked_while_a_message_is_on_its_way_changes_nothi
 
     assert_eq!(answer.await.unwrap().unwrap().status(), http::StatusCode::UNAUTHORIZED);
     assert!(world.ledger().locks_in_force(world.now()).await.unwrap().is_empty());
+    world.check().await;
 }
