@@ -178,7 +178,7 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_address: 2000,
             streams_per_connection: 128,
-            streams_per_address: 500,
+            streams_per_address: 1000,
             streams: 4000,
         }
     }

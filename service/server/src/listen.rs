@@ -32,7 +32,7 @@ const HEAD: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long open requests may go on once the service stops.
 const GRACE: Duration = Duration::from_secs(10);
-/// The most header bytes of a request.
+/// The most header bytes of a request over HTTP/2; HTTP/1.1 has a buffer of 64 KiB.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// The most bytes that a connection may send before somebody reads them.
 const WINDOW: u32 = 64 * 1024;
