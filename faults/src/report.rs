@@ -53,8 +53,10 @@ pub struct Tally {
     counted: Mutex<Counted>,
 }
 
-/// Of so many cases with one kind of trouble half must come to it; of fewer, which may be the last of their joins, one.
+/// Of so many cases with one kind of trouble half must come to it.
 const MANY: usize = 20;
+/// Of fewer, one. Fewer still may all be after the last message of a join that had less to say than the one measured.
+const SOME: usize = 8;
 
 /// How many cases with one kind of trouble came to it, and how many did not.
 pub type Reached = BTreeMap<String, (usize, usize)>;
@@ -150,7 +152,11 @@ pub struct KindReport {
 impl KindReport {
     /// Everything that is wrong: the failures, and troubles that came too seldom to have shown anything.
     pub fn verdict(&self, selection: &Selection) -> Vec<String> {
-        let wanted = |cases: usize| if cases < MANY { 1 } else { cases / 2 };
+        let wanted = |cases: usize| match cases {
+            MANY.. => cases / 2,
+            SOME.. => 1,
+            _ => 0,
+        };
         let seldom = self.reached.iter().filter(|(_, (reached, not))| *reached < wanted(reached + not));
         let seldom = seldom.map(|(trouble, (reached, not))| {
             format!("{trouble}: only {reached} of {} cases came to what they are about", reached + not)
@@ -192,10 +198,10 @@ mod tests {
             }
             tally.finish().verdict(&everything)
         };
-        assert_eq!(verdict(&[("cut", 90, 10), ("kill", 1, 3)]), Vec::<String>::new());
+        assert_eq!(verdict(&[("cut", 90, 10), ("kill", 1, 8), ("end", 0, 3)]), Vec::<String>::new());
         assert_eq!(
-            verdict(&[("cut", 90, 10), ("kill", 0, 4)]),
-            ["kill: only 0 of 4 cases came to what they are about"]
+            verdict(&[("cut", 90, 10), ("kill", 0, 9)]),
+            ["kill: only 0 of 9 cases came to what they are about"]
         );
         assert_eq!(verdict(&[("cut", 49, 51)]), ["cut: only 49 of 100 cases came to what they are about"]);
         assert_eq!(verdict(&[]), ["kind: there are no cases"]);
