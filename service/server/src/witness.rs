@@ -58,11 +58,12 @@ impl Witness {
         }
     }
 
-    async fn looked(&mut self, reader: &(impl TileReader + Sync), origin: &str, size: u64) -> anyhow::Result<()> {
+    /// `false`: it shows nothing of this log.
+    async fn looked(&mut self, reader: &(impl TileReader + Sync), origin: &str, size: u64) -> anyhow::Result<bool> {
         let answer = self.read(self.client.get(format!("{}/{}", self.url, monitoring_path(origin)))).await?;
         match answer.status {
             200 => {}
-            404 => return Ok(()),
+            404 => return Ok(false),
             status => anyhow::bail!("it answers {status}"),
         }
         let note: SignedNote = answer.body.parse()?;
@@ -73,7 +74,7 @@ impl Witness {
         if checkpoint.size <= size && root_at(reader, checkpoint.size)? != checkpoint.root {
             self.contradict(&format!("it has seen {} other entries", checkpoint.size));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn contradict(&mut self, why: &str) {
@@ -108,9 +109,13 @@ impl Witness {
                     return Ok(line);
                 }
                 Err(error) => {
-                    // What it says may be anybody's word, on the way to it. Only what it signed counts.
-                    if matches!(error, WitnessError::Ahead { .. } | WitnessError::Inconsistent { .. }) {
-                        self.looked(reader, &origin, size).await.context("nor does it show what it has seen")?;
+                    let contradicts = matches!(error, WitnessError::Ahead { .. } | WitnessError::Inconsistent { .. });
+                    // What it signed counts more than what it says, and is all that counts where it shows that.
+                    if contradicts && !self.looked(reader, &origin, size).await.unwrap_or(false) {
+                        match &error {
+                            WitnessError::Ahead { witnessed, .. } => self.seen = *witnessed,
+                            _ => self.contradict(&error.to_string()),
+                        }
                     }
                     return Err(error.into());
                 }
