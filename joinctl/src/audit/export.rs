@@ -37,7 +37,9 @@ impl Export {
 /// with the log.
 pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Result<u64> {
     let log_key = client.ca().await?.log_key;
-    let wanted = client.status().await?.log_next_index;
+    let status = client.status().await?;
+    // What was done a moment ago waits for its place in the log, and belongs to it.
+    let wanted = status.log_next_index + status.unsequenced;
     let checkpoint = sealed::checkpoint(client, wanted).await?;
     let mut archive = Archive::open(directory, &log_key)?;
     if archive.next() > checkpoint.size {
