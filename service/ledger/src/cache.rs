@@ -174,7 +174,7 @@ impl TokenSlot {
     /// [`LedgerError`]; what was known is forgotten then.
     pub async fn reload(&mut self, extra: &[LockTarget], attempt: Option<&AttemptHash>) -> Result<(), LedgerError> {
         self.forget();
-        let (known, accepted) = load(&self.ledger, &self.name, extra, attempt).await?;
+        let (known, accepted) = Box::pin(load(&self.ledger, &self.name, extra, attempt)).await?;
         self.attempt_accepted_before = accepted;
         self.fresh = true;
         if let Some(known) = known {
@@ -234,7 +234,7 @@ impl TokenSlot {
 /// # Errors
 /// [`LedgerError`].
 pub(crate) async fn read(ledger: &Ledger, name: &Name) -> Result<Option<Arc<KnownToken>>, LedgerError> {
-    let (known, _) = load(ledger, name, &[], None).await?;
+    let (known, _) = Box::pin(load(ledger, name, &[], None)).await?;
     let known = known.map(Arc::new);
     if let Some(known) = &known {
         ledger.tokens().remember(name, known).await;
@@ -260,6 +260,7 @@ fn weight_of_text(length: usize) -> u32 {
     u32::try_from(length.saturating_mul(2)).unwrap_or(u32::MAX)
 }
 
+/// Callers keep it on the heap: it is rare while the memory is warm, and every join would carry its room along.
 async fn load(
     ledger: &Ledger,
     name: &Name,
