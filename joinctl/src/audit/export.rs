@@ -39,7 +39,7 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     let log_key = client.ca().await?.log_key;
     let status = client.status().await?;
     // What was done a moment ago waits for its place in the log, and belongs to it.
-    let wanted = status.log_next_index + status.unsequenced;
+    let wanted = status.log_next_index.saturating_add(status.unsequenced);
     let checkpoint = sealed::checkpoint(client, wanted).await?;
     let mut archive = Archive::open(directory, &log_key)?;
     if archive.next() > checkpoint.size {

@@ -287,8 +287,9 @@ impl Limits {
     }
 }
 
-/// Parameters of a database URL that are shown. All others are masked, for `password` may be written as `pass%77ord`.
-const SHOWN: [&str; 17] = [
+/// Parameters of a database URL that are shown. All others are masked, for `password` may be written as `pass%77ord`, and
+/// a private key may stand there instead of its file's name.
+const SHOWN: [&str; 15] = [
     "application_name",
     "dbname",
     "host",
@@ -297,11 +298,9 @@ const SHOWN: [&str; 17] = [
     "port",
     "ssl-ca",
     "ssl-cert",
-    "ssl-key",
     "ssl-mode",
     "ssl-root-cert",
     "sslcert",
-    "sslkey",
     "sslmode",
     "sslrootcert",
     "statement-cache-capacity",

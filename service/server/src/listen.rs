@@ -132,7 +132,10 @@ async fn converse(
         // A join is a conversation, and has times of its own.
         let is_join = request.uri().path() == JOIN_ROUTE;
         let open = match PROBES.contains(&request.uri().path()) {
-            true => Ok(None),
+            true => {
+                asked.probed();
+                Ok(None)
+            }
             false => asked.request(is_join, || served.app.knows(&connection)).map(|open| Some(Arc::new(open))),
         };
         if let (Ok(Some(open)), false) = (&open, is_join) {

@@ -157,6 +157,11 @@ impl ConnectionPlace {
         Ok(RequestPlace { connection: Arc::clone(self), due, may_take_long: AtomicBool::new(false), _taken: taken })
     }
 
+    /// Something was asked that takes no place.
+    pub(crate) fn probed(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn among_everybody(&self) -> Result<(Place, Place), Refusal> {
         let of_network = Place::take(&self.rooms.requests)
             .ok_or_else(|| Refusal::new(Code::RateLimited, "too many requests are open from this address"))?;
