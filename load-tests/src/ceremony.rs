@@ -133,8 +133,7 @@ impl Conversation {
                 for payload in [client_init(ask), bound_keypair_init(ask, attempt)] {
                     put(&mut frames, &wire::JoinRequest { payload: Some(payload) })?;
                 }
-                stream.send.send_data(frames.freeze(), false).map_err(broken)?;
-                stream.step().await
+                stream.say(frames).await
             }
             Self::Calls { .. } => {
                 let open = json!({
@@ -211,7 +210,8 @@ pub(crate) async fn call_json(
     let mut requests = requests.clone().ready().await.map_err(broken)?;
     let (response, mut send) = requests.send_request(request, body.is_none()).map_err(broken)?;
     if let Some(body) = body {
-        send.send_data(serde_json::to_vec(body).map_err(broken)?.into(), true).map_err(broken)?;
+        // A call that was refused meanwhile takes no body, and its answer says why.
+        let _ = send.send_data(serde_json::to_vec(body).map_err(broken)?.into(), true);
     }
     let response = response.await.map_err(broken)?;
     let status = response.status();
@@ -255,8 +255,16 @@ impl Stream {
         let solution = join_request::Payload::Solution(wire::ChallengeSolution { payload: Some(payload) });
         let mut frame = BytesMut::with_capacity(1024);
         put(&mut frame, &wire::JoinRequest { payload: Some(solution) })?;
-        self.send.send_data(frame.freeze(), false).map_err(broken)?;
-        self.step().await
+        self.say(frame).await
+    }
+
+    /// Sends a message, and waits for the next thing that matters. A call that was refused meanwhile takes no more
+    /// messages, and its answer says why.
+    async fn say(&mut self, frame: BytesMut) -> Result<Step, JoinError> {
+        match self.send.send_data(frame.freeze(), false) {
+            Ok(()) => self.step().await,
+            Err(error) => Err(self.receive().await.err().unwrap_or_else(|| broken(error))),
+        }
     }
 
     /// The next thing that matters.

@@ -19,8 +19,8 @@ use crate::{
     row::ServerRun,
 };
 
-/// Bytes of envelopes that are remembered, at most: about a second of joins at full speed.
-const MEMORY: usize = 12 * 1024 * 1024;
+/// Bytes that envelopes take here, at most: most of a second of joins at full speed.
+const MEMORY: usize = 8 * 1024 * 1024;
 /// Places that are remembered, at most.
 const MAX_PLACES: usize = 65_536;
 
@@ -56,7 +56,7 @@ impl Recent {
             recorded_at: row.recorded_at,
             envelope: row.envelope,
         };
-        inner.bytes = inner.bytes.saturating_add(entry.envelope.len());
+        inner.bytes = inner.bytes.saturating_add(entry.envelope.capacity());
         inner.appended.insert((entry.stream.id, entry.first_version), entry);
         while inner.bytes > MEMORY {
             if !inner.forget_first() {
@@ -141,7 +141,7 @@ impl Inner {
         let Some(key) = self.places.pop_front() else { return false };
         self.first = self.first.saturating_add(1);
         if let Some(entry) = self.appended.remove(&key) {
-            self.bytes = self.bytes.saturating_sub(entry.envelope.len());
+            self.bytes = self.bytes.saturating_sub(entry.envelope.capacity());
         }
         true
     }

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod entropy;
 pub mod gather;
+mod handshake;
 pub mod keyring;
 pub mod listen;
 pub mod logbook;

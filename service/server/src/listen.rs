@@ -10,7 +10,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -18,14 +17,13 @@ use crate::{
     app::App,
     config::Limits,
     gather::Gathering,
+    handshake::Handshakes,
     places::{ConnectionPlace, Places},
     request::{caller::Connection, grpc::join::JOIN_ROUTE, problem},
     slow::InTime,
     telemetry::METRICS,
 };
 
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request; the first one included.
 const HEAD: Duration = Duration::from_secs(15);
 /// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to say so.
@@ -57,7 +55,7 @@ pub async fn serve(
     limits: &Limits,
     stop: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
+    let handshakes = Handshakes::new(tls);
     let places = Places::new(limits);
     let connections = TaskTracker::new();
     let protocol = Arc::new(protocol(limits));
@@ -80,11 +78,11 @@ pub async fn serve(
             METRICS.turned_away("connection");
             continue;
         };
-        let (acceptor, served, protocol, stop) =
-            (acceptor.clone(), served.clone(), Arc::clone(&protocol), stop.clone());
+        let (handshakes, served, protocol, stop) =
+            (handshakes.clone(), served.clone(), Arc::clone(&protocol), stop.clone());
         connections.spawn(async move {
             METRICS.connections.inc();
-            if let Err(error) = converse(stream, address, &acceptor, served, &protocol, place, stop).await {
+            if let Err(error) = converse(stream, address, &handshakes, served, &protocol, place, stop).await {
                 tracing::debug!(%address, "connection ended: {error}");
             }
             METRICS.connections.dec();
@@ -114,14 +112,14 @@ fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
 async fn converse(
     stream: TcpStream,
     address: SocketAddr,
-    acceptor: &TlsAcceptor,
+    handshakes: &Handshakes,
     served: Served,
     protocol: &auto::Builder<TokioExecutor>,
     place: Arc<ConnectionPlace>,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let stream = handshakes.accept(stream).await?;
     let (_, session) = stream.get_ref();
     // Its own certificate; those above it are not looked at.
     let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|own| own.clone().into_owned());

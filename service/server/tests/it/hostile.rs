@@ -24,7 +24,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use prost::Message as _;
-
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{Installed, Network, Onboarding, Running, World};
@@ -238,6 +238,19 @@ async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
     end.cancel();
     futures::future::join_all(unanswered).await;
     answers(&mut client, 400).await;
+    a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn handshakes_that_nobody_goes_on_with_keep_nobody_waiting() {
+    let world = World::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..800 {
+        silent.push(TcpStream::connect(world.network.address(0)).await.unwrap());
+    }
+    let connected = tokio::time::timeout(Duration::from_secs(5), world.network.connect(0, None, "h2")).await;
+    assert!(connected.expect("a turn, long before the silent ones are given up").is_ok());
+    drop(silent);
     a_bot_still_joins(world).await;
 }
 
