@@ -1,7 +1,7 @@
-//! Certificates whose signature this node need not verify again: it signed or verified them itself.
+//! Certificates and join states whose signature this node need not verify again: it signed or verified them itself.
 //!
-//! A renewal shows a certificate that was signed a while ago, mostly by the same node, and verifying it is a twelfth of
-//! what the renewal costs. What is remembered says nothing about time, locks or revocation: those are asked each time.
+//! A join shows what was signed a while ago, mostly by the same node, and verifying a certificate is a twelfth of what a
+//! renewal costs. What is remembered says nothing about time, locks or revocation: those are asked each time.
 
 use std::{
     collections::HashSet,
@@ -14,19 +14,19 @@ use aws_lc_rs::digest;
 /// How many are remembered for sure; up to twice as many are. A set of so many takes 2 MB.
 const GENERATION: usize = 57_344;
 
-/// SHA-256 of a certificate's DER, signature and all.
+/// SHA-256 of a document, signature and all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Digest([u8; 32]);
 
 impl Digest {
-    pub(crate) fn of(der: &[u8]) -> Self {
+    pub(crate) fn of(document: &[u8]) -> Self {
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, document).as_ref());
         Self(bytes)
     }
 }
 
-/// The newest ones, in bounded memory. It belongs to one set of trusted CAs, and goes with it.
+/// The newest ones, in bounded memory. It belongs to one set of trusted keys, and goes with it.
 #[derive(Debug, Default)]
 pub(crate) struct Familiar(Mutex<Generations>);
 

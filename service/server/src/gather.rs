@@ -2,7 +2,7 @@
 //!
 //! HTTP/2 flushes after each larger frame. Each flush would be a TLS record and a system call of its own, and a join's
 //! answer has three; those of several streams come at the same moment. Here they are gathered while the connection is
-//! polled, and sent when it waits.
+//! polled, and sent when it waits, once whoever is ready to run has had its turn.
 
 use std::{
     io,
@@ -29,12 +29,14 @@ struct Stream<S> {
     gathered: BytesMut,
     /// True until the stream has flushed what it took.
     unflushed: bool,
+    /// True while others may still add to what is gathered.
+    lingers: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gathering<S> {
     /// Gathers what is written to `stream`.
     pub fn new(stream: S) -> Self {
-        Self(Arc::new(Mutex::new(Stream { stream, gathered: BytesMut::new(), unflushed: false })))
+        Self(Arc::new(Mutex::new(Stream { stream, gathered: BytesMut::new(), unflushed: false, lingers: false })))
     }
 
     /// Polls a connection that reads and writes through this stream, and then sends what it wrote.
@@ -43,8 +45,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathering<S> {
     /// The connection's own. A stream that broke is found by the connection, as it reads or writes next.
     pub fn poll_through<F: Future>(&self, connection: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
         let polled = connection.poll(context);
-        // Pending means that the task is woken when more can be sent.
-        let _ = self.stream().poll_send(context);
+        let mut stream = self.stream();
+        stream.lingers = !stream.lingers && !stream.gathered.is_empty() && polled.is_pending();
+        if stream.lingers {
+            context.waker().wake_by_ref();
+        } else {
+            // Pending means that the task is woken when more can be sent.
+            let _ = stream.poll_send(context);
+        }
         polled
     }
 
