@@ -37,6 +37,9 @@ const SEED: u64 = 11;
 pub(crate) const TOKENS: u64 = 20_000;
 /// Joins that wait at once.
 pub(crate) const WAITING: u64 = 256;
+/// Before the ledger is measured: its tokens have about ten entries then, and their states are stored as often as in a
+/// fleet that has been there for a while.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Connections of those that don't group.
 const CONNECTIONS: u32 = 16;
 
@@ -48,8 +51,10 @@ pub(crate) struct Bench {
     baseline: Option<PathBuf>,
 }
 
-/// What the databases of runs are copied from: the ledger with tokens, the library's tables with tokens, one table.
+/// What the databases of runs are copied from: the ledger with tokens, the same with each state in its guard row, the
+/// library's tables with tokens, one table.
 const LEDGER: &str = "ledger_template";
+const ONE_ROW: &str = "one_row_template";
 const LIBRARY: &str = "library_template";
 const PGBENCH: &str = "pgbench_template";
 /// The database of a run.
@@ -77,12 +82,28 @@ impl Bench {
         let table = "CREATE TABLE row (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL)";
         sqlx::query(table).execute(&mut pgbench).await?;
         pgbench.close().await?;
+        bench.put_states_into_guard_rows().await?;
         if let Some(program) = &bench.baseline {
             let url = bench.cluster.address().url("postgres", LIBRARY);
             let made = Command::new(program).args(["prepare", &url, &TOKENS.to_string()]).status()?;
             ensure!(made.success(), "the baseline can't make its tables");
         }
         Ok(bench)
+    }
+
+    /// Who appends one by one reads the state for each join and writes it with each, so it stands where version and state
+    /// are one row.
+    async fn put_states_into_guard_rows(&self) -> anyhow::Result<()> {
+        self.administer(&[format!("CREATE DATABASE {ONE_ROW} TEMPLATE {LEDGER} OWNER {}", provision::OWNER)]).await?;
+        let mut connection = PgConnection::connect_with(&self.superuser(ONE_ROW)).await?;
+        for statement in [
+            "ALTER TABLE stream ADD COLUMN state text",
+            "UPDATE stream s SET state = p.state FROM snapshot p WHERE p.stream_id = s.stream_id",
+            "VACUUM FULL stream",
+        ] {
+            sqlx::query(statement).execute(&mut connection).await?;
+        }
+        Ok(connection.close().await?)
     }
 
     fn superuser(&self, database: &str) -> PgConnectOptions {
@@ -113,7 +134,7 @@ impl Bench {
         let plan = Plan { load: Load::Closed(WAITING), warm_up: Duration::from_secs(1), measured };
         let watched = self.watched()?;
         let started: u64 = rand();
-        self.begin(LEDGER).await?;
+        self.begin(if matches!(strategy, Strategy::Ledger(_)) { LEDGER } else { ONE_ROW }).await?;
         match strategy {
             Strategy::Ledger(writers) => {
                 let options = self.superuser(RUN).username(provision::SERVICE);
@@ -122,6 +143,7 @@ impl Bench {
                 for number in 0..TOKENS {
                     ledger.token(&token_name(number).parse()?).await?;
                 }
+                let plan = Plan { warm_up: SETTLE, ..plan };
                 let appender = ledger.clone();
                 let what = format!("append: the ledger, {writers} writer{}", if writers == 1 { "" } else { "s" });
                 let done = drive(&what, plan, &watched, move |number| {

@@ -1,5 +1,5 @@
 //! Tokens in bulk, written into the ledger's tables as the service itself would have left them: entries, guard rows,
-//! claims and the log's order. `joind rebuild --check` finds no difference.
+//! snapshots, claims and the log's order. `joind rebuild --check` finds no difference.
 
 use anyhow::{Context as _, ensure};
 use aws_lc_rs::digest;
@@ -62,6 +62,7 @@ fn uuid_of(what: &str, seed: u64, number: u64) -> Uuid {
 struct Rows {
     entries: String,
     streams: String,
+    snapshots: String,
     claims: String,
     log: String,
 }
@@ -86,10 +87,8 @@ pub(crate) async fn import(superuser: &PgConnectOptions, import: Import) -> anyh
                 "COPY entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope) FROM STDIN",
                 rows.entries,
             ),
-            (
-                "COPY stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, state) FROM STDIN",
-                rows.streams,
-            ),
+            ("COPY stream (stream_id, kind, version, fence, name, live, bot_id, instance_id) FROM STDIN", rows.streams),
+            ("COPY snapshot (stream_id, version, state) FROM STDIN", rows.snapshots),
             ("COPY claim (namespace, value, stream_id) FROM STDIN", rows.claims),
             ("COPY log_entry (log_index, stream_id, first_version) FROM STDIN", rows.log),
         ] {
@@ -103,7 +102,7 @@ pub(crate) async fn import(superuser: &PgConnectOptions, import: Import) -> anyh
         bar.set_position(number - import.first);
     }
     bar.finish_and_clear();
-    sqlx::query("VACUUM ANALYZE entry, stream, claim, log_entry").execute(&mut connection).await?;
+    sqlx::query("VACUUM ANALYZE entry, stream, snapshot, claim, log_entry").execute(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }
@@ -201,7 +200,8 @@ impl Rows {
         let name = state.name().context("what is imported has a name")?;
         let json = escaped(&serde_json::to_string(&state)?);
         let (bot, instance) = (or_null(bot), or_null(instance));
-        writeln!(self.streams, "{id}\t{kind}\t{version}\t0\t{name}\tt\t{bot}\t{instance}\t{json}")?;
+        writeln!(self.streams, "{id}\t{kind}\t{version}\t0\t{name}\tt\t{bot}\t{instance}")?;
+        writeln!(self.snapshots, "{id}\t{version}\t{json}")?;
         for claim in state.claims() {
             writeln!(self.claims, "{}\t{}\t{id}", claim.namespace.as_str(), claim.value)?;
         }

@@ -57,7 +57,7 @@ pub(crate) async fn fleet(ledger: &Ledger, fleet: &Fleet) -> anyhow::Result<u64>
 pub(crate) async fn locks(superuser: &PgConnectOptions, cloned: &BTreeSet<String>) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(superuser).await?;
     let targets: Vec<String> =
-        sqlx::query_scalar("SELECT lock_target FROM stream WHERE kind = 'lock' AND live AND state LIKE '%\"by\":\"system\"%' OR kind = 'lock' AND live AND state NOT LIKE '%\"cause\":null%'")
+        sqlx::query_scalar("SELECT lock_target FROM folded WHERE kind = 'lock' AND live AND state LIKE '%\"by\":\"system\"%' OR kind = 'lock' AND live AND state NOT LIKE '%\"cause\":null%'")
             .fetch_all(&mut connection)
             .await?;
     connection.close().await?;

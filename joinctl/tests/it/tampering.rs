@@ -157,7 +157,7 @@ fn a_rewritten_row_is_found() {
     let authority = Authority::start().with_bot("example");
     authority.settle();
     assert_eq!(authority.run(&["audit", "verify"]).code, 0);
-    authority.sql("UPDATE stream SET state = replace(state, '\"limit\":1', '\"limit\":9') WHERE name = 'example' AND kind = 'token'");
+    authority.sql("UPDATE snapshot SET state = replace(state, '\"limit\":1', '\"limit\":9') WHERE state LIKE '%\"of\":\"token\"%\"name\":\"example\"%'");
     let ran = authority.run(&["audit", "verify"]);
     assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("not the fold of its entries"), "{}", ran.stdout);

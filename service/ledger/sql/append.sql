@@ -23,14 +23,14 @@ WITH j AS MATERIALIZED (
     WHERE c.unlocked
 ), moved AS (
     UPDATE stream s SET version = j.last_version, name = j.name, live = j.live, bot_id = j.bot_id,
-        instance_id = j.instance_id, lock_target = j.lock_target, expires_at = j.expires_at, state = j.state
+        instance_id = j.instance_id, lock_target = j.lock_target, expires_at = j.expires_at
     FROM j
     WHERE j.first_version > 1 AND s.stream_id = j.stream_id AND s.version = j.first_version - 1 AND s.fence = j.fence
         AND j.server = pg_postmaster_start_time() AND j.ord NOT IN (SELECT ord FROM held)
     RETURNING j.ord
 ), begun AS (
-    INSERT INTO stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target, expires_at, state)
-    SELECT stream_id, kind, last_version, fence, name, live, bot_id, instance_id, lock_target, expires_at, state FROM j
+    INSERT INTO stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target, expires_at)
+    SELECT stream_id, kind, last_version, fence, name, live, bot_id, instance_id, lock_target, expires_at FROM j
     WHERE first_version = 1 AND ord NOT IN (SELECT ord FROM held)
     ON CONFLICT (stream_id) DO NOTHING
     RETURNING stream_id
@@ -45,6 +45,10 @@ WITH j AS MATERIALIZED (
 ), lineages AS (
     INSERT INTO lineage (instance_id, stream_id) SELECT lineage, stream_id FROM j JOIN done USING (ord)
     WHERE lineage IS NOT NULL
+), snapshots AS (
+    INSERT INTO snapshot (stream_id, version, state)
+    SELECT stream_id, last_version, state FROM j JOIN done USING (ord) WHERE state IS NOT NULL
+    ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version, state = excluded.state
 ), claims AS (
     INSERT INTO claim (namespace, value, stream_id)
     SELECT c.namespace, c.value, j.stream_id FROM claimed c JOIN done USING (ord) JOIN j USING (ord)

@@ -1,6 +1,6 @@
 -- All at one moment, since it is one statement: what it finds together was true together.
--- OFFSET 0 has locks looked up target by target. Without statistics the planner believes in thousands of locks, and would
--- read all streams for each token.
+-- OFFSET 0 has locks and snapshots looked up one by one. Without statistics the planner believes in thousands of locks,
+-- and would read all streams for each token.
 WITH token AS (
     SELECT s.* FROM claim c JOIN stream s USING (stream_id) WHERE c.namespace = 'token_name' AND c.value = $1
 ), bot AS (
@@ -18,7 +18,12 @@ WITH token AS (
 ), known AS (
     SELECT * FROM token UNION ALL SELECT * FROM bot UNION ALL SELECT * FROM locks
 )
-SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!", state AS "state!",
-    pg_postmaster_start_time() AS "server!",
+SELECT k.stream_id AS "stream_id!", k.kind AS "kind!", k.version AS "version!", k.fence AS "fence!",
+    p.state AS "state!", p.version AS "snapshot_version!", p.since AS "since!", pg_postmaster_start_time() AS "server!",
     EXISTS (SELECT FROM token JOIN entry e USING (stream_id) WHERE e.attempt = $4) AS "accepted!"
-FROM known
+FROM known k CROSS JOIN LATERAL (
+    SELECT version, state, CASE WHEN version < k.version THEN ARRAY(
+        SELECT envelope FROM entry e WHERE e.stream_id = k.stream_id AND e.first_version > snapshot.version
+        ORDER BY e.first_version) ELSE '{}' END AS since
+    FROM snapshot WHERE snapshot.stream_id = k.stream_id OFFSET 0
+) p

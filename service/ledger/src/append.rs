@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     AppendError, KeyChanges, MAX_ENTRY, Stored,
-    row::{Columns, ServerRun},
+    row::{Columns, ServerRun, state_text},
 };
 
 /// What was decided, for one stream.
@@ -54,12 +54,24 @@ pub struct StreamAppend {
     change: Change,
     uses_up: Option<AttemptHash>,
     secrets: Vec<SecretChange>,
+    /// False when the state need not be stored, as far as who appends knows.
+    is_snapshot_due: bool,
 }
 
 impl StreamAppend {
     /// Begins a stream.
     pub fn begin(stream: StreamId, change: Change) -> Self {
-        Self { stream, version: 0, fence: 0, server: None, before: None, change, uses_up: None, secrets: Vec::new() }
+        Self {
+            stream,
+            version: 0,
+            fence: 0,
+            server: None,
+            before: None,
+            change,
+            uses_up: None,
+            secrets: Vec::new(),
+            is_snapshot_due: true,
+        }
     }
 
     /// Follows what was read of a stream: it conflicts when that is no longer so.
@@ -70,12 +82,28 @@ impl StreamAppend {
     /// The same, without another copy of what was read.
     pub(crate) fn after(read: Stored, change: Change) -> Self {
         let Stored { stream, version, fence, state, server } = read;
-        Self { stream, version, fence, server, before: Some(state), change, uses_up: None, secrets: Vec::new() }
+        Self {
+            stream,
+            version,
+            fence,
+            server,
+            before: Some(state),
+            change,
+            uses_up: None,
+            secrets: Vec::new(),
+            is_snapshot_due: true,
+        }
     }
 
     /// Uses up an attempt: no other append of the stream can ever use it up again.
     pub fn using_up(mut self, attempt: Option<AttemptHash>) -> Self {
         self.uses_up = attempt;
+        self
+    }
+
+    /// Leaves the last snapshot as it is, when what happens is nothing but a join.
+    pub(crate) fn with_snapshot_if(mut self, due: bool) -> Self {
+        self.is_snapshot_due = due;
         self
     }
 
@@ -87,7 +115,7 @@ impl StreamAppend {
 
     /// Folds the change into the state and writes out all that will be stored.
     pub(crate) fn prepare(self, recorded_at: Timestamp) -> Result<Prepared, AppendError> {
-        let Self { stream, version, fence, server, before, change, uses_up, secrets } = self;
+        let Self { stream, version, fence, server, before, change, uses_up, secrets, is_snapshot_due } = self;
         let Change { events, decided_at, origin } = change;
         if events.is_empty() {
             return Err(AppendError::Malformed(format!("nothing happens to {stream}")));
@@ -110,8 +138,10 @@ impl StreamAppend {
         if envelope.len() > MAX_ENTRY {
             return Err(AppendError::TooLarge(envelope.len()));
         }
+        let is_stored = is_snapshot_due || !entry.events.iter().all(is_of_a_plain_join);
         let row = Row {
-            columns: Columns::of(&after).map_err(|error| malformed(&error))?,
+            columns: Columns::of(&after),
+            state: is_stored.then(|| state_text(&after)).transpose()?,
             envelope,
             stream,
             first_version,
@@ -196,6 +226,8 @@ pub(crate) struct Row {
     /// Where what it follows was read; none for a stream that begins.
     pub(crate) server: Option<ServerRun>,
     pub(crate) columns: Columns,
+    /// The snapshot; none when the last one stays.
+    pub(crate) state: Option<String>,
     pub(crate) recorded_at: Timestamp,
     pub(crate) envelope: String,
     pub(crate) attempt: Option<String>,
@@ -212,6 +244,19 @@ pub(crate) struct Claimed {
     pub(crate) claim: Claim,
     /// True for a key that is bound by the append: no lock on it may be in force.
     pub(crate) unlocked: bool,
+}
+
+/// True for what each renewal and recovery does. After anything else the state is stored: administration looks for tokens
+/// by what their snapshots say, such as labels and exemptions.
+fn is_of_a_plain_join(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::ChallengeIssued(_)
+            | Event::ChallengeSolved(_)
+            | Event::RecoveryConsumed(_)
+            | Event::GenerationBumped(_)
+            | Event::JoinAccepted(_)
+    )
 }
 
 /// False for the events of every join, which leave names and keys alone: claims hash every key of a token, and renewals

@@ -21,6 +21,12 @@ use crate::{
     turns::{Turn, Turns},
 };
 
+/// Each so many entries the state of a token that this node remembers is stored, so that few are to be folded by whoever
+/// reads it next.
+const SNAPSHOT_EVERY: u32 = 16;
+/// The same of a token that had to be read: it will be again.
+const SNAPSHOT_EVERY_WHEN_READ: u32 = 4;
+
 /// A token and all that a decision about it needs, as they were at one moment.
 #[derive(Debug, Clone)]
 pub struct KnownToken {
@@ -36,6 +42,10 @@ pub struct KnownToken {
     pub locks: Vec<LockState>,
     /// Where it was read.
     server: Option<ServerRun>,
+    /// Entries since the state was stored.
+    since_snapshot: u32,
+    /// True when nothing was appended since it was read.
+    is_read: bool,
     /// Memory that it takes, roughly.
     weight: u32,
 }
@@ -46,7 +56,9 @@ impl KnownToken {
         let stream = StreamId::from(self.token.id);
         let state = State::Token(Arc::clone(&self.token));
         let (version, fence, server) = (self.version, self.fence, self.server);
-        StreamAppend::after(Stored { stream, version, fence, state, server }, change)
+        let every = if self.is_read { SNAPSHOT_EVERY_WHEN_READ } else { SNAPSHOT_EVERY };
+        let due = self.since_snapshot.saturating_add(1) >= every;
+        StreamAppend::after(Stored { stream, version, fence, state, server }, change).with_snapshot_if(due)
     }
 
     /// True when `other` is of the same moment, or of a later one, as far as that can be told.
@@ -194,16 +206,26 @@ impl TokenSlot {
         let known = self.known.take();
         self.forget();
         let beside =
-            known.map(Arc::unwrap_or_clone).map(|known| (StreamId::from(known.token.id), known.bot, known.locks));
+            known.map(Arc::unwrap_or_clone).map(|KnownToken { token, bot, locks, since_snapshot, weight, .. }| {
+                (StreamId::from(token.id), bot, locks, since_snapshot, weight)
+            });
         let prepared = self.ledger.prepare(append.into())?;
         let beside = beside.filter(|(stream, ..)| leaves_alone_what_is_beside(*stream, &prepared.parts));
-        let weight = prepared.parts.first().map_or(0, weight_of);
+        let snapshot = prepared.parts.first().and_then(|part| part.row.state.as_deref()).map(weight_of_text);
         let recorded = self.ledger.append_prepared(prepared).await?;
-        if let (Some((_, bot, locks)), Some(Stored { version, fence, state: State::Token(token), server, .. })) =
-            (beside, recorded.streams.first())
+        if let (
+            Some((_, bot, locks, since_snapshot, weight)),
+            Some(Stored { version, fence, state: State::Token(token), server, .. }),
+        ) = (beside, recorded.streams.first())
         {
             let (token, version, fence, server) = (Arc::clone(token), *version, *fence, *server);
-            self.know(Arc::new(KnownToken { token, version, fence, bot, locks, server, weight })).await;
+            let (since_snapshot, weight) = match snapshot {
+                Some(weight) => (0, weight),
+                None => (since_snapshot.saturating_add(1), weight),
+            };
+            let known =
+                KnownToken { token, version, fence, bot, locks, server, since_snapshot, is_read: false, weight };
+            self.know(Arc::new(known)).await;
         }
         Ok(recorded)
     }
@@ -252,12 +274,8 @@ fn leaves_alone_what_is_beside(token: StreamId, prepared: &[Prepared]) -> bool {
 }
 
 /// Structures take about as much again as their text.
-fn weight_of(prepared: &Prepared) -> u32 {
-    weight_of_text(prepared.row.columns.state.len())
-}
-
-fn weight_of_text(length: usize) -> u32 {
-    u32::try_from(length.saturating_mul(2)).unwrap_or(u32::MAX)
+fn weight_of_text(state: &str) -> u32 {
+    u32::try_from(state.len().saturating_mul(2)).unwrap_or(u32::MAX)
 }
 
 /// Callers keep it on the heap: it is rare while the memory is warm, and every join would carry its room along.
@@ -276,17 +294,28 @@ async fn load(
     let (mut token, mut bot, mut locks, mut accepted, mut weight) = (None, None, Vec::new(), false, 0_u32);
     for row in rows {
         accepted = row.accepted;
-        weight = weight.saturating_add(weight_of_text(row.state.len()));
+        weight = weight.saturating_add(weight_of_text(&row.state));
         let (stream_id, kind, version, fence, state) = (row.stream_id, row.kind, row.version, row.fence, row.state);
-        let stored = StreamRow { stream_id, kind, version, fence, state, server: row.server }.stored()?;
+        let (snapshot_version, since, server) = (row.snapshot_version, row.since, row.server);
+        let since_snapshot = u32::try_from(since.len()).unwrap_or(u32::MAX);
+        let stored = StreamRow { stream_id, kind, version, fence, state, snapshot_version, since, server }.stored()?;
         match stored.state {
-            State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server)),
+            State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server, since_snapshot)),
             State::Bot(found) if found.live => bot = Some(found),
             State::Bot(_) | State::Administrator(_) | State::Record => {}
             State::Lock(found) => locks.push(found),
         }
     }
-    let known =
-        token.map(|(token, version, fence, server)| KnownToken { token, version, fence, bot, locks, server, weight });
+    let known = token.map(|(token, version, fence, server, since_snapshot)| KnownToken {
+        token,
+        version,
+        fence,
+        bot,
+        locks,
+        server,
+        since_snapshot,
+        is_read: true,
+        weight,
+    });
     Ok((known, accepted))
 }

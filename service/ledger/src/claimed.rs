@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     Ledger, LedgerError,
     lease::in_time,
-    row::{kind, signed, unsigned},
+    row::{StreamRow, signed, state_text, unsigned},
 };
 
 /// The state of one stream.
@@ -17,7 +17,7 @@ pub struct Claimed {
     pub stream: StreamId,
     /// Version of the newest event in the state.
     pub version: u64,
-    /// The JSON of the fold, as the guard row has it.
+    /// The JSON of the fold.
     pub state: String,
 }
 
@@ -32,7 +32,7 @@ pub struct ClaimedPage {
 
 impl Ledger {
     /// States of tokens, bots and locks that follow from the first `size` entries of the log. A stream that has moved on
-    /// since is folded again up to there; all others are as their guard rows have them.
+    /// since is folded again up to there; all others are as they are stored.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -44,19 +44,23 @@ impl Ledger {
         let next = rows.last().map(|row| row.stream_id).filter(|_| !is_last);
         let mut states = Vec::with_capacity(rows.len());
         for row in rows {
-            let stream = StreamId { kind: kind(&row.kind)?, id: row.stream_id };
+            let (stream_id, kind, version, fence, state) = (row.stream_id, row.kind, row.version, row.fence, row.state);
             let Some(sealed) = row.sealed else { continue };
-            let version = unsigned(sealed)?;
-            let state = match sealed == row.version {
-                true => row.state,
-                false => self.folded_to(stream, version).await?,
+            let (snapshot_version, since, server) = (row.snapshot_version, row.since, row.server);
+            let stored =
+                StreamRow { stream_id, kind, version, fence, state, snapshot_version, since, server }.stored()?;
+            let (stream, sealed) = (stored.stream, unsigned(sealed)?);
+            let state = match sealed == stored.version {
+                true => Some(stored.state),
+                false => self.folded_to(stream, sealed).await?,
             };
-            states.push(Claimed { stream, version, state });
+            let state = state.as_ref().map(state_text).transpose()?.unwrap_or_default();
+            states.push(Claimed { stream, version: sealed, state });
         }
         Ok(ClaimedPage { states, next })
     }
 
-    async fn folded_to(&self, stream: StreamId, version: u64) -> Result<String, LedgerError> {
+    async fn folded_to(&self, stream: StreamId, version: u64) -> Result<Option<State>, LedgerError> {
         let mut state = None;
         self.replay(stream, |entry| {
             if entry.last_version() <= version {
@@ -65,7 +69,6 @@ impl Ledger {
             Ok::<_, LedgerError>(())
         })
         .await?;
-        serde_json::to_string(&state)
-            .map_err(|error| LedgerError::Corrupt(format!("{stream} has no JSON form: {error}")))
+        Ok(state)
     }
 }

@@ -37,6 +37,9 @@ const SESSION: [(&str, &str); 5] = [
     ("tcp_keepalives_count", "3"),
 ];
 
+/// A statement is planned once for each connection. Planning the one that reads a token takes five times as long as reading.
+const GENERIC: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+
 /// Connections of those who follow the log: the sequencer, and the views.
 const FOLLOWERS: u32 = 2;
 
@@ -90,7 +93,7 @@ impl Ledger {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(options.clone());
+            .connect_lazy_with(options.clone().options([GENERIC]));
         // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
         let by_index = options.clone().options([("enable_seqscan", "off")]);
         let followers = pooled(FOLLOWERS).connect_lazy_with(by_index);
@@ -99,11 +102,7 @@ impl Ledger {
 
         // A plan made for one batch's values, or while tables were small, must not scan them for the next, and guard rows
         // are taken in the order of the arrays only when they are looked up one by one.
-        let writing = options.options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("statement_timeout", "8s"),
-        ]);
+        let writing = options.options([GENERIC, ("enable_seqscan", "off"), ("statement_timeout", "8s")]);
         let start = |_| Writer::start(writing.clone(), settings.queue, settings.batch);
         let inner = Inner {
             writers: (0..settings.writers.max(1)).map(start).collect(),

@@ -79,7 +79,10 @@ impl Ledger {
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
         let rows = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM folded
              WHERE lock_target = ANY($1) AND live ORDER BY stream_id"#,
             &targets
         );
@@ -108,7 +111,10 @@ impl Ledger {
     pub async fn token_of_grant(&self, grant: GrantId) -> Result<Option<TokenState>, LedgerError> {
         let row = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM folded
              WHERE kind = 'token' AND live AND strpos(state, $1::text) > 0
                  AND state::jsonb -> 'grants' @> jsonb_build_array(jsonb_build_object('id', $1::text)) LIMIT 1"#,
             grant.to_string()
@@ -163,7 +169,10 @@ impl Ledger {
     pub async fn open_exemptions(&self, now: Timestamp) -> Result<u64, LedgerError> {
         let rows = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM folded
              WHERE kind = 'token' AND live AND strpos(state, '"grants":[]') = 0"#
         );
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;

@@ -47,7 +47,10 @@ impl Ledger {
     pub async fn load(&self, stream: StreamId) -> Result<Option<Stored>, LedgerError> {
         let row = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream WHERE stream_id = $1 AND kind = $2"#,
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM folded WHERE stream_id = $1 AND kind = $2"#,
             stream.id,
             stream.kind.as_str()
         );
@@ -61,8 +64,10 @@ impl Ledger {
     pub async fn find(&self, namespace: Namespace, value: &str) -> Result<Option<Stored>, LedgerError> {
         let row = sqlx::query_as!(
             StreamRow,
-            r#"SELECT s.stream_id, s.kind, s.version, s.fence, s.state, pg_postmaster_start_time() AS "server!"
-             FROM claim c JOIN stream s USING (stream_id) WHERE c.namespace = $1 AND c.value = $2"#,
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM claim c JOIN folded s USING (stream_id) WHERE c.namespace = $1 AND c.value = $2"#,
             namespace.as_str(),
             value
         );
@@ -80,7 +85,10 @@ impl Ledger {
         let limit = filter.limit.clamp(1, 1000);
         let rows = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM folded
              WHERE kind = $1 AND live AND (name, stream_id) > ($2, $3)
                  AND ($4::text = '{}' OR state::jsonb #> '{spec,labels}' @> ($4::text)::jsonb)
              ORDER BY name, stream_id LIMIT $5"#,
@@ -110,7 +118,10 @@ impl Ledger {
     pub async fn locks_in_force(&self, now: Timestamp) -> Result<Vec<LockState>, LedgerError> {
         let rows = sqlx::query_as!(
             StreamRow,
-            r#"SELECT stream_id, kind, version, fence, state, pg_postmaster_start_time() AS "server!" FROM stream
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
+                 server AS "server!"
+             FROM folded
              WHERE lock_target IS NOT NULL AND live AND (expires_at IS NULL OR expires_at > $1) ORDER BY stream_id"#,
             now
         );

@@ -1,8 +1,8 @@
-//! Guard rows: a stream's state and the columns that follow from it.
+//! Streams as they are stored: columns of guard rows, and snapshots of states.
 
 use join_domain::{
     Timestamp,
-    envelope::{StreamId, StreamKind},
+    envelope::{Entry, StreamId, StreamKind},
     state::{AdministratorState, BotState, LockState, State, TokenState},
 };
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::LedgerError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerRun(pub(crate) Timestamp);
 
-/// A stream as its guard row holds it.
+/// A stream as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The stream.
@@ -67,26 +67,40 @@ impl Stored {
 /// The state of a joined token is about as large, in bytes.
 const USUAL_SIZE: usize = 2048;
 
-/// What is read of a guard row.
+/// What is read of a stream.
 pub(crate) struct StreamRow {
     pub(crate) stream_id: Uuid,
     pub(crate) kind: String,
     pub(crate) version: i64,
     pub(crate) fence: i64,
+    /// The snapshot.
     pub(crate) state: String,
+    /// Version of the newest event in it.
+    pub(crate) snapshot_version: i64,
+    /// Envelopes since then.
+    pub(crate) since: Vec<String>,
     pub(crate) server: Timestamp,
 }
 
 impl StreamRow {
     pub(crate) fn stored(self) -> Result<Stored, LedgerError> {
         let stream = StreamId { kind: kind(&self.kind)?, id: self.stream_id };
-        Ok(Stored {
-            stream,
-            version: unsigned(self.version)?,
-            fence: unsigned(self.fence)?,
-            state: state_from_text(stream, &self.state)?,
-            server: Some(ServerRun(self.server)),
-        })
+        let version = unsigned(self.version)?;
+        let mut state = state_from_text(stream, &self.state)?;
+        let mut reached = unsigned(self.snapshot_version)?;
+        for envelope in &self.since {
+            let entry = Entry::from_envelope(envelope)?;
+            if entry.first_version != reached.saturating_add(1) {
+                break;
+            }
+            reached = entry.last_version();
+            state = State::after(Some(state), &entry)?;
+        }
+        if reached != version {
+            let why = format!("the state of {stream} leads to version {reached}, not {version}; rebuild it");
+            return Err(LedgerError::Corrupt(why));
+        }
+        Ok(Stored { stream, version, fence: unsigned(self.fence)?, state, server: Some(ServerRun(self.server)) })
     }
 }
 
@@ -99,13 +113,10 @@ pub(crate) struct Columns {
     pub(crate) instance_id: Option<Uuid>,
     pub(crate) lock_target: Option<String>,
     pub(crate) expires_at: Option<Timestamp>,
-    pub(crate) state: String,
 }
 
 impl Columns {
-    pub(crate) fn of(state: &State) -> Result<Self, serde_json::Error> {
-        let mut text = Vec::with_capacity(USUAL_SIZE);
-        serde_json::to_writer(&mut text, state)?;
+    pub(crate) fn of(state: &State) -> Self {
         let (bot_id, instance_id) = match state {
             State::Token(token) => (Some(token.bot.0), token.instance().map(|instance| instance.0)),
             _ => (None, None),
@@ -114,16 +125,24 @@ impl Columns {
             State::Lock(lock) => lock.expires,
             _ => None,
         };
-        Ok(Self {
+        Self {
             name: state.name().map(ToString::to_string).unwrap_or_default(),
             live: state.is_live(),
             bot_id,
             instance_id,
             lock_target: state.lock_target().map(ToString::to_string),
             expires_at,
-            state: String::from_utf8(text).map_err(serde::ser::Error::custom)?,
-        })
+        }
     }
+}
+
+/// A state as a snapshot keeps it.
+pub(crate) fn state_text(state: &State) -> Result<String, LedgerError> {
+    let mut text = Vec::with_capacity(USUAL_SIZE);
+    let written = serde_json::to_writer(&mut text, state).map_err(|error| error.to_string());
+    written
+        .and_then(|()| String::from_utf8(text).map_err(|error| error.to_string()))
+        .map_err(|error| LedgerError::Corrupt(format!("a state has no JSON form: {error}")))
 }
 
 pub(crate) fn state_from_text(stream: StreamId, text: &str) -> Result<State, LedgerError> {

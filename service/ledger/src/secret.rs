@@ -59,7 +59,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn forget_expired_secrets(&self, now: Timestamp) -> Result<u64, LedgerError> {
         let delete = sqlx::query!(
-            "DELETE FROM secret USING stream t WHERE t.stream_id = secret.stream_id
+            "DELETE FROM secret USING snapshot t WHERE t.stream_id = secret.stream_id
                  AND (t.state::jsonb #>> '{spec,must_register_before}')::timestamptz <= $1",
             now
         );

@@ -126,7 +126,7 @@ struct Streams<'r> {
     instance_id: Vec<Option<Uuid>>,
     lock_target: Vec<Option<&'r str>>,
     expires_at: Vec<Option<Timestamp>>,
-    state: Vec<&'r str>,
+    state: Vec<Option<&'r str>>,
     recorded_at: Vec<Timestamp>,
     envelope: Vec<&'r str>,
     attempt: Vec<Option<&'r str>>,
@@ -196,7 +196,7 @@ impl<'r> Streams<'r> {
         self.instance_id.push(row.columns.instance_id);
         self.lock_target.push(row.columns.lock_target.as_deref());
         self.expires_at.push(row.columns.expires_at);
-        self.state.push(&row.columns.state);
+        self.state.push(row.state.as_deref());
         self.recorded_at.push(row.recorded_at);
         self.envelope.push(&row.envelope);
         self.attempt.push(row.attempt.as_deref());

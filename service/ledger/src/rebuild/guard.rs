@@ -1,8 +1,8 @@
-//! Guard rows and claims, compared with the entries or made from them.
+//! Guard rows, snapshots and claims, compared with the entries or made from them.
 
 use std::collections::{BTreeSet, HashMap};
 
-use join_domain::{Timestamp, state::State};
+use join_domain::Timestamp;
 use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Ledger, LedgerError,
     copy::{Field, Rows},
-    row::{Columns, signed, state_from_text, unsigned},
+    row::{Columns, StreamRow, signed, state_text, unsigned},
 };
 
 /// Compares as of one moment.
@@ -25,12 +25,13 @@ pub(super) async fn compare(
     let mut connection = lease.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut compared = Compared::default();
     let sums = fold::all(&mut connection, progress, &mut compared).await?;
-    let counted =
-        sqlx::query("SELECT (SELECT count(*) FROM stream) AS streams, (SELECT count(*) FROM claim) AS claims");
+    let counted = sqlx::query(
+        "SELECT (SELECT count(*) FROM stream) AS stream, (SELECT count(*) FROM snapshot) AS snapshot, (SELECT count(*) FROM claim) AS claim",
+    );
     let counted = counted.fetch_one(&mut *connection).await?;
     let Compared { mut comparison, claims } = compared;
-    for (table, folded) in [("stream", sums.streams), ("claim", claims)] {
-        let stored = unsigned(counted.try_get(if table == "stream" { "streams" } else { "claims" })?)?;
+    for (table, folded) in [("stream", sums.streams), ("snapshot", sums.streams), ("claim", claims)] {
+        let stored = unsigned(counted.try_get(table)?)?;
         if stored != folded {
             comparison.differs(table, format!("{stored} rows"), format!("the entries give {folded}"));
         }
@@ -54,7 +55,11 @@ impl Sink for Compared {
             self.claims = self.claims.saturating_add(folded.state.claims().len() as u64);
             match stored.remove(&folded.stream.id) {
                 Some(row) => compare_row(&mut self.comparison, &folded, &row)?,
-                None => self.comparison.differs("stream", folded.stream.to_string(), "there is no guard row"),
+                None => self.comparison.differs(
+                    "stream",
+                    folded.stream.to_string(),
+                    "there is no guard row, or no snapshot",
+                ),
             }
         }
         Ok(())
@@ -71,7 +76,7 @@ struct StoredRow {
 const STORED: &str = "
 SELECT *, instance_id IS NULL OR EXISTS (
     SELECT FROM lineage l WHERE l.instance_id = s.instance_id AND l.stream_id = s.stream_id
-) AS is_found FROM stream s WHERE stream_id = ANY($1)";
+) AS is_found FROM folded s WHERE stream_id = ANY($1)";
 
 async fn stored_rows(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, StoredRow>, LedgerError> {
     let rows = sqlx::query(STORED).bind(ids).fetch_all(&mut *connection).await?;
@@ -92,14 +97,25 @@ async fn stored_rows(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Hash
 fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow) -> Result<(), LedgerError> {
     let name = folded.stream.to_string();
     let row = &stored.row;
+    let kind: String = row.try_get("kind")?;
+    let stored_row = StreamRow {
+        stream_id: row.try_get("stream_id")?,
+        kind: kind.clone(),
+        version: row.try_get("version")?,
+        fence: row.try_get("fence")?,
+        state: row.try_get("state")?,
+        snapshot_version: row.try_get("snapshot_version")?,
+        since: row.try_get("since")?,
+        server: row.try_get("server")?,
+    };
     // The text of a state may be an older version's; what it says must be the same.
-    match state_from_text(folded.stream, row.try_get("state")?) {
-        Ok(state) if state == folded.state => {}
+    match stored_row.stored() {
+        Ok(stored) if stored.state == folded.state => {}
         Ok(_) => comparison.differs("stream", name.clone(), "its state is not the fold of its entries"),
         Err(error) => comparison.differs("stream", name.clone(), error.to_string()),
     }
     let (expected, found) = (
-        Columns { state: String::new(), ..columns(&folded.state)? },
+        Columns::of(&folded.state),
         Columns {
             name: row.try_get("name")?,
             live: row.try_get("live")?,
@@ -107,10 +123,8 @@ fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow)
             instance_id: row.try_get("instance_id")?,
             lock_target: row.try_get("lock_target")?,
             expires_at: row.try_get("expires_at")?,
-            state: String::new(),
         },
     );
-    let kind: String = row.try_get("kind")?;
     let version = unsigned(row.try_get("version")?)?;
     if expected != found || kind != folded.stream.kind.as_str() || version != folded.version {
         let what = format!("a column differs: the entries give version {} and {expected:?}", folded.version);
@@ -127,22 +141,20 @@ fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow)
     Ok(())
 }
 
-fn columns(state: &State) -> Result<Columns, LedgerError> {
-    Columns::of(state).map_err(|error| LedgerError::Corrupt(format!("a state has no JSON form: {error}")))
-}
-
 /// Appends wait for the tables that it empties first, so that it reads all that they committed.
 pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress) + Send)) -> Result<(), LedgerError> {
     let mut lease = ledger.connection().await?;
     let mut transaction = lease.begin().await?;
     // In the order in which an append that reaches out takes them.
-    sqlx::query("LOCK TABLE claim, stream, lineage IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await?;
-    sqlx::query("TRUNCATE claim, stream, lineage").execute(&mut *transaction).await?;
+    sqlx::query("LOCK TABLE claim, stream, lineage, snapshot IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("TRUNCATE claim, stream, lineage, snapshot").execute(&mut *transaction).await?;
     fill(&mut transaction, ledger.now(), progress).await?;
     Ok(transaction.commit().await?)
 }
 
-/// Makes guard rows and claims from the entries, in tables that are empty. `now` is later than any fence before it.
+/// Makes guard rows, snapshots and claims from the entries, in tables that are empty. `now` is later than any fence before it.
 pub(crate) async fn fill(
     connection: &mut PgConnection,
     now: Timestamp,
@@ -162,9 +174,9 @@ impl Sink for Filling {
         if streams.is_empty() {
             return Ok(());
         }
-        let (mut rows, mut claims, mut lineages) = (Rows::new(), Rows::new(), Rows::new());
+        let (mut rows, mut snapshots, mut claims, mut lineages) = (Rows::new(), Rows::new(), Rows::new(), Rows::new());
         for Folded { stream, version, state } in &streams {
-            let columns = columns(state)?;
+            let columns = Columns::of(state);
             rows.push([
                 Field::Uuid(stream.id),
                 Field::Text(stream.kind.as_str()),
@@ -176,8 +188,8 @@ impl Sink for Filling {
                 Field::or_null(columns.instance_id, Field::Uuid),
                 Field::or_null(columns.lock_target.as_deref(), Field::Text),
                 Field::or_null(columns.expires_at, Field::Time),
-                Field::Text(&columns.state),
             ]);
+            snapshots.push([Field::Uuid(stream.id), Field::Int(signed(*version)), Field::Text(&state_text(state)?)]);
             if let Some(instance) = columns.instance_id {
                 lineages.push([Field::Uuid(instance), Field::Uuid(stream.id)]);
             }
@@ -186,8 +198,9 @@ impl Sink for Filling {
             }
         }
         let into = "COPY stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target,
-            expires_at, state) FROM STDIN (FORMAT binary)";
+            expires_at) FROM STDIN (FORMAT binary)";
         rows.send(connection, into).await?;
+        snapshots.send(connection, "COPY snapshot (stream_id, version, state) FROM STDIN (FORMAT binary)").await?;
         claims.send(connection, "COPY claim (namespace, value, stream_id) FROM STDIN (FORMAT binary)").await?;
         lineages.send(connection, "COPY lineage (instance_id, stream_id) FROM STDIN (FORMAT binary)").await
     }

@@ -12,5 +12,6 @@ mod read;
 mod rebuild;
 mod schema;
 mod secret;
+mod snapshot;
 mod support;
 mod view;

@@ -48,15 +48,18 @@ async fn a_comparison_finds_every_row_that_does_not_follow_and_a_rebuild_mends_i
     lived_in(&ledger).await;
     let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
     for (sql, table) in [
-        ("UPDATE stream SET state = replace(state, '\"limit\":1', '\"limit\":9') WHERE name = 'token-2'", "stream"),
-        ("UPDATE stream SET state = '{}' WHERE name = 'token-2'", "stream"),
+        ("UPDATE snapshot SET state = replace(state, '\"limit\":1', '\"limit\":9') WHERE state LIKE '%\"name\":\"token-2\"%'", "stream"),
+        ("UPDATE snapshot SET state = '{}' WHERE state LIKE '%\"name\":\"token-2\"%'", "stream"),
+        ("UPDATE snapshot SET version = version - 1 WHERE state LIKE '%\"name\":\"token-2\"%'", "stream"),
+        ("DELETE FROM snapshot WHERE state LIKE '%\"name\":\"token-2\"%'", "stream"),
+        ("INSERT INTO snapshot SELECT gen_random_uuid(), 1, state FROM snapshot LIMIT 1", "snapshot"),
         ("UPDATE stream SET version = version + 1 WHERE name = 'token-2'", "stream"),
         ("UPDATE stream SET instance_id = NULL WHERE name = 'token-2'", "stream"),
         ("UPDATE stream SET lock_target = 'user:bot-x' WHERE kind = 'lock'", "stream"),
         ("UPDATE stream SET live = false WHERE name = 'token-2'", "stream"),
         ("DELETE FROM stream WHERE name = 'token-2'", "stream"),
         ("INSERT INTO stream SELECT gen_random_uuid(), kind, version, fence, name, live, bot_id, instance_id, lock_target,
-            expires_at, state FROM stream WHERE name = 'token-2'", "stream"),
+            expires_at FROM stream WHERE name = 'token-2'", "stream"),
         ("UPDATE claim SET value = 'other' WHERE value = 'token-2'", "claim"),
         ("DELETE FROM claim WHERE value = 'token-2'", "claim"),
         ("INSERT INTO claim VALUES ('key', 'SHA256:other', gen_random_uuid())", "claim"),

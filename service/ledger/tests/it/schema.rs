@@ -5,7 +5,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::support::*;
 
 /// What a stream's own rows are in: all that a renewal reads and writes, but for its place in the order.
-const OF_A_STREAM: [&str; 3] = ["entry", "secret", "stream"];
+const OF_A_STREAM: [&str; 4] = ["entry", "secret", "snapshot", "stream"];
 /// Directories over all streams.
 const DIRECTORIES: [&str; 2] = ["claim", "lineage"];
 /// One order for one database, and what follows from it.
