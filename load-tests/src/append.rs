@@ -355,7 +355,7 @@ fn origin(attempt: &AttemptHash) -> Origin {
 /// The events of a renewal.
 fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
     let now = chrono::Utc::now();
-    let attempt = AttemptHash(format!("{number:064x}"));
+    let attempt = AttemptHash(hex::encode([[0; 8], [0; 8], [0; 8], number.to_be_bytes()].concat()));
     let challenge = ChallengeId(Uuid::from_u64_pair(number, scrambled(number)));
     let latest = &token.latest().expect("imported tokens have joined").join;
     let generation = latest.generation + 1;
@@ -376,7 +376,7 @@ fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
         case: JoinCase::Renewal,
         generation,
         previous_instance: None,
-        serial: format!("{:032x}", u128::from(number)),
+        serial: hex::encode(u128::from(number).to_be_bytes()),
         not_before: now,
         not_after: now + TimeDelta::hours(1),
         subject_keys: "J5DU8jBZ2oW6LhXfQx1o2q0u7l3k9m4nJ5DU8jBZ2oW".to_owned(),

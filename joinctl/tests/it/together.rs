@@ -85,7 +85,7 @@ fn a_lock_that_ended_as_its_file_says_is_nothing_to_apply() {
     let ran = authority.run(&["apply", "-f", "lock.yaml", "--dry-run"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     // Time passes.
-    authority.sql("UPDATE stream SET state = replace(state, '2099-01-01', '2020-01-01') WHERE kind = 'lock'");
+    authority.sql("UPDATE snapshot SET state = replace(state, '2099-01-01', '2020-01-01')");
     assert_eq!(authority.done(&["apply", "-f", "lock.yaml"]), "");
 }
 

@@ -1,5 +1,5 @@
 -- All at one moment, since it is one statement: what it finds together was true together.
--- OFFSET 0 has locks and snapshots looked up one by one. Without statistics the planner believes in thousands of locks,
+-- OFFSET 0 has locks and states looked up one by one. Without statistics the planner believes in thousands of locks,
 -- and would read all streams for each token.
 WITH token AS (
     SELECT s.* FROM claim c JOIN stream s USING (stream_id) WHERE c.namespace = 'token_name' AND c.value = $1
@@ -19,11 +19,6 @@ WITH token AS (
     SELECT * FROM token UNION ALL SELECT * FROM bot UNION ALL SELECT * FROM locks
 )
 SELECT k.stream_id AS "stream_id!", k.kind AS "kind!", k.version AS "version!", k.fence AS "fence!",
-    p.state AS "state!", p.version AS "snapshot_version!", p.since AS "since!", pg_postmaster_start_time() AS "server!",
+    f.state AS "state!", f.snapshot_version AS "snapshot_version!", f.since AS "since!", f.server AS "server!",
     EXISTS (SELECT FROM token JOIN entry e USING (stream_id) WHERE e.attempt = $4) AS "accepted!"
-FROM known k CROSS JOIN LATERAL (
-    SELECT version, state, CASE WHEN version < k.version THEN ARRAY(
-        SELECT envelope FROM entry e WHERE e.stream_id = k.stream_id AND e.first_version > snapshot.version
-        ORDER BY e.first_version) ELSE '{}' END AS since
-    FROM snapshot WHERE snapshot.stream_id = k.stream_id OFFSET 0
-) p
+FROM known k CROSS JOIN LATERAL (SELECT * FROM folded WHERE folded.stream_id = k.stream_id OFFSET 0) f
