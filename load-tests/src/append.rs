@@ -37,9 +37,6 @@ const SEED: u64 = 11;
 pub(crate) const TOKENS: u64 = 20_000;
 /// Joins that wait at once.
 pub(crate) const WAITING: u64 = 256;
-/// Before the ledger is measured: its tokens have about ten entries then, and their states are stored as often as in a
-/// fleet that has been there for a while.
-const SETTLE: Duration = Duration::from_secs(5);
 /// Connections of those that don't group.
 const CONNECTIONS: u32 = 16;
 
@@ -143,7 +140,6 @@ impl Bench {
                 for number in 0..TOKENS {
                     ledger.token(&token_name(number).parse()?).await?;
                 }
-                let plan = Plan { warm_up: SETTLE, ..plan };
                 let appender = ledger.clone();
                 let what = format!("append: the ledger, {writers} writer{}", if writers == 1 { "" } else { "s" });
                 let done = drive(&what, plan, &watched, move |number| {

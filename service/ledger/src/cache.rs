@@ -21,11 +21,8 @@ use crate::{
     turns::{Turn, Turns},
 };
 
-/// Each so many entries the state of a token that this node remembers is stored, so that few are to be folded by whoever
-/// reads it next.
-const SNAPSHOT_EVERY: u32 = 16;
-/// The same of a token that had to be read: it will be again.
-const SNAPSHOT_EVERY_WHEN_READ: u32 = 4;
+/// A token that had to be read will be again, so its state is stored when so many entries had to be folded.
+const MANY_FOLDED: usize = 3;
 
 /// A token and all that a decision about it needs, as they were at one moment.
 #[derive(Debug, Clone)]
@@ -42,10 +39,8 @@ pub struct KnownToken {
     pub locks: Vec<LockState>,
     /// Where it was read.
     server: Option<ServerRun>,
-    /// Entries since the state was stored.
-    since_snapshot: u32,
-    /// True when nothing was appended since it was read.
-    is_read: bool,
+    /// Entries that had to be folded when it was read; none once this node has appended.
+    folded: usize,
     /// Memory that it takes, roughly.
     weight: u32,
 }
@@ -56,9 +51,8 @@ impl KnownToken {
         let stream = StreamId::from(self.token.id);
         let state = State::Token(Arc::clone(&self.token));
         let (version, fence, server) = (self.version, self.fence, self.server);
-        let every = if self.is_read { SNAPSHOT_EVERY_WHEN_READ } else { SNAPSHOT_EVERY };
-        let due = self.since_snapshot.saturating_add(1) >= every;
-        StreamAppend::after(Stored { stream, version, fence, state, server }, change).with_snapshot_if(due)
+        StreamAppend::after(Stored { stream, version, fence, state, server }, change)
+            .with_snapshot_if(self.folded >= MANY_FOLDED)
     }
 
     /// True when `other` is of the same moment, or of a later one, as far as that can be told.
@@ -205,26 +199,21 @@ impl TokenSlot {
         // state, it is changed in its place.
         let known = self.known.take();
         self.forget();
-        let beside =
-            known.map(Arc::unwrap_or_clone).map(|KnownToken { token, bot, locks, since_snapshot, weight, .. }| {
-                (StreamId::from(token.id), bot, locks, since_snapshot, weight)
-            });
+        let beside = known
+            .map(Arc::unwrap_or_clone)
+            .map(|KnownToken { token, bot, locks, weight, .. }| (StreamId::from(token.id), bot, locks, weight));
         let prepared = self.ledger.prepare(append.into())?;
         let beside = beside.filter(|(stream, ..)| leaves_alone_what_is_beside(*stream, &prepared.parts));
         let snapshot = prepared.parts.first().and_then(|part| part.row.state.as_deref()).map(weight_of_text);
         let recorded = self.ledger.append_prepared(prepared).await?;
         if let (
-            Some((_, bot, locks, since_snapshot, weight)),
+            Some((_, bot, locks, weight)),
             Some(Stored { version, fence, state: State::Token(token), server, .. }),
         ) = (beside, recorded.streams.first())
         {
             let (token, version, fence, server) = (Arc::clone(token), *version, *fence, *server);
-            let (since_snapshot, weight) = match snapshot {
-                Some(weight) => (0, weight),
-                None => (since_snapshot.saturating_add(1), weight),
-            };
-            let known =
-                KnownToken { token, version, fence, bot, locks, server, since_snapshot, is_read: false, weight };
+            let weight = snapshot.unwrap_or(weight);
+            let known = KnownToken { token, version, fence, bot, locks, server, folded: 0, weight };
             self.know(Arc::new(known)).await;
         }
         Ok(recorded)
@@ -297,24 +286,23 @@ async fn load(
         weight = weight.saturating_add(weight_of_text(&row.state));
         let (stream_id, kind, version, fence, state) = (row.stream_id, row.kind, row.version, row.fence, row.state);
         let (snapshot_version, since, server) = (row.snapshot_version, row.since, row.server);
-        let since_snapshot = u32::try_from(since.len()).unwrap_or(u32::MAX);
+        let folded = since.len();
         let stored = StreamRow { stream_id, kind, version, fence, state, snapshot_version, since, server }.stored()?;
         match stored.state {
-            State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server, since_snapshot)),
+            State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server, folded)),
             State::Bot(found) if found.live => bot = Some(found),
             State::Bot(_) | State::Administrator(_) | State::Record => {}
             State::Lock(found) => locks.push(found),
         }
     }
-    let known = token.map(|(token, version, fence, server, since_snapshot)| KnownToken {
+    let known = token.map(|(token, version, fence, server, folded)| KnownToken {
         token,
         version,
         fence,
         bot,
         locks,
         server,
-        since_snapshot,
-        is_read: true,
+        folded,
         weight,
     });
     Ok((known, accepted))
