@@ -26,7 +26,8 @@ pub(super) async fn compare(
     let mut compared = Compared::default();
     let sums = fold::all(&mut connection, progress, &mut compared).await?;
     let counted = sqlx::query(
-        "SELECT (SELECT count(*) FROM stream) AS stream, (SELECT count(*) FROM snapshot) AS snapshot, (SELECT count(*) FROM claim) AS claim",
+        "SELECT (SELECT count(*) FROM stream) AS stream, (SELECT count(*) FROM snapshot) AS snapshot,
+             (SELECT count(*) FROM claim) AS claim",
     );
     let counted = counted.fetch_one(&mut *connection).await?;
     let Compared { mut comparison, claims } = compared;
@@ -154,7 +155,8 @@ pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress
     Ok(transaction.commit().await?)
 }
 
-/// Makes guard rows, snapshots and claims from the entries, in tables that are empty. `now` is later than any fence before it.
+/// Makes guard rows, snapshots and claims from the entries, in tables that are empty. `now` is later than any fence
+/// before it.
 pub(crate) async fn fill(
     connection: &mut PgConnection,
     now: Timestamp,

@@ -87,7 +87,9 @@ async fn a_fault_of_ours_tells_an_id_and_nothing_else() {
     bot.join().await.unwrap();
     running.stop().await;
     // Damage of the database is always our fault.
-    installed.database.tamper("UPDATE snapshot SET state = 'damaged' WHERE stream_id IN (SELECT stream_id FROM stream WHERE kind IN ('bot', 'token'))").await;
+    let damage = "UPDATE snapshot p SET state = 'damaged' FROM stream s
+                  WHERE s.stream_id = p.stream_id AND s.kind IN ('bot', 'token')";
+    installed.database.tamper(damage).await;
 
     let running = installed.serve().await;
     let admin = running.administrator(&installed.path("admin"));
