@@ -68,6 +68,7 @@ impl Stored {
 const USUAL_SIZE: usize = 2048;
 
 /// What is read of a stream.
+#[derive(sqlx::FromRow)]
 pub(crate) struct StreamRow {
     pub(crate) stream_id: Uuid,
     pub(crate) kind: String,

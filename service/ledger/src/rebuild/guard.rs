@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use join_domain::Timestamp;
-use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{Connection as _, FromRow as _, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -98,19 +98,8 @@ async fn stored_rows(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Hash
 fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow) -> Result<(), LedgerError> {
     let name = folded.stream.to_string();
     let row = &stored.row;
-    let kind: String = row.try_get("kind")?;
-    let stored_row = StreamRow {
-        stream_id: row.try_get("stream_id")?,
-        kind: kind.clone(),
-        version: row.try_get("version")?,
-        fence: row.try_get("fence")?,
-        state: row.try_get("state")?,
-        snapshot_version: row.try_get("snapshot_version")?,
-        since: row.try_get("since")?,
-        server: row.try_get("server")?,
-    };
     // The text of a state may be an older version's; what it says must be the same.
-    match stored_row.stored() {
+    match StreamRow::from_row(row)?.stored() {
         Ok(stored) if stored.state == folded.state => {}
         Ok(_) => comparison.differs("stream", name.clone(), "its state is not the fold of its entries"),
         Err(error) => comparison.differs("stream", name.clone(), error.to_string()),
@@ -126,6 +115,7 @@ fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow)
             expires_at: row.try_get("expires_at")?,
         },
     );
+    let kind: String = row.try_get("kind")?;
     let version = unsigned(row.try_get("version")?)?;
     if expected != found || kind != folded.stream.kind.as_str() || version != folded.version {
         let what = format!("a column differs: the entries give version {} and {expected:?}", folded.version);
