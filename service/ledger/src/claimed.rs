@@ -51,16 +51,15 @@ impl Ledger {
                 StreamRow { stream_id, kind, version, fence, state, snapshot_version, since, server }.stored()?;
             let (stream, sealed) = (stored.stream, unsigned(sealed)?);
             let state = match sealed == stored.version {
-                true => Some(stored.state),
+                true => stored.state,
                 false => self.folded_to(stream, sealed).await?,
             };
-            let state = state.as_ref().map(state_text).transpose()?.unwrap_or_default();
-            states.push(Claimed { stream, version: sealed, state });
+            states.push(Claimed { stream, version: sealed, state: state_text(&state)? });
         }
         Ok(ClaimedPage { states, next })
     }
 
-    async fn folded_to(&self, stream: StreamId, version: u64) -> Result<Option<State>, LedgerError> {
+    async fn folded_to(&self, stream: StreamId, version: u64) -> Result<State, LedgerError> {
         let mut state = None;
         self.replay(stream, |entry| {
             if entry.last_version() <= version {
@@ -69,6 +68,6 @@ impl Ledger {
             Ok::<_, LedgerError>(())
         })
         .await?;
-        Ok(state)
+        state.ok_or_else(|| LedgerError::Corrupt(format!("{stream} has no entries up to version {version}")))
     }
 }

@@ -30,6 +30,8 @@ impl Handshakes {
         Self { acceptor: TlsAcceptor::from(tls), turns: Arc::new(Semaphore::new(AT_ONCE * processors)) }
     }
 
+    /// The handshake of one connection, when its turn has come, or after a second.
+    ///
     /// # Errors
     /// The client's, or that it took too long.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
