@@ -1,13 +1,13 @@
 //! The database goes away and comes back.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use http::StatusCode;
 use join_embedded::{Cluster, Options};
 use join_server::config::Limits;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::world::{Bot, Database, RENEWED, Transport, World, until};
+use crate::world::{Bot, Database, PATIENCE, RENEWED, Transport, World, until};
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
@@ -55,7 +55,17 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     let postgres = start(path).await;
 
     for bot in &mut bots {
-        bot.join().await.expect("the same attempt, with nothing changed");
+        // A connection that was used a moment before the outage is used once more, and is found dead.
+        let found_again = async {
+            loop {
+                match bot.join().await {
+                    Err(refused) if refused == "UNAVAILABLE" => tokio::time::sleep(Duration::from_millis(50)).await,
+                    joined => break joined,
+                }
+            }
+        };
+        let joined = tokio::time::timeout(PATIENCE, found_again).await.expect("the node finds its database again");
+        joined.expect("the same attempt, with nothing changed");
     }
     assert_eq!(world.news("first").await, RENEWED, "it happened once");
     assert_eq!(world.locks().await, 0);

@@ -63,7 +63,7 @@ pub(crate) use self::{
 pub(crate) const CLUSTER: &str = "test.example";
 
 /// Longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The cluster and everybody around it.
 pub(crate) struct World {
