@@ -45,7 +45,7 @@ faults: need ## every kind of join, interrupted at every step: network, service,
 
 .PHONY: bench
 bench: need bench-build ## speed and memory of the service, as ratios within one run
-	$(or $(CARGO_TARGET_DIR),target)/release/joinload bench $(ARGS)
+	$(or $(CARGO_TARGET_DIR),target)/release/joinload bench --early-writeback $(ARGS)
 
 .PHONY: bench-growth
 bench-growth: need bench-build ## the same against a million tokens and fifty million events

@@ -17,6 +17,7 @@ use crate::{
     ceremony::{JoinError, Transport},
     fleet::{Connections, Fleet},
     floor::{self, Floor, median},
+    host,
     import::{Import, import},
     pace::{Load, Measured, Plan, Watched, drive},
     process::to_f64,
@@ -478,6 +479,7 @@ pub(crate) fn describe(options: &Options) -> serde_json::Value {
         "kept_connections": KEPT,
         "writers": options.setup.writers.map_or("the service's default".to_owned(), |writers| writers.to_string()),
         "postgres_settings": options.setup.postgres,
+        "writeback": host::writeback(),
         "log_files": options.setup.log,
     })
 }
