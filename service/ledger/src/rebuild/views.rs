@@ -113,6 +113,7 @@ async fn project(
         signed(end)
     );
     cursor::open(connection, &select).await?;
+    go_by_index(connection, true).await?;
     let mut done = 0_u64;
     let mut rows = cursor::fetch(connection).await?;
     let mut entries = Vec::new();
@@ -129,8 +130,19 @@ async fn project(
     done = done.saturating_add(entries.len() as u64);
     progress(Progress { stage: Stage::Views, done, total: end });
     cursor::close(connection).await?;
+    go_by_index(connection, false).await?;
     if done != end {
         return Err(LedgerError::Corrupt(format!("the log should hold {end} entries, and {done} are there")));
+    }
+    Ok(())
+}
+
+/// Nobody has counted the rows of tables that are being filled, so the planner may scan them for each batch, and each takes
+/// longer than the one before.
+async fn go_by_index(connection: &mut PgConnection, only: bool) -> Result<(), LedgerError> {
+    for plan in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"] {
+        let set = format!("SET LOCAL {plan} = {}", if only { "off" } else { "DEFAULT" });
+        sqlx::query(AssertSqlSafe(set)).execute(&mut *connection).await?;
     }
     Ok(())
 }

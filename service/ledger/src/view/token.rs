@@ -51,13 +51,12 @@ impl Tokens {
             self.changed.insert(id);
         }
         let Some(token) = self.known.get_mut(&id) else { return };
-        let before = token.clone();
-        match event {
-            Event::TokenUpdated(updated) => token.bot_name = updated.spec.bot_name.to_string(),
-            Event::JoinAccepted(join) => token.instance = Some(join.instance.0),
-            _ => {}
-        }
-        if *token != before {
+        let has_changed = match event {
+            Event::TokenUpdated(updated) => replace(&mut token.bot_name, updated.spec.bot_name.to_string()),
+            Event::JoinAccepted(join) => replace(&mut token.instance, Some(join.instance.0)),
+            _ => false,
+        };
+        if has_changed {
             self.changed.insert(id);
         }
     }
@@ -86,4 +85,11 @@ impl Tokens {
         .await?;
         Ok(())
     }
+}
+
+/// True when it was another one.
+fn replace<T: PartialEq>(place: &mut T, now: T) -> bool {
+    let has_changed = *place != now;
+    *place = now;
+    has_changed
 }
