@@ -303,12 +303,12 @@ async fn try_transact(pool: &PgPool, number: u64, same_rows: bool) -> anyhow::Re
         .bind(i64::try_from(part.last_version())?)
         .bind(now)
         .bind(part.to_envelope()?)
-        .bind(used_up.then_some(attempt.0.as_str()))
+        .bind(used_up.then(|| attempt.key()).flatten())
         .execute(&mut *transaction)
         .await?;
     }
     if same_rows {
-        let note = sqlx::query("INSERT INTO outbox (stream_id, first_version) VALUES ($1, $2)");
+        let note = sqlx::query("INSERT INTO outbox (stream_ids, first_versions) VALUES (ARRAY[$1], ARRAY[$2])");
         note.bind(stream.id).bind(i64::try_from(first_version)?).execute(&mut *transaction).await?;
     }
     let moved = sqlx::query(

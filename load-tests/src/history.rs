@@ -48,8 +48,7 @@ pub(crate) async fn fill(superuser: &PgConnectOptions, events: u64) -> anyhow::R
                 SELECT stream_id, version, version + $5 - 1, 'token', now(),
                     replace(replace($6, '00000000-0000-0000-0000-000000000000', stream_id::text),
                         '\"first_version\":1', '\"first_version\":' || version),
-                    -- As long as the hash of a real one.
-                    md5('attempt ' || i) || md5('another ' || i)
+                    md5('attempt ' || i)::uuid
                 FROM n
             )
             INSERT INTO log_entry (log_index, stream_id, first_version) SELECT $3 + i, stream_id, version FROM n";

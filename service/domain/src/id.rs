@@ -104,6 +104,13 @@ pub fn user_name(bot: &Name) -> String {
 #[serde(transparent)]
 pub struct AttemptHash(pub String);
 
+impl AttemptHash {
+    /// Its last 128 bits, by which the attempts of one token are told apart; none for what is not a hash.
+    pub fn key(&self) -> Option<Uuid> {
+        self.0.get(32..).and_then(|half| Uuid::try_parse(half).ok())
+    }
+}
+
 /// An attempt id that does not fit the rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("attempt_id must be 128 random bits in hex (32 characters of 0-9 a-f)")]

@@ -10,7 +10,7 @@
 WITH j AS MATERIALIZED (
     SELECT * FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::text[], $8::bool[],
                          $9::uuid[], $10::uuid[], $11::text[], $12::timestamptz[], $13::text[],
-                         $14::timestamptz[], $15::text[], $16::text[], $17::uuid[], $30::timestamptz[])
+                         $14::timestamptz[], $15::text[], $16::uuid[], $17::uuid[], $30::timestamptz[])
         AS j(ord, stream_id, kind, first_version, last_version, fence, name, live,
              bot_id, instance_id, lock_target, expires_at, state,
              recorded_at, envelope, attempt, lineage, server)
@@ -40,8 +40,9 @@ WITH j AS MATERIALIZED (
     INSERT INTO entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope, attempt)
     SELECT stream_id, first_version, last_version, kind, recorded_at, envelope, attempt FROM j JOIN done USING (ord)
 ), notes AS (
-    INSERT INTO outbox (stream_id, first_version)
-    SELECT stream_id, first_version FROM j JOIN done USING (ord) ORDER BY ord
+    INSERT INTO outbox (stream_ids, first_versions)
+    SELECT array_agg(stream_id), array_agg(first_version)
+    FROM (SELECT stream_id, first_version FROM j JOIN done USING (ord) ORDER BY ord) d HAVING count(*) > 0
 ), lineages AS (
     INSERT INTO lineage (instance_id, stream_id) SELECT lineage, stream_id FROM j JOIN done USING (ord)
     WHERE lineage IS NOT NULL

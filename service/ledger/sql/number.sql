@@ -8,18 +8,25 @@ WITH seat AS MATERIALIZED (
     ) h
     WHERE EXISTS (SELECT FROM outbox WHERE xid >= h.horizon) FOR UPDATE OF s SKIP LOCKED
 ), found AS MATERIALIZED (
-    SELECT ctid AS place FROM outbox WHERE xid >= (SELECT horizon FROM seat) ORDER BY position LIMIT $1
+    -- Until they have so many entries.
+    SELECT place FROM (
+        SELECT place, sum(entries) OVER (ORDER BY position) - entries AS before FROM (
+            SELECT ctid AS place, position, cardinality(stream_ids) AS entries
+            FROM outbox WHERE xid >= (SELECT horizon FROM seat) ORDER BY position LIMIT $1
+        ) notes
+    ) notes WHERE before < $1
 ), taken AS (
     -- By their place, which nobody else gets while this statement can see them.
-    DELETE FROM outbox WHERE ctid = ANY (ARRAY(SELECT place FROM found)) RETURNING position, stream_id, first_version
+    DELETE FROM outbox WHERE ctid = ANY (ARRAY(SELECT place FROM found)) RETURNING position, stream_ids, first_versions
 ), numbered AS (
     INSERT INTO log_entry (log_index, stream_id, first_version)
-    SELECT (SELECT next_index FROM seat) - 1 + row_number() OVER (ORDER BY position), stream_id, first_version FROM taken
+    SELECT (SELECT next_index FROM seat) - 1 + row_number() OVER (ORDER BY position, place), e.stream_id, e.first_version
+    FROM taken, unnest(stream_ids, first_versions) WITH ORDINALITY AS e(stream_id, first_version, place)
     RETURNING log_index, stream_id, first_version
 ), moved AS (
     UPDATE sequencer SET next_index = next_index + (SELECT count(*) FROM numbered), holder = $2, heartbeat = $3,
         -- What this statement sees of all transactions that had ended is numbered now, unless there was more.
-        horizon = CASE WHEN (SELECT count(*) FROM found) < $1 THEN pg_snapshot_xmin(pg_current_snapshot())
+        horizon = CASE WHEN (SELECT count(*) FROM numbered) < $1 THEN pg_snapshot_xmin(pg_current_snapshot())
             ELSE (SELECT horizon FROM seat) END,
         horizon_of = (SELECT system_identifier FROM pg_control_system())
     WHERE EXISTS (SELECT FROM numbered)

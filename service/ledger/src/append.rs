@@ -149,7 +149,9 @@ impl StreamAppend {
             fence,
             server,
             recorded_at,
-            attempt: uses_up.map(|attempt| attempt.0),
+            attempt: uses_up
+                .map(|attempt| attempt.key().ok_or_else(|| malformed(&"the attempt is no hash")))
+                .transpose()?,
             lineage: lineage_of(&after).filter(|now| Some(*now) != lineage_before),
             claimed,
             released,
@@ -230,7 +232,7 @@ pub(crate) struct Row {
     pub(crate) state: Option<String>,
     pub(crate) recorded_at: Timestamp,
     pub(crate) envelope: String,
-    pub(crate) attempt: Option<String>,
+    pub(crate) attempt: Option<Uuid>,
     /// The lineage that begins.
     pub(crate) lineage: Option<Uuid>,
     pub(crate) claimed: Vec<Claimed>,

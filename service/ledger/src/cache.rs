@@ -275,7 +275,7 @@ async fn load(
     attempt: Option<&AttemptHash>,
 ) -> Result<(Option<KnownToken>, bool), LedgerError> {
     let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
-    let attempt = attempt.map(|attempt| attempt.0.as_str());
+    let attempt = attempt.and_then(AttemptHash::key);
     // All at one moment, since it is one statement: what it finds together was true together.
     let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, ledger.now(), attempt);
     let rows = in_time(load.fetch_all(&mut *ledger.connection().await?)).await?;

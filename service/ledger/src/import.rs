@@ -3,7 +3,7 @@
 //! The copy is a fork of the log that it was taken from, as soon as anything is appended to either of them. So the name
 //! under which the archive was signed is ended in the copy, which signs under another one or not at all.
 
-use join_domain::{Timestamp, envelope::Entry, event::Event};
+use join_domain::{Timestamp, envelope::Entry, event::Event, id::AttemptHash};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
@@ -93,6 +93,12 @@ impl Import {
         for envelope in envelopes {
             let entry = Entry::from_envelope(envelope)
                 .map_err(|error| LedgerError::Corrupt(format!("entry {} of the archive: {error}", self.next)))?;
+            let attempt = used_up(&entry).map(|attempt| {
+                let malformed =
+                    || LedgerError::Corrupt(format!("entry {} of the archive: its attempt is no hash", self.next));
+                attempt.key().ok_or_else(malformed)
+            });
+            let attempt = attempt.transpose()?;
             let (id, first_version) = (Field::Uuid(entry.stream.id), Field::Int(signed(entry.first_version)));
             entries.push([
                 id,
@@ -101,7 +107,7 @@ impl Import {
                 Field::Text(entry.stream.kind.as_str()),
                 Field::Time(entry.recorded_at),
                 Field::Text(envelope),
-                Field::or_null(used_up(&entry), Field::Text),
+                Field::or_null(attempt, Field::Uuid),
             ]);
             order.push([Field::Int(signed(self.next)), id, first_version]);
             self.next = self.next.saturating_add(1);
@@ -147,9 +153,9 @@ impl Import {
 }
 
 /// The attempt that an accepted join used up.
-fn used_up(entry: &Entry) -> Option<&str> {
+fn used_up(entry: &Entry) -> Option<&AttemptHash> {
     entry.events.iter().find_map(|event| match event {
-        Event::JoinAccepted(join) => join.attempt.as_ref().map(|attempt| attempt.0.as_str()),
+        Event::JoinAccepted(join) => join.attempt.as_ref(),
         _ => None,
     })
 }

@@ -55,7 +55,7 @@ impl Ledger {
         let row = sqlx::query!(
             r#"SELECT s.next_index, h.integrated_size, h.signed_size,
                  -- The horizon is another server's where a dump was restored: see number.sql.
-                 (SELECT count(*) FROM outbox WHERE xid >= CASE
+                 (SELECT coalesce(sum(cardinality(stream_ids)), 0) FROM outbox WHERE xid >= CASE
                      WHEN s.horizon_of = (SELECT system_identifier FROM pg_control_system()) THEN s.horizon
                      ELSE '0' END) AS "unsequenced!",
                  (SELECT min(next_index) FROM view_checkpoint) AS "views!"

@@ -6,8 +6,8 @@
 //!
 //! # Why every stream keeps its order
 //!
-//! An append leaves its note in the same commit as its entry. The next append of that stream finds the guard row's new
-//! version only after that commit, so its own note gets a later position (positions are drawn from one sequence, without
+//! A statement that appends leaves its note in the same commit as its entries, at most one of each stream. The next append of
+//! that stream finds the guard row's new version only after that commit, so its own note gets a later position (positions are drawn from one sequence, without
 //! caching), and becomes visible later. Hence every snapshot that shows the later note shows the earlier one too, or
 //! finds it numbered already; and the earlier one stands before it in the order of positions, also when only the first
 //! so many notes are taken.
@@ -40,7 +40,7 @@ const POLL: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(50);
 /// How long to wait after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// Notes that one step numbers, at most.
+/// A step ends with the note that brings it to so many entries.
 const STEP: u32 = 4096;
 
 /// What one step did.
@@ -53,7 +53,8 @@ pub struct Assigned {
 }
 
 impl Ledger {
-    /// Gives at most `limit` committed entries their index, unless another node is doing so at this moment.
+    /// Gives committed entries their index, note by note until there are `limit` or no more, unless another node is doing
+    /// so at this moment.
     ///
     /// # Errors
     /// [`LedgerError`]; nothing has happened then, or all of it.

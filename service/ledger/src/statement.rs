@@ -10,28 +10,133 @@ use crate::{
     row::{ServerRun, signed},
 };
 
-/// Appends `rows`, at most one of each stream, and returns where each of them was appended: none is a conflict, and
-/// leaves nothing behind. History tells them in their order.
+/// Appends `rows`, at most one of each stream and in any order, and returns where each of them was appended: none is a
+/// conflict, and leaves nothing behind.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     rows: &[&Row],
 ) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
-    let arguments = Arguments::of(rows);
-    // Not before the server is ready again, which is after the commit.
-    let answers = if arguments.only_go_on() {
-        go_on(connection, &arguments.streams).await?
-    } else {
-        begin_or_go_on(connection, &arguments).await?
-    };
+    match Next::of(rows) {
+        Some(next) => go_on(connection, &next, rows.len()).await,
+        None => append_in_order(connection, rows).await,
+    }
+}
 
+/// The same for rows of any kind, which history tells in their order.
+pub(crate) async fn append_in_order(
+    connection: &mut PgConnection,
+    rows: &[&Row],
+) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
+    // Not before the server is ready again, which is after the commit.
+    let answers = begin_or_go_on(connection, &Arguments::of(rows)).await?;
     let mut appended = vec![None; rows.len()];
     for Answer { ord, server } in answers {
-        let index = usize::try_from(ord).ok().and_then(|ord| ord.checked_sub(1));
-        if let Some(done) = index.and_then(|index| appended.get_mut(index)) {
+        if let Some(done) = place(ord).and_then(|place| appended.get_mut(place)) {
             *done = Some(ServerRun(server));
         }
     }
     Ok(appended)
+}
+
+/// The place in an array, of SQL's number for it.
+fn place(ord: i64) -> Option<usize> {
+    usize::try_from(ord).ok()?.checked_sub(1)
+}
+
+/// The statement of entries that tokens go on with.
+async fn go_on(
+    connection: &mut PgConnection,
+    next: &Next<'_>,
+    rows: usize,
+) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
+    let append = sqlx::query_file_scalar!(
+        "sql/append_next.sql",
+        &next.id as _,
+        &next.first_version as _,
+        &next.last_version as _,
+        &next.fence as _,
+        &next.instance_id as _,
+        &next.recorded_at as _,
+        &next.envelope as _,
+        &next.attempt as _,
+        &next.begins_lineage as _,
+        &next.state as _,
+        next.server.0,
+    );
+    // As above.
+    let ords = append.fetch_all(connection).await?;
+    let mut appended = vec![None; rows];
+    for place in ords.into_iter().filter_map(place).filter_map(|sorted| next.places.get(sorted)) {
+        if let Some(done) = appended.get_mut(*place) {
+            *done = Some(next.server);
+        }
+    }
+    Ok(appended)
+}
+
+/// Entries that live tokens go on with, sorted by stream, as columns.
+struct Next<'r> {
+    /// Where each of them stands among the rows.
+    places: Vec<usize>,
+    id: Vec<Uuid>,
+    first_version: Vec<i64>,
+    last_version: Vec<i64>,
+    fence: Vec<i64>,
+    instance_id: Vec<Option<Uuid>>,
+    recorded_at: Vec<Timestamp>,
+    envelope: Vec<&'r str>,
+    attempt: Vec<Option<Uuid>>,
+    /// Empty when none does.
+    begins_lineage: Vec<bool>,
+    /// Empty when none is stored.
+    state: Vec<Option<&'r str>>,
+    /// Where they all were read.
+    server: ServerRun,
+}
+
+impl<'r> Next<'r> {
+    /// None when there is another kind of row among them.
+    fn of(rows: &[&'r Row]) -> Option<Self> {
+        let server = rows.first()?.server?;
+        if !rows.iter().all(|row| goes_on(row) && row.server == Some(server)) {
+            return None;
+        }
+        let mut places: Vec<usize> = (0..rows.len()).collect();
+        places.sort_unstable_by_key(|place| rows.get(*place).map(|row| row.stream.id));
+        let sorted = || places.iter().filter_map(|place| rows.get(*place).copied());
+        let begins_lineage = match rows.iter().any(|row| row.lineage.is_some()) {
+            true => sorted().map(|row| row.lineage.is_some()).collect(),
+            false => Vec::new(),
+        };
+        let state = match rows.iter().any(|row| row.state.is_some()) {
+            true => sorted().map(|row| row.state.as_deref()).collect(),
+            false => Vec::new(),
+        };
+        Some(Self {
+            id: sorted().map(|row| row.stream.id).collect(),
+            first_version: sorted().map(|row| signed(row.first_version)).collect(),
+            last_version: sorted().map(|row| signed(row.last_version)).collect(),
+            fence: sorted().map(|row| signed(row.fence)).collect(),
+            instance_id: sorted().map(|row| row.columns.instance_id).collect(),
+            recorded_at: sorted().map(|row| row.recorded_at).collect(),
+            envelope: sorted().map(|row| row.envelope.as_str()).collect(),
+            attempt: sorted().map(|row| row.attempt).collect(),
+            begins_lineage,
+            state,
+            server,
+            places,
+        })
+    }
+}
+
+/// True for a live token that exists, when no claim or secret comes or goes.
+fn goes_on(row: &Row) -> bool {
+    row.stream.kind == StreamKind::Token
+        && row.columns.live
+        && row.first_version > 1
+        && row.claimed.is_empty()
+        && row.released.is_empty()
+        && row.secrets.is_empty()
 }
 
 /// A row that was appended, and where.
@@ -40,29 +145,7 @@ struct Answer {
     server: Timestamp,
 }
 
-/// The statement of entries that tokens go on with.
-async fn go_on(connection: &mut PgConnection, streams: &Streams<'_>) -> Result<Vec<Answer>, sqlx::Error> {
-    let append = sqlx::query_file_as!(
-        Answer,
-        "sql/append_next.sql",
-        &streams.ord as _,
-        &streams.id as _,
-        &streams.first_version as _,
-        &streams.last_version as _,
-        &streams.fence as _,
-        &streams.bot_id as _,
-        &streams.instance_id as _,
-        &streams.state as _,
-        &streams.recorded_at as _,
-        &streams.envelope as _,
-        &streams.attempt as _,
-        &streams.lineage as _,
-        &streams.server as _,
-    );
-    append.fetch_all(connection).await
-}
-
-/// The statement of any append. It lists the streams again: each query is checked at build time with its own arguments.
+/// The statement of any append.
 async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<Answer>, sqlx::Error> {
     let Arguments { streams, claimed, released, kept, forgotten } = arguments;
     let append = sqlx::query_file_as!(
@@ -129,7 +212,7 @@ struct Streams<'r> {
     state: Vec<Option<&'r str>>,
     recorded_at: Vec<Timestamp>,
     envelope: Vec<&'r str>,
-    attempt: Vec<Option<&'r str>>,
+    attempt: Vec<Option<Uuid>>,
     lineage: Vec<Option<Uuid>>,
     server: Vec<Option<Timestamp>>,
 }
@@ -171,15 +254,6 @@ impl<'r> Arguments<'r> {
         }
         arguments
     }
-
-    /// True when every stream is a live token that exists, and no claim or secret comes or goes.
-    fn only_go_on(&self) -> bool {
-        let Self { streams, claimed, released, kept, forgotten } = self;
-        [&claimed.ord, &released.ord, &kept.ord, &forgotten.ord].iter().all(|ords| ords.is_empty())
-            && streams.kind.iter().all(|kind| *kind == StreamKind::Token.as_str())
-            && streams.live.iter().all(|live| *live)
-            && streams.first_version.iter().all(|version| *version > 1)
-    }
 }
 
 impl<'r> Streams<'r> {
@@ -199,7 +273,7 @@ impl<'r> Streams<'r> {
         self.state.push(row.state.as_deref());
         self.recorded_at.push(row.recorded_at);
         self.envelope.push(&row.envelope);
-        self.attempt.push(row.attempt.as_deref());
+        self.attempt.push(row.attempt);
         self.lineage.push(row.lineage);
         self.server.push(row.server.map(|server| server.0));
     }

@@ -75,7 +75,7 @@ async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> R
     concerns.meet(connection).await?;
     let concerned = concerns.take_tokens(connection).await?;
     let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
-    let appended = statement::append(connection, &rows).await?;
+    let appended = statement::append_in_order(connection, &rows).await?;
     let appended = appended.into_iter().collect::<Option<Vec<_>>>();
     let server = appended.and_then(|all| all.first().copied()).ok_or(Failure::Append(AppendError::Conflict))?;
     change_keys(connection, &append.keys).await?;

@@ -45,7 +45,9 @@ pub(super) async fn all(
     progress: &mut (impl FnMut(Progress) + Send),
     sink: &mut (impl Sink + Send),
 ) -> Result<Sums, LedgerError> {
-    let total = sqlx::query_scalar("SELECT (SELECT next_index FROM sequencer) + (SELECT count(*) FROM outbox)");
+    let total = sqlx::query_scalar(
+        "SELECT (SELECT next_index FROM sequencer) + (SELECT coalesce(sum(cardinality(stream_ids)), 0) FROM outbox)",
+    );
     let total = unsigned(total.fetch_one(&mut *connection).await?)?;
     cursor::open(connection, "SELECT stream_id, envelope FROM entry ORDER BY stream_id, first_version").await?;
     let mut folding = Folding::default();

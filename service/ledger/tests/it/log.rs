@@ -71,6 +71,25 @@ async fn a_commit_that_comes_late_is_not_skipped() {
     assert_ordered(&after);
 }
 
+/// What was appended by one statement is one note, which is never divided.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_ends_with_the_note_that_fills_it() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let together = (1..=4).map(|number| lock_created(&ledger, number, lock_of(1))).collect();
+    ledger.append(Append::all(together)).await.unwrap();
+    for number in 5..=7 {
+        ledger.append(lock_created(&ledger, number, lock_of(2))).await.unwrap();
+    }
+    assert_eq!(ledger.positions().await.unwrap().unsequenced, 7);
+    assert_eq!(ledger.sequence_once(2).await.unwrap(), Assigned { entries: 4, settled: 4 });
+    assert_eq!(ledger.sequence_once(2).await.unwrap(), Assigned { entries: 2, settled: 6 });
+    assert_eq!(ledger.positions().await.unwrap().unsequenced, 1);
+    assert_eq!(ledger.sequence_once(2).await.unwrap(), Assigned { entries: 1, settled: 7 });
+    let order: Vec<Uuid> = whole_log(&ledger).await.iter().map(|entry| entry.stream.id).collect();
+    assert_eq!(order, (1..=7).map(id).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_ends_in_the_middle_leaves_no_gap() {
     let database = Database::fresh().await;
@@ -256,8 +275,8 @@ async fn numbering_costs_the_same_after_a_hundred_thousand_notes() {
     let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
     for sql in [
         "ALTER TABLE outbox SET (autovacuum_enabled = off)",
-        "INSERT INTO outbox (stream_id, first_version) SELECT gen_random_uuid(), 1 FROM generate_series(1, 100000)",
-        "DELETE FROM outbox WHERE stream_id NOT IN (SELECT stream_id FROM entry)",
+        "INSERT INTO outbox (stream_ids, first_versions) SELECT ARRAY[gen_random_uuid()], ARRAY[1] FROM generate_series(1, 100000)",
+        "DELETE FROM outbox WHERE stream_ids[1] NOT IN (SELECT stream_id FROM entry)",
     ] {
         sqlx::query(sql).execute(&mut superuser).await.unwrap();
     }
