@@ -191,22 +191,19 @@ pub(super) struct Instances {
 }
 
 impl Instances {
-    /// Those that the entries join, or may resume.
-    pub(super) async fn read(
-        connection: &mut PgConnection,
-        entries: &[Entry],
-        tokens: &Tokens,
-    ) -> Result<Self, LedgerError> {
-        let mut ids = HashSet::new();
+    /// Those that the entries join or resume.
+    pub(super) async fn read(connection: &mut PgConnection, entries: &[Entry]) -> Result<Self, LedgerError> {
+        let (mut ids, mut resumed) = (HashSet::new(), Vec::new());
         for entry in entries {
             for event in &entry.events {
                 match event {
                     Event::JoinAccepted(join) => ids.extend([join.instance.0]),
-                    Event::JoinResumed(_) => ids.extend(tokens.of(entry).and_then(|token| token.instance)),
+                    Event::JoinResumed(join) => resumed.push((entry.stream.id, join.serial.as_str())),
                     _ => {}
                 }
             }
         }
+        ids.extend(instances_of(connection, resumed).await?);
         let ids: Vec<Uuid> = ids.into_iter().collect();
         let rows = sqlx::query_as!(InstanceRow, "SELECT * FROM instance_view WHERE instance_id = ANY($1)", &ids)
             .fetch_all(connection)
@@ -229,7 +226,11 @@ impl Instances {
                 self.changed.insert(id);
             }
             Event::JoinResumed(resumed) => {
-                let Some(instance) = token.instance.and_then(|id| self.known.get_mut(&id)) else { return };
+                let is_of = |instance: &&mut Instance| {
+                    instance.token.0 == entry.stream.id
+                        && instance.latest.iter().any(|seen| seen.serial == resumed.serial)
+                };
+                let Some(instance) = self.known.values_mut().find(is_of) else { return };
                 instance.see(Authentication {
                     at: entry.decided_at,
                     address: entry.origin.address.clone(),
@@ -258,6 +259,24 @@ impl Instances {
         }
         Ok(())
     }
+}
+
+/// The lineages that certificates are of. What is resumed is a token's latest join, whose certificate is in force.
+async fn instances_of(
+    connection: &mut PgConnection,
+    certificates: Vec<(Uuid, &str)>,
+) -> Result<Vec<Uuid>, LedgerError> {
+    if certificates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (tokens, serials): (Vec<Uuid>, Vec<&str>) = certificates.into_iter().unzip();
+    let found = sqlx::query_scalar!(
+        "SELECT c.instance_id FROM unnest($1::uuid[], $2::text[]) AS r(token_id, serial)
+             JOIN certificate_view c USING (token_id, serial)",
+        &tokens as _,
+        &serials as _
+    );
+    Ok(found.fetch_all(connection).await?)
 }
 
 /// What is stored of each one's authentications.

@@ -101,7 +101,7 @@ impl Ledger {
 /// Reads the rows that the entries are about, moves them, and writes them back.
 pub(crate) async fn project(connection: &mut PgConnection, entries: &[Entry]) -> Result<(), LedgerError> {
     let mut tokens = Tokens::read(connection, entries).await?;
-    let mut instances = Instances::read(connection, entries, &tokens).await?;
+    let mut instances = Instances::read(connection, entries).await?;
     let mut certificates = Certificates::default();
     let mut counts = Counts::default();
     for entry in entries {

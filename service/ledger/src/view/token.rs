@@ -1,4 +1,4 @@
-//! Names of tokens, their bots and lineages, for the views that know a token by its id.
+//! Names of tokens and their bots, for the views that know a token by its id.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,8 +16,6 @@ use crate::LedgerError;
 pub(super) struct Token {
     pub(super) name: String,
     pub(super) bot_name: String,
-    /// The lineage that joined last.
-    pub(super) instance: Option<Uuid>,
 }
 
 #[derive(Default)]
@@ -31,13 +29,12 @@ impl Tokens {
         let tokens = entries.iter().filter(|entry| entry.stream.kind == StreamKind::Token);
         let ids: HashSet<Uuid> = tokens.map(|entry| entry.stream.id).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
-        let rows =
-            sqlx::query!("SELECT token_id, name, bot_name, instance_id FROM token_view WHERE token_id = ANY($1)", &ids)
-                .fetch_all(connection)
-                .await?;
+        let rows = sqlx::query!("SELECT token_id, name, bot_name FROM token_view WHERE token_id = ANY($1)", &ids)
+            .fetch_all(connection)
+            .await?;
         let mut tokens = Self::default();
         for row in rows {
-            let token = Token { name: row.name, bot_name: row.bot_name, instance: row.instance_id };
+            let token = Token { name: row.name, bot_name: row.bot_name };
             tokens.known.insert(row.token_id, token);
         }
         Ok(tokens)
@@ -47,16 +44,11 @@ impl Tokens {
         let id = entry.stream.id;
         if let Event::TokenCreated(created) = event {
             let (name, bot_name) = (created.name.to_string(), created.spec.bot_name.to_string());
-            self.known.insert(id, Token { name, bot_name, instance: None });
+            self.known.insert(id, Token { name, bot_name });
             self.changed.insert(id);
         }
-        let Some(token) = self.known.get_mut(&id) else { return };
-        let has_changed = match event {
-            Event::TokenUpdated(updated) => replace(&mut token.bot_name, updated.spec.bot_name.to_string()),
-            Event::JoinAccepted(join) => replace(&mut token.instance, Some(join.instance.0)),
-            _ => false,
-        };
-        if has_changed {
+        if let (Event::TokenUpdated(updated), Some(token)) = (event, self.known.get_mut(&id)) {
+            token.bot_name = updated.spec.bot_name.to_string();
             self.changed.insert(id);
         }
     }
@@ -73,23 +65,15 @@ impl Tokens {
             return Ok(());
         }
         sqlx::query!(
-            "INSERT INTO token_view (token_id, name, bot_name, instance_id)
-             SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])
-             ON CONFLICT (token_id) DO UPDATE SET bot_name = excluded.bot_name, instance_id = excluded.instance_id",
+            "INSERT INTO token_view (token_id, name, bot_name)
+             SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
+             ON CONFLICT (token_id) DO UPDATE SET bot_name = excluded.bot_name",
             &ids as _,
             &tokens.iter().map(|token| token.name.as_str()).collect::<Vec<_>>() as _,
-            &tokens.iter().map(|token| token.bot_name.as_str()).collect::<Vec<_>>() as _,
-            &tokens.iter().map(|token| token.instance).collect::<Vec<_>>() as _
+            &tokens.iter().map(|token| token.bot_name.as_str()).collect::<Vec<_>>() as _
         )
         .execute(connection)
         .await?;
         Ok(())
     }
-}
-
-/// True when it was another one.
-fn replace<T: PartialEq>(place: &mut T, now: T) -> bool {
-    let has_changed = *place != now;
-    *place = now;
-    has_changed
 }
