@@ -152,7 +152,7 @@ impl Entry {
     pub fn to_envelope(&self) -> Result<String, EnvelopeError> {
         let written = WrittenEnvelope {
             v: 1,
-            stream: self.stream.to_string(),
+            stream: AsText(self.stream),
             first_version: self.first_version,
             events: self.events.iter().map(WrittenEvent::of).collect(),
             decided_at: self.decided_at.to_rfc3339_opts(SecondsFormat::Micros, true),
@@ -248,9 +248,18 @@ struct WrittenEnvelope<'a> {
     first_version: u64,
     recorded_at: String,
     request: Option<&'a str>,
-    stream: String,
+    stream: AsText<StreamId>,
     trace: Option<&'a str>,
     v: u32,
+}
+
+/// Written as it is displayed.
+struct AsText<T>(T);
+
+impl<T: fmt::Display> Serialize for AsText<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// One event inside an envelope, as it is written.
