@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// Appends `rows`, at most one of each stream and in any order, and returns where each of them was appended: none is a
-/// conflict, and leaves nothing behind.
+/// conflict, and leaves nothing behind. Outside of a transaction it returns when the server is ready again, which is after
+/// the commit.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     rows: &[&Row],
@@ -27,7 +28,6 @@ pub(crate) async fn append_in_order(
     connection: &mut PgConnection,
     rows: &[&Row],
 ) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
-    // Not before the server is ready again, which is after the commit.
     let answers = begin_or_go_on(connection, &Arguments::of(rows)).await?;
     let mut appended = vec![None; rows.len()];
     for Answer { ord, server } in answers {
@@ -63,7 +63,6 @@ async fn go_on(
         &next.state as _,
         next.server.0,
     );
-    // As above.
     let ords = append.fetch_all(connection).await?;
     let mut appended = vec![None; rows];
     for place in ords.into_iter().filter_map(place).filter_map(|sorted| next.places.get(sorted)) {
@@ -101,9 +100,9 @@ impl<'r> Next<'r> {
         if !rows.iter().all(|row| goes_on(row) && row.server == Some(server)) {
             return None;
         }
-        let mut places: Vec<usize> = (0..rows.len()).collect();
-        places.sort_unstable_by_key(|place| rows.get(*place).map(|row| row.stream.id));
-        let sorted = || places.iter().filter_map(|place| rows.get(*place).copied());
+        let mut by_stream: Vec<(usize, &Row)> = rows.iter().copied().enumerate().collect();
+        by_stream.sort_unstable_by_key(|(_, row)| row.stream.id);
+        let sorted = || by_stream.iter().map(|(_, row)| *row);
         let begins_lineage = match rows.iter().any(|row| row.lineage.is_some()) {
             true => sorted().map(|row| row.lineage.is_some()).collect(),
             false => Vec::new(),
@@ -124,12 +123,13 @@ impl<'r> Next<'r> {
             begins_lineage,
             state,
             server,
-            places,
+            places: by_stream.iter().map(|(place, _)| *place).collect(),
         })
     }
 }
 
-/// True for a live token that exists, when no claim or secret comes or goes.
+/// True for a live token that exists, when no claim or secret comes or goes. One that gets a bot is appended in a
+/// transaction, with [`append_in_order`].
 fn goes_on(row: &Row) -> bool {
     row.stream.kind == StreamKind::Token
         && row.columns.live
