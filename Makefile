@@ -44,7 +44,7 @@ faults: need ## every kind of join, interrupted at every step: network, service,
 	$(or $(CARGO_TARGET_DIR),target)/debug/join-faults $(ARGS)
 
 .PHONY: bench
-bench: need bench-build ## speed and memory of the service, as ratios within one run
+bench: need bench-build ## speed and memory, as ratios within one run; as root, with the kernel writing back early meanwhile
 	$(or $(CARGO_TARGET_DIR),target)/release/joinload bench --early-writeback $(ARGS)
 
 .PHONY: bench-growth

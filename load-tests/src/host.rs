@@ -21,6 +21,10 @@ impl EarlyWriteback {
     pub(crate) fn set() -> io::Result<Self> {
         let before = in_force()?;
         write("dirty_background_bytes", &EARLY.to_string())?;
+        eprintln!(
+            "vm.dirty_background_bytes of this machine is {EARLY} until the end; it was vm.{} = {}",
+            before.0, before.1
+        );
         Ok(Self { before })
     }
 }

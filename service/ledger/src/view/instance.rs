@@ -261,7 +261,8 @@ impl Instances {
     }
 }
 
-/// The lineages that certificates are of. What is resumed is a token's latest join, whose certificate is in force.
+/// The lineages that certificates are of. What is resumed is a token's latest join: its certificate is in the view until
+/// the next one.
 async fn instances_of(
     connection: &mut PgConnection,
     certificates: Vec<(Uuid, &str)>,
