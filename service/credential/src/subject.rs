@@ -38,7 +38,9 @@ impl Subject {
     /// # Errors
     /// [`SubjectError`] names the field.
     pub fn read(keys: &SubjectKeys) -> Result<Self, SubjectError> {
-        Ok(Self { tls: TlsKey::from_spki(&keys.tls)?, ssh: ssh_key(&keys.ssh)? })
+        let tls = TlsKey::from_spki(&keys.tls)?;
+        let ssh = ssh_key(&keys.ssh, rcgen::PublicKeyData::der_bytes(&tls))?;
+        Ok(Self { tls, ssh })
     }
 }
 
@@ -78,13 +80,15 @@ impl rcgen::PublicKeyData for TlsKey {
     }
 }
 
-fn ssh_key(wire: &[u8]) -> Result<KeyData, SubjectError> {
+/// Most clients have one key for both certificates: a point that was checked is not checked again.
+fn ssh_key(wire: &[u8], checked: &[u8]) -> Result<KeyData, SubjectError> {
     if wire.len() > MAX_SUBJECT_KEY {
         return Err(SubjectError::MalformedSsh);
     }
     let key = ssh_key::PublicKey::from_bytes(wire).map_err(|_| SubjectError::MalformedSsh)?;
     match key.key_data() {
         KeyData::Ed25519(_) => {}
+        KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) if point.as_bytes() == checked => {}
         KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) => check_point(point.as_bytes(), SubjectError::MalformedSsh)?,
         _ => return Err(SubjectError::UnsupportedSsh),
     }

@@ -149,6 +149,7 @@ impl StreamAppend {
             fence,
             server,
             recorded_at,
+            entry,
             attempt: uses_up
                 .map(|attempt| attempt.key().ok_or_else(|| malformed(&"the attempt is no hash")))
                 .transpose()?,
@@ -232,6 +233,8 @@ pub(crate) struct Row {
     pub(crate) state: Option<String>,
     pub(crate) recorded_at: Timestamp,
     pub(crate) envelope: String,
+    /// What the envelope says.
+    pub(crate) entry: Entry,
     pub(crate) attempt: Option<Uuid>,
     /// The lineage that begins.
     pub(crate) lineage: Option<Uuid>,

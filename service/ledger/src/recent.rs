@@ -6,9 +6,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use join_domain::envelope::Entry;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -19,7 +21,7 @@ use crate::{
     row::ServerRun,
 };
 
-/// Bytes that envelopes take here, at most: most of a second of joins at full speed.
+/// Bytes that entries take here, at most: most of a second of joins at full speed.
 const MEMORY: usize = 8 * 1024 * 1024;
 /// Places that are remembered, at most.
 const MAX_PLACES: usize = 65_536;
@@ -35,8 +37,7 @@ pub(crate) struct Recent(Mutex<Inner>);
 struct Inner {
     /// Where all this was written.
     server: Option<ServerRun>,
-    /// Without their place, as index 0.
-    appended: HashMap<EntryKey, Indexed>,
+    appended: HashMap<EntryKey, Appended>,
     bytes: usize,
     /// What stands in the log from `first` on, without a gap. Other nodes' appends have their place here, and nothing
     /// else.
@@ -44,11 +45,27 @@ struct Inner {
     first: u64,
 }
 
+#[derive(Debug)]
+struct Appended {
+    /// Without its place, as index 0.
+    indexed: Indexed,
+    /// What the envelope says, until the views have taken it.
+    entry: Option<Entry>,
+}
+
+impl Appended {
+    /// What it takes, about: an entry is as large as its envelope.
+    fn bytes(&self) -> usize {
+        let envelope = self.indexed.envelope.capacity();
+        if self.entry.is_some() { envelope.saturating_mul(2) } else { envelope }
+    }
+}
+
 impl Recent {
     /// Remembers what has become durable.
     pub(crate) fn appended(&self, server: ServerRun, row: Row) {
         let mut inner = self.on(server);
-        let entry = Indexed {
+        let indexed = Indexed {
             index: 0,
             stream: row.stream,
             first_version: row.first_version,
@@ -56,8 +73,9 @@ impl Recent {
             recorded_at: row.recorded_at,
             envelope: row.envelope,
         };
-        inner.bytes = inner.bytes.saturating_add(entry.envelope.capacity());
-        inner.appended.insert((entry.stream.id, entry.first_version), entry);
+        let appended = Appended { indexed, entry: Some(row.entry) };
+        inner.bytes = inner.bytes.saturating_add(appended.bytes());
+        inner.appended.insert((row.stream.id, row.first_version), appended);
         while inner.bytes > MEMORY {
             if !inner.forget_first() {
                 // Others number, so nothing here gets a place.
@@ -89,31 +107,79 @@ impl Recent {
         from: u64,
         limit: u32,
     ) -> Result<LogPage, LedgerError> {
-        let limit = limit.clamp(1, MAX_PAGE);
-        let (server, mut known) = self.from(from, limit);
-        let Some(newest) = known.pop() else {
-            return log::page(connection, from, limit).await;
-        };
-        let rest = limit.saturating_sub(u32::try_from(known.len()).unwrap_or(u32::MAX));
-        let read = log::page(connection, newest.index, rest).await?;
-        if Some(read.server) != server || read.entries.first() != Some(&newest) {
-            *self.inner() = Inner::default();
-            return log::page(connection, from, limit).await;
-        }
-        known.extend(read.entries);
-        Ok(LogPage { entries: known, ..read })
+        let copy = |index, appended: &mut Appended| Indexed { index, ..appended.indexed.clone() };
+        let (mut entries, read) = self.known_and_read(connection, from, limit, copy).await?;
+        entries.extend(read.entries);
+        Ok(LogPage { entries, ..read })
     }
 
-    /// What is known from an index on, without a gap, and where it was written.
-    fn from(&self, from: u64, limit: u32) -> (Option<ServerRun>, Vec<Indexed>) {
+    /// The entries of a page, and where to go on. For one follower: who comes second has envelopes to read.
+    ///
+    /// # Errors
+    /// As [`log::page`] and [`Indexed::entry`].
+    pub(crate) async fn entries(
+        &self,
+        connection: &mut PgConnection,
+        from: u64,
+        limit: u32,
+    ) -> Result<(Vec<Entry>, u64), LedgerError> {
+        let take = |index, appended: &mut Appended| match appended.entry.take() {
+            Some(entry) => Ok(entry),
+            None => Err(Indexed { index, ..appended.indexed.clone() }),
+        };
+        let (known, read) = self.known_and_read(connection, from, limit, take).await?;
+        let known = known.into_iter().map(|taken| taken.or_else(|indexed| indexed.entry()));
+        let entries = known.chain(read.entries.iter().map(Indexed::entry)).collect::<Result<_, _>>()?;
+        Ok((entries, read.next))
+    }
+
+    /// What `each` makes of entries that are known from an index on, without a gap, and a page of what follows them.
+    async fn known_and_read<T>(
+        &self,
+        connection: &mut PgConnection,
+        from: u64,
+        limit: u32,
+        each: impl Fn(u64, &mut Appended) -> T,
+    ) -> Result<(Vec<T>, LogPage), LedgerError> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        if let Some((server, newest)) = self.newest_known(from, limit) {
+            let known = newest.index.saturating_sub(from);
+            let rest = limit.saturating_sub(u32::try_from(known).unwrap_or(u32::MAX));
+            let read = log::page(connection, newest.index, rest).await?;
+            if read.server != server || read.entries.first() != Some(&newest) {
+                *self.inner() = Inner::default();
+            } else if let Some(known) = self.known(server, from..newest.index, each) {
+                return Ok((known, read));
+            }
+        }
+        Ok((Vec::new(), log::page(connection, from, limit).await?))
+    }
+
+    /// The last of what is known from an index on, without a gap, and where that was written.
+    fn newest_known(&self, from: u64, limit: u32) -> Option<(ServerRun, Indexed)> {
         let inner = self.inner();
-        let skipped = from.checked_sub(inner.first).and_then(|skipped| usize::try_from(skipped).ok());
-        let places = inner.places.iter().skip(skipped.unwrap_or(usize::MAX));
-        let known = (from..).zip(places).map_while(|(index, key)| {
-            let entry = inner.appended.get(key)?;
-            Some(Indexed { index, ..entry.clone() })
+        let places = places_from(&inner.places, inner.first, from).take(usize::try_from(limit).unwrap_or(usize::MAX));
+        let known = (from..).zip(places).map_while(|(index, key)| Some((index, inner.appended.get(key)?)));
+        let (index, newest) = known.last()?;
+        Some((inner.server?, Indexed { index, ..newest.indexed.clone() }))
+    }
+
+    /// What `each` makes of the entries with these indices; none when one of them was forgotten meanwhile.
+    fn known<T>(&self, server: ServerRun, range: Range<u64>, each: impl Fn(u64, &mut Appended) -> T) -> Option<Vec<T>> {
+        let mut inner = self.inner();
+        let Inner { server: written, appended, bytes, places, first } = &mut *inner;
+        if *written != Some(server) {
+            return None;
+        }
+        let known = range.clone().zip(places_from(places, *first, range.start)).map(|(index, key)| {
+            let appended = appended.get_mut(key)?;
+            let before = appended.bytes();
+            let made = each(index, appended);
+            *bytes = bytes.saturating_sub(before).saturating_add(appended.bytes());
+            Some(made)
         });
-        (inner.server, known.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
+        let known = known.collect::<Option<Vec<_>>>()?;
+        (u64::try_from(known.len()).ok() == range.end.checked_sub(range.start)).then_some(known)
     }
 
     /// What was written there; what was written elsewhere is forgotten.
@@ -140,9 +206,15 @@ impl Inner {
     fn forget_first(&mut self) -> bool {
         let Some(key) = self.places.pop_front() else { return false };
         self.first = self.first.saturating_add(1);
-        if let Some(entry) = self.appended.remove(&key) {
-            self.bytes = self.bytes.saturating_sub(entry.envelope.capacity());
+        if let Some(appended) = self.appended.remove(&key) {
+            self.bytes = self.bytes.saturating_sub(appended.bytes());
         }
         true
     }
+}
+
+/// Places from an index on, of those that begin with `first`.
+fn places_from(places: &VecDeque<EntryKey>, first: u64, index: u64) -> impl Iterator<Item = &EntryKey> {
+    let skipped = index.checked_sub(first).and_then(|skipped| usize::try_from(skipped).ok());
+    places.iter().skip(skipped.unwrap_or(usize::MAX))
 }

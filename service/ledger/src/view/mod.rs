@@ -23,7 +23,6 @@ use self::{certificate::Certificates, count::Counts, instance::Instances, token:
 use crate::{
     Ledger, LedgerError,
     lease::in_time,
-    log,
     row::{signed, unsigned},
 };
 
@@ -56,10 +55,8 @@ impl Ledger {
             return Ok(transaction.rollback().await.map(|()| 0)?);
         };
         let from = unsigned(next)?;
-        let page = self.recent().page(&mut transaction, from, limit).await?;
-        let entries = page.entries.iter().map(log::Indexed::entry).collect::<Result<Vec<_>, _>>()?;
+        let (entries, next) = self.recent().entries(&mut transaction, from, limit).await?;
         project(&mut transaction, &entries).await?;
-        let next = page.next;
         sqlx::query!("UPDATE view_checkpoint SET next_index = $1 WHERE view = 'views'", signed(next))
             .execute(&mut *transaction)
             .await?;

@@ -8,6 +8,7 @@ use join_domain::{
     resource::{BotSpec, LockTarget},
 };
 use join_ledger::{InstanceFilter, Ledger, StreamAppend};
+use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::*;
@@ -120,6 +121,29 @@ async fn the_views_are_the_same_however_the_log_is_cut() {
     }
     assert_eq!(ledger.project_once(1).await.unwrap(), 0);
     assert_eq!(ledger.views_settled().await.unwrap(), 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_failed_is_made_again_from_the_same_entries() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    let mut slot = ledger.token(&name("example")).await.unwrap();
+    for _ in 0..9 {
+        renew(&ledger, &mut slot, None).await.unwrap();
+    }
+    ledger.sequence_once(100).await.unwrap();
+    let settled = ledger.settled().await.unwrap();
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    sqlx::query("ALTER TABLE count_view RENAME TO elsewhere").execute(&mut superuser).await.unwrap();
+    ledger.project_once(100).await.unwrap_err();
+    assert_eq!(ledger.views_settled().await.unwrap(), 0);
+    sqlx::query("ALTER TABLE elsewhere RENAME TO count_view").execute(&mut superuser).await.unwrap();
+    assert_eq!(ledger.project_once(7).await.unwrap(), 7);
+    assert_eq!(ledger.project_once(100).await.unwrap(), settled - 7);
+    let comparison = ledger.check(|_| {}).await.unwrap();
+    assert!(comparison.is_equal(), "{comparison:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,10 +212,7 @@ impl Ceremonies {
             };
             return Err(self.failed(&pending, refusal, peer).await);
         }
-        let proven = match solved {
-            None => pending.proven(issued.solved(), None),
-            Some(solved) => pending.proven(solved, Some(issued.solved())),
-        };
+        let proven = pending.proven(issued, solved);
         self.conclude(pending, proven, peer).await
     }
 

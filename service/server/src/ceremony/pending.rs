@@ -100,11 +100,15 @@ impl Pending {
         Sighting { certificate: self.certificate.clone(), join_state: self.join_state.clone() }
     }
 
-    /// All that is proven once the challenges are solved.
-    pub fn proven(&self, solved: Solved, rotated: Option<Solved>) -> Proven {
+    /// All that is proven once the last challenge is solved: by the bound key, or by one that replaces it.
+    pub fn proven(&self, last: &Issued, bound: Option<Solved>) -> Proven {
+        let (solved, rotated) = match bound {
+            None => (last.solved(), None),
+            Some(bound) => (bound, Some(last.solved())),
+        };
         Proven {
             attempt: self.attempt.clone(),
-            subject_keys: self.subject_keys().hash(),
+            subject_keys: last.challenge.subject_keys.clone(),
             certificate: self.certificate.clone(),
             join_state: self.join_state.clone(),
             evidence: self.evidence,

@@ -25,7 +25,7 @@ pub async fn request(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = telemetry::new_request_id();
     let route = route_of(&request);
-    let address = request.extensions().get::<Arc<Connection>>().map(|connection| connection.address.to_string());
+    let connection = request.extensions().get::<Arc<Connection>>().map(Arc::clone);
     let span = tracing::info_span!("request", otel.name = route, request.id = %id);
     telemetry::continue_trace(&span, request.headers());
     let trace = telemetry::trace_id(&span, request.headers());
@@ -40,6 +40,7 @@ pub async fn request(mut request: Request, next: Next) -> Response {
     }
     let outcome = grpc.unwrap_or_else(|| response.status().as_u16().to_string());
     METRICS.request(&route, &outcome);
+    let address = connection.map(|connection| connection.address.to_string());
     let _entered = span.enter();
     tracing::info!(
         request.route = %route,
