@@ -2,6 +2,11 @@
 
 use join_domain::{key::PublicKey, proof::SubjectKeys};
 use ssh_key::public::{EcdsaPublicKey, KeyData};
+use x509_parser::{
+    oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519},
+    prelude::FromDer as _,
+    x509::SubjectPublicKeyInfo,
+};
 
 /// The longest subject key that is looked at, in bytes.
 pub const MAX_SUBJECT_KEY: usize = 1024;
@@ -39,44 +44,53 @@ impl Subject {
     /// [`SubjectError`] names the field.
     pub fn read(keys: &SubjectKeys) -> Result<Self, SubjectError> {
         let tls = TlsKey::from_spki(&keys.tls)?;
-        let ssh = ssh_key(&keys.ssh, rcgen::PublicKeyData::der_bytes(&tls))?;
+        let ssh = ssh_key(&keys.ssh, &tls.raw)?;
         Ok(Self { tls, ssh })
     }
 }
 
 /// The public key of an X.509 certificate to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TlsKey(rcgen::SubjectPublicKeyInfo);
+pub(crate) struct TlsKey {
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    /// The subjectPublicKey, without the bits that are not used.
+    raw: Vec<u8>,
+}
 
 impl TlsKey {
+    /// Reads a SubjectPublicKeyInfo (RFC 5280, section 4.1; RFC 5480 and RFC 8410 for the two kinds).
     pub(crate) fn from_spki(der: &[u8]) -> Result<Self, SubjectError> {
         if der.len() > MAX_SUBJECT_KEY {
             return Err(SubjectError::MalformedTls);
         }
-        let key = rcgen::SubjectPublicKeyInfo::from_der(der).map_err(|error| match error {
-            rcgen::Error::UnsupportedSignatureAlgorithm => SubjectError::UnsupportedTls,
-            _ => SubjectError::MalformedTls,
-        })?;
-        let algorithm = rcgen::PublicKeyData::algorithm(&key);
-        let raw = rcgen::PublicKeyData::der_bytes(&key);
-        if algorithm == &rcgen::PKCS_ECDSA_P256_SHA256 {
+        let (rest, spki) = SubjectPublicKeyInfo::from_der(der).map_err(|_| SubjectError::MalformedTls)?;
+        if !rest.is_empty() {
+            return Err(SubjectError::MalformedTls);
+        }
+        let kind = &spki.algorithm;
+        let curve = kind.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        let raw = spki.subject_public_key.as_ref();
+        let algorithm = if kind.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && curve == Some(OID_EC_P256) {
             check_point(raw, SubjectError::MalformedTls)?;
-        } else if algorithm != &rcgen::PKCS_ED25519 {
+            &rcgen::PKCS_ECDSA_P256_SHA256
+        } else if kind.algorithm != OID_SIG_ED25519 || kind.parameters.is_some() {
             return Err(SubjectError::UnsupportedTls);
         } else if raw.len() != 32 {
             return Err(SubjectError::MalformedTls);
-        }
-        Ok(Self(key))
+        } else {
+            &rcgen::PKCS_ED25519
+        };
+        Ok(Self { algorithm, raw: raw.to_vec() })
     }
 }
 
 impl rcgen::PublicKeyData for TlsKey {
     fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
+        &self.raw
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.0.algorithm()
+        self.algorithm
     }
 }
 
