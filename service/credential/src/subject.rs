@@ -3,6 +3,7 @@
 use join_domain::{key::PublicKey, proof::SubjectKeys};
 use ssh_key::public::{EcdsaPublicKey, KeyData};
 use x509_parser::{
+    asn1_rs::{Any, Tag},
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519},
     prelude::FromDer as _,
     x509::SubjectPublicKeyInfo,
@@ -53,7 +54,7 @@ impl Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsKey {
     algorithm: &'static rcgen::SignatureAlgorithm,
-    /// The subjectPublicKey, without the bits that are not used.
+    /// What the subjectPublicKey holds: an uncompressed point, or the 32 bytes of RFC 8032.
     raw: Vec<u8>,
 }
 
@@ -68,9 +69,10 @@ impl TlsKey {
             return Err(SubjectError::MalformedTls);
         }
         let kind = &spki.algorithm;
-        let curve = kind.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        let curve = OID_EC_P256;
+        let p256 = Any::from_tag_and_data(Tag::Oid, curve.as_bytes());
         let raw = spki.subject_public_key.as_ref();
-        let algorithm = if kind.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && curve == Some(OID_EC_P256) {
+        let algorithm = if kind.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && kind.parameters == Some(p256) {
             check_point(raw, SubjectError::MalformedTls)?;
             &rcgen::PKCS_ECDSA_P256_SHA256
         } else if kind.algorithm != OID_SIG_ED25519 || kind.parameters.is_some() {

@@ -39,6 +39,9 @@ fn other_tls_keys_are_refused_by_name() {
         assert_eq!(tls(key.subject_public_key_info()), SubjectError::UnsupportedTls, "{kind}");
     }
     let prefix = hex::decode(P256_SPKI).unwrap();
+    let mut curve_in_octets = good.tls.clone();
+    curve_in_octets[13] = 0x04;
+    assert_eq!(tls(curve_in_octets), SubjectError::UnsupportedTls, "a curve that is named by no OID");
     let mut off_curve = good.tls.clone();
     *off_curve.last_mut().unwrap() ^= 1;
     let malformed = [
