@@ -25,7 +25,7 @@ pub async fn request(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = telemetry::new_request_id();
     let route = route_of(&request);
-    let connection = request.extensions().get::<Arc<Connection>>().map(Arc::clone);
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let span = tracing::info_span!("request", otel.name = route, request.id = %id);
     telemetry::continue_trace(&span, request.headers());
     let trace = telemetry::trace_id(&span, request.headers());
