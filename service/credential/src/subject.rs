@@ -3,7 +3,7 @@
 use join_domain::{key::PublicKey, proof::SubjectKeys};
 use ssh_key::public::{EcdsaPublicKey, KeyData};
 use x509_parser::{
-    asn1_rs::{Any, Tag},
+    asn1_rs::Tag,
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519},
     prelude::FromDer as _,
     x509::SubjectPublicKeyInfo,
@@ -45,74 +45,95 @@ impl Subject {
     /// [`SubjectError`] names the field.
     pub fn read(keys: &SubjectKeys) -> Result<Self, SubjectError> {
         let tls = TlsKey::from_spki(&keys.tls)?;
-        let ssh = ssh_key(&keys.ssh, &tls.raw)?;
+        let checked = match &tls {
+            TlsKey::P256(point) => Some(point.as_slice()),
+            TlsKey::Ed25519(_) => None,
+        };
+        let ssh = ssh_key(&keys.ssh, checked)?;
         Ok(Self { tls, ssh })
     }
 }
 
 /// The public key of an X.509 certificate to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TlsKey {
-    algorithm: &'static rcgen::SignatureAlgorithm,
-    /// What the subjectPublicKey holds: an uncompressed point, or the 32 bytes of RFC 8032.
-    raw: Vec<u8>,
+pub(crate) enum TlsKey {
+    /// An uncompressed point.
+    P256([u8; 65]),
+    /// The 32 bytes of RFC 8032.
+    Ed25519([u8; 32]),
 }
 
+/// What stands before the point in the one DER form of a P-256 key (RFC 5480, section 2).
+const P256: &[u8] =
+    b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+/// What stands before the key in the one DER form of an Ed25519 key (RFC 8410, section 4).
+const ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
 impl TlsKey {
-    /// Reads a SubjectPublicKeyInfo (RFC 5280, section 4.1; RFC 5480 and RFC 8410 for the two kinds).
-    pub(crate) fn from_spki(der: &[u8]) -> Result<Self, SubjectError> {
-        if der.len() > MAX_SUBJECT_KEY {
-            return Err(SubjectError::MalformedTls);
-        }
-        let (rest, spki) = SubjectPublicKeyInfo::from_der(der).map_err(|_| SubjectError::MalformedTls)?;
-        if !rest.is_empty() {
-            return Err(SubjectError::MalformedTls);
-        }
-        let kind = &spki.algorithm;
-        let curve = OID_EC_P256;
-        let p256 = Any::from_tag_and_data(Tag::Oid, curve.as_bytes());
-        let raw = spki.subject_public_key.as_ref();
-        let algorithm = if kind.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && kind.parameters == Some(p256) {
-            check_point(raw, SubjectError::MalformedTls)?;
-            &rcgen::PKCS_ECDSA_P256_SHA256
-        } else if kind.algorithm != OID_SIG_ED25519 || kind.parameters.is_some() {
-            return Err(SubjectError::UnsupportedTls);
-        } else if raw.len() != 32 {
-            return Err(SubjectError::MalformedTls);
+    /// Reads a SubjectPublicKeyInfo (RFC 5280, section 4.1). Each key has one DER form, and no other is taken: its
+    /// certificate holds these bytes.
+    fn from_spki(der: &[u8]) -> Result<Self, SubjectError> {
+        if let Some(point) = der.strip_prefix(P256) {
+            let point = point.try_into().map_err(|_| SubjectError::MalformedTls)?;
+            check_point(point, SubjectError::MalformedTls)?;
+            Ok(Self::P256(*point))
+        } else if let Some(key) = der.strip_prefix(ED25519) {
+            key.try_into().map(Self::Ed25519).map_err(|_| SubjectError::MalformedTls)
+        } else if is_of_another_kind(der) {
+            Err(SubjectError::UnsupportedTls)
         } else {
-            &rcgen::PKCS_ED25519
-        };
-        Ok(Self { algorithm, raw: raw.to_vec() })
+            Err(SubjectError::MalformedTls)
+        }
     }
+}
+
+/// True for a key that can be read, but is neither of P-256 nor of Ed25519.
+fn is_of_another_kind(der: &[u8]) -> bool {
+    let Some(Ok(([], spki))) = (der.len() <= MAX_SUBJECT_KEY).then(|| SubjectPublicKeyInfo::from_der(der)) else {
+        return false;
+    };
+    let parameters = spki.algorithm.parameters;
+    let is_p256 = spki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
+        && parameters.as_ref().is_some_and(|curve| curve.tag() == Tag::Oid && curve.as_oid() == Ok(OID_EC_P256));
+    let is_ed25519 = spki.algorithm.algorithm == OID_SIG_ED25519 && parameters.is_none();
+    !is_p256 && !is_ed25519
 }
 
 impl rcgen::PublicKeyData for TlsKey {
     fn der_bytes(&self) -> &[u8] {
-        &self.raw
+        match self {
+            Self::P256(point) => point,
+            Self::Ed25519(key) => key,
+        }
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.algorithm
+        match self {
+            Self::P256(_) => &rcgen::PKCS_ECDSA_P256_SHA256,
+            Self::Ed25519(_) => &rcgen::PKCS_ED25519,
+        }
     }
 }
 
 /// Most clients have one key for both certificates: a point that was checked is not checked again.
-fn ssh_key(wire: &[u8], checked: &[u8]) -> Result<KeyData, SubjectError> {
+fn ssh_key(wire: &[u8], checked: Option<&[u8]>) -> Result<KeyData, SubjectError> {
     if wire.len() > MAX_SUBJECT_KEY {
         return Err(SubjectError::MalformedSsh);
     }
     let key = ssh_key::PublicKey::from_bytes(wire).map_err(|_| SubjectError::MalformedSsh)?;
     match key.key_data() {
         KeyData::Ed25519(_) => {}
-        KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) if point.as_bytes() == checked => {}
-        KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) => check_point(point.as_bytes(), SubjectError::MalformedSsh)?,
+        KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) if Some(point.as_bytes()) == checked => {}
+        KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) => {
+            let point = point.as_bytes().try_into().map_err(|_| SubjectError::MalformedSsh)?;
+            check_point(point, SubjectError::MalformedSsh)?;
+        }
         _ => return Err(SubjectError::UnsupportedSsh),
     }
     Ok(key.key_data().clone())
 }
 
 /// Neither rcgen nor ssh-key looks whether a point is on the curve.
-fn check_point(point: &[u8], malformed: SubjectError) -> Result<(), SubjectError> {
-    let point = point.try_into().map_err(|_| malformed)?;
-    PublicKey::from_p256(point).map(drop).map_err(|_| malformed)
+fn check_point(point: &[u8; 65], malformed: SubjectError) -> Result<(), SubjectError> {
+    PublicKey::from_p256(*point).map(drop).map_err(|_| malformed)
 }

@@ -21,8 +21,11 @@ use crate::{
     row::ServerRun,
 };
 
-/// Bytes that entries take here, at most: most of a second of joins at full speed.
+/// Bytes that envelopes take here, at most: two thirds of a second of joins at full speed.
 const MEMORY: usize = 8 * 1024 * 1024;
+/// Entries that are kept as they were decided, at most, each about as large as its envelope: views are a tenth of a
+/// second or two behind.
+const MAX_DECIDED: usize = 2048;
 /// Places that are remembered, at most.
 const MAX_PLACES: usize = 65_536;
 
@@ -38,7 +41,10 @@ struct Inner {
     /// Where all this was written.
     server: Option<ServerRun>,
     appended: HashMap<EntryKey, Appended>,
+    /// Bytes of their envelopes.
     bytes: usize,
+    /// The newest of them, in the order in which they were appended.
+    decided: VecDeque<EntryKey>,
     /// What stands in the log from `first` on, without a gap. Other nodes' appends have their place here, and nothing
     /// else.
     places: VecDeque<EntryKey>,
@@ -49,16 +55,8 @@ struct Inner {
 struct Appended {
     /// Without its place, as index 0.
     indexed: Indexed,
-    /// What the envelope says, until the views have taken it.
-    entry: Option<Entry>,
-}
-
-impl Appended {
-    /// What it takes, about: an entry is as large as its envelope.
-    fn bytes(&self) -> usize {
-        let envelope = self.indexed.envelope.capacity();
-        if self.entry.is_some() { envelope.saturating_mul(2) } else { envelope }
-    }
+    /// What the envelope says, until the views have taken it or newer ones have come.
+    entry: Option<Box<Entry>>,
 }
 
 impl Recent {
@@ -73,9 +71,11 @@ impl Recent {
             recorded_at: row.recorded_at,
             envelope: row.envelope,
         };
-        let appended = Appended { indexed, entry: Some(row.entry) };
-        inner.bytes = inner.bytes.saturating_add(appended.bytes());
-        inner.appended.insert((row.stream.id, row.first_version), appended);
+        let key = (row.stream.id, row.first_version);
+        inner.bytes = inner.bytes.saturating_add(indexed.envelope.capacity());
+        inner.appended.insert(key, Appended { indexed, entry: Some(Box::new(row.entry)) });
+        inner.decided.push_back(key);
+        inner.keep_newest_decided();
         while inner.bytes > MEMORY {
             if !inner.forget_first() {
                 // Others number, so nothing here gets a place.
@@ -108,9 +108,9 @@ impl Recent {
         limit: u32,
     ) -> Result<LogPage, LedgerError> {
         let copy = |index, appended: &mut Appended| Indexed { index, ..appended.indexed.clone() };
-        let (mut entries, read) = self.known_and_read(connection, from, limit, copy).await?;
-        entries.extend(read.entries);
-        Ok(LogPage { entries, ..read })
+        let (mut known, read) = self.known_and_read(connection, from, limit, copy).await?;
+        known.extend(read.entries);
+        Ok(LogPage { entries: known, ..read })
     }
 
     /// The entries of a page, and where to go on. For one follower: who comes second has envelopes to read.
@@ -124,7 +124,7 @@ impl Recent {
         limit: u32,
     ) -> Result<(Vec<Entry>, u64), LedgerError> {
         let take = |index, appended: &mut Appended| match appended.entry.take() {
-            Some(entry) => Ok(entry),
+            Some(entry) => Ok(*entry),
             None => Err(Indexed { index, ..appended.indexed.clone() }),
         };
         let (known, read) = self.known_and_read(connection, from, limit, take).await?;
@@ -133,7 +133,8 @@ impl Recent {
         Ok((entries, read.next))
     }
 
-    /// What `each` makes of entries that are known from an index on, without a gap, and a page of what follows them.
+    /// What `each` makes of entries that are known from an index on, without a gap, or takes of them; and a page of what
+    /// follows them.
     async fn known_and_read<T>(
         &self,
         connection: &mut PgConnection,
@@ -143,12 +144,13 @@ impl Recent {
     ) -> Result<(Vec<T>, LogPage), LedgerError> {
         let limit = limit.clamp(1, MAX_PAGE);
         if let Some((server, newest)) = self.newest_known(from, limit) {
-            let known = newest.index.saturating_sub(from);
-            let rest = limit.saturating_sub(u32::try_from(known).unwrap_or(u32::MAX));
-            let read = log::page(connection, newest.index, rest).await?;
+            let before_newest = newest.index.saturating_sub(from);
+            let rest = limit.saturating_sub(u32::try_from(before_newest).unwrap_or(u32::MAX));
+            let mut read = log::page(connection, newest.index, rest).await?;
             if read.server != server || read.entries.first() != Some(&newest) {
                 *self.inner() = Inner::default();
-            } else if let Some(known) = self.known(server, from..newest.index, each) {
+            } else if let Some(known) = self.known(server, from..newest.index.saturating_add(1), each) {
+                read.entries.remove(0);
                 return Ok((known, read));
             }
         }
@@ -167,18 +169,12 @@ impl Recent {
     /// What `each` makes of the entries with these indices; none when one of them was forgotten meanwhile.
     fn known<T>(&self, server: ServerRun, range: Range<u64>, each: impl Fn(u64, &mut Appended) -> T) -> Option<Vec<T>> {
         let mut inner = self.inner();
-        let Inner { server: written, appended, bytes, places, first } = &mut *inner;
+        let Inner { server: written, appended, places, first, .. } = &mut *inner;
         if *written != Some(server) {
             return None;
         }
-        let known = range.clone().zip(places_from(places, *first, range.start)).map(|(index, key)| {
-            let appended = appended.get_mut(key)?;
-            let before = appended.bytes();
-            let made = each(index, appended);
-            *bytes = bytes.saturating_sub(before).saturating_add(appended.bytes());
-            Some(made)
-        });
-        let known = known.collect::<Option<Vec<_>>>()?;
+        let known = range.clone().zip(places_from(places, *first, range.start));
+        let known = known.map(|(index, key)| Some(each(index, appended.get_mut(key)?))).collect::<Option<Vec<_>>>()?;
         (u64::try_from(known.len()).ok() == range.end.checked_sub(range.start)).then_some(known)
     }
 
@@ -207,9 +203,18 @@ impl Inner {
         let Some(key) = self.places.pop_front() else { return false };
         self.first = self.first.saturating_add(1);
         if let Some(appended) = self.appended.remove(&key) {
-            self.bytes = self.bytes.saturating_sub(appended.bytes());
+            self.bytes = self.bytes.saturating_sub(appended.indexed.envelope.capacity());
         }
         true
+    }
+
+    fn keep_newest_decided(&mut self) {
+        while self.decided.len() > MAX_DECIDED {
+            let oldest = self.decided.pop_front().and_then(|key| self.appended.get_mut(&key));
+            if let Some(oldest) = oldest {
+                oldest.entry = None;
+            }
+        }
     }
 }
 

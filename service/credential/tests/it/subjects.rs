@@ -39,9 +39,15 @@ fn other_tls_keys_are_refused_by_name() {
         assert_eq!(tls(key.subject_public_key_info()), SubjectError::UnsupportedTls, "{kind}");
     }
     let prefix = hex::decode(P256_SPKI).unwrap();
+    let (point, key) = (&good.tls[prefix.len()..], &[7; 32]);
+    let as_hex = |text: &str, key: &[u8]| spki(&hex::decode(text).unwrap(), key);
     let mut curve_in_octets = good.tls.clone();
     curve_in_octets[13] = 0x04;
     assert_eq!(tls(curve_in_octets), SubjectError::UnsupportedTls, "a curve that is named by no OID");
+    let no_curve = as_hex("304f300906072a8648ce3d0201034200", point);
+    assert_eq!(tls(no_curve), SubjectError::UnsupportedTls, "no curve");
+    let with_null = as_hex("302c300706032b65700500032100", key);
+    assert_eq!(tls(with_null), SubjectError::UnsupportedTls, "Ed25519 with parameters");
     let mut off_curve = good.tls.clone();
     *off_curve.last_mut().unwrap() ^= 1;
     let malformed = [
@@ -53,6 +59,12 @@ fn other_tls_keys_are_refused_by_name() {
         spki(&prefix, &[0; 65]),
         spki(&hex::decode("302a300506032b6570032100").unwrap(), &[0; 31]),
         vec![0x30; 2000],
+        // The same keys in forms that are not DER: a long tag, a long length, what follows inside, unused bits.
+        as_hex("305a301406072a8648ce3d02011f06082a8648ce3d030107034200", point),
+        as_hex("308159301306072a8648ce3d020106082a8648ce3d030107034200", point),
+        as_hex("305b301306072a8648ce3d020106082a8648ce3d030107034200", &[point, &[5, 0]].concat()),
+        as_hex("305b301506072a8648ce3d020106082a8648ce3d0301070500034200", point),
+        as_hex("302a300506032b6570032101", &[8; 32]),
     ];
     for key in malformed {
         assert_eq!(tls(key.clone()), SubjectError::MalformedTls, "{}", hex::encode(key));
@@ -70,6 +82,8 @@ fn other_ssh_keys_are_refused_by_name() {
 
     let mut off_curve = good.ssh.clone();
     *off_curve.last_mut().unwrap() ^= 1;
+    let beside_ed25519 = SubjectKeys { tls: ed25519().tls, ssh: off_curve.clone() };
+    assert_eq!(Subject::read(&beside_ed25519), Err(SubjectError::MalformedSsh));
     let world = World::new();
     let malformed = [
         vec![],

@@ -133,6 +133,23 @@ async fn the_views_are_the_same_however_the_log_is_cut() {
     }
 }
 
+/// Only the newest entry is read: it tells that the database still holds what this node appended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_appended_is_viewed_without_reading_it_back() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    renew(&ledger, &mut ledger.token(&name("example")).await.unwrap(), None).await.unwrap();
+    let settled = ledger.sequence_once(100).await.unwrap().settled;
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let damage = "UPDATE entry e SET envelope = '' FROM log_entry l WHERE l.log_index < $1
+        AND (e.stream_id, e.first_version) = (l.stream_id, l.first_version)";
+    sqlx::query(damage).bind(i64::try_from(settled - 1).unwrap()).execute(&mut superuser).await.unwrap();
+    assert_eq!(ledger.project_once(100).await.unwrap(), settled);
+    ledger.check(|_| {}).await.expect_err("who reads them sees the damage");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_failed_is_made_again_from_the_same_entries() {
     let database = Database::fresh().await;
