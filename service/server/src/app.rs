@@ -81,14 +81,15 @@ impl App {
     /// True when a bot or an administrator with a live certificate is at the other end.
     pub fn knows(&self, connection: &Connection) -> bool {
         let Ceremonies { keyring, ledger, .. } = &self.ceremonies;
-        let presented = keyring.get().certificates.read(connection.certificate.as_slice(), ledger.now());
+        let Ok(keyring) = keyring.usable() else { return false };
+        let presented = keyring.certificates.read(connection.certificate.as_slice(), ledger.now());
         !matches!(presented, Presented::None(_))
     }
 
     async fn presented(&self, connection: &Connection) -> Result<Presented, Refusal> {
         let Ceremonies { keyring, ledger, .. } = &self.ceremonies;
         let certificate = connection.certificate.as_slice();
-        let presented = keyring.get().certificates.read(certificate, ledger.now());
+        let presented = keyring.usable()?.certificates.read(certificate, ledger.now());
         if presented != Presented::None(NotLive::Foreign) {
             return Ok(presented);
         }

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::Context as _;
 use join_credential::{AuthorityKeys, ClientCertificates, Issuer, MasterKey, SealedKey};
-use join_domain::id::Name;
+use join_domain::{
+    id::Name,
+    refusal::{Code, Refusal},
+};
 use join_ledger::Ledger;
 use tokio::sync::Mutex;
 
@@ -59,8 +62,23 @@ impl Keyring {
         Arc::clone(&self.opened.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// True when nothing may be signed here: the key that is to sign was sealed under a master key that this node was not
-    /// given.
+    /// The keys as they are now, for all that signs or trusts by them.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when this node is shut out: it knows of no revocation that came since.
+    pub fn usable(&self) -> Result<Arc<Opened>, Refusal> {
+        if self.is_shut_out() {
+            tracing::warn!("the key that signs now can't be opened: this node needs the new master key");
+            return Err(Refusal::new(
+                Code::Unavailable,
+                "this node was not given the authority's new master key: retry the same attempt",
+            ));
+        }
+        Ok(self.get())
+    }
+
+    /// True when nothing may be signed here, and nobody trusted: the key that is to sign was sealed under a master key that
+    /// this node was not given.
     pub fn is_shut_out(&self) -> bool {
         self.shut_out.load(Ordering::Relaxed)
     }

@@ -91,8 +91,9 @@ impl Made {
     /// Makes the lists anew, if something happened since.
     async fn renew(&mut self, app: &App) -> Result<(), Refusal> {
         let ledger = &app.ceremonies.ledger;
+        let keys = app.ceremonies.keyring.usable()?;
         let (complete, positions) = self.complete.as_of(ledger).await?;
-        let (now, keys) = (ledger.now(), app.ceremonies.keyring.get());
+        let now = ledger.now();
         let same = |signed: &&Signed| {
             signed.positions == positions && Arc::ptr_eq(&signed.keys, &keys) && now - signed.at < SAME
         };

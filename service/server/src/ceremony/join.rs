@@ -84,7 +84,8 @@ impl Ceremonies {
     /// # Errors
     /// A refusal that tells strangers nothing.
     pub async fn open(&self, ask: Ask, peer: &Peer) -> Result<Step, Refusal> {
-        self.can_sign()?;
+        // Nothing is decided that can't be signed.
+        self.keyring.usable()?;
         let unknown = || self.strangers.refused_unknown(peer, Refusal::access_denied());
         let token: Name = ask.token.parse().map_err(|_| unknown())?;
         let attempt = match ask.attempt.as_str() {
@@ -228,7 +229,7 @@ impl Ceremonies {
 
     /// Possession is proven: decide, append, issue.
     async fn conclude(&self, mut pending: Box<Pending>, proven: Proven, peer: &Peer) -> Result<Step, Refusal> {
-        self.can_sign()?;
+        self.keyring.usable()?;
         let started = Instant::now();
         let mut slot = self.ledger.token(&pending.token).await.answer()?;
         // The era of the token for which everything that concerns the attempt was read.
@@ -441,14 +442,6 @@ impl Ceremonies {
         let nonce = self.entropy.bytes();
         let challenge = Challenge::issue(&self.cluster, &key, pending.attempt.clone(), subject_keys, nonce, at);
         Issued { document: challenge.to_document(), challenge, key, purpose, at }
-    }
-
-    /// Nothing is decided that can't be signed.
-    fn can_sign(&self) -> Result<(), Refusal> {
-        match self.keyring.is_shut_out() {
-            true => Err(unavailable("the key that signs now can't be opened: this node needs the new master key")),
-            false => Ok(()),
-        }
     }
 
     fn in_time(&self, pending: &Pending) -> Result<(), Refusal> {

@@ -181,7 +181,15 @@ async fn a_node_that_lacks_the_new_master_key_follows_a_revocation_and_signs_not
     keyring.follow(world.ledger()).await.unwrap_err();
     assert!(keyring.is_shut_out());
     assert_eq!(bot.join().await.unwrap_err(), "UNAVAILABLE");
-    assert_eq!(world.stranger().http().await.get("/readyz").await.status, http::StatusCode::SERVICE_UNAVAILABLE);
+    // Nor is anybody trusted: of a revocation that comes now, this node would know nothing.
+    let refused = world.admin.cluster().await.get_status(v1::Empty {}).await.unwrap_err();
+    assert_eq!(crate::world::Refused::from(refused), "UNAVAILABLE");
+    let refused = world.stranger().cluster().await.get_ca(v1::Empty {}).await.unwrap_err();
+    assert_eq!(crate::world::Refused::from(refused), "UNAVAILABLE");
+    for path in ["/readyz", "/crl", "/krl", "/v1/ca"] {
+        let answer = world.stranger().http().await.get(path).await;
+        assert_eq!(answer.status, http::StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
     assert!(world.ledger().locks_in_force(world.now()).await.unwrap().is_empty());
     world.check().await;
 }

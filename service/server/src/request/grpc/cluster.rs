@@ -26,7 +26,7 @@ pub struct About(pub Arc<App>);
 impl Cluster for About {
     async fn get_ca(&self, _: Request<v1::Empty>) -> Result<Response<v1::Ca>, Status> {
         let told = || -> Result<v1::Ca, Refusal> {
-            let keyring = self.0.ceremonies.keyring.get();
+            let keyring = self.0.ceremonies.keyring.usable()?;
             let issuer = &keyring.issuer;
             let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
             let certificates = issuer.tls_ca_certificates();
