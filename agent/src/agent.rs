@@ -208,12 +208,15 @@ impl Agent {
         }
     }
 
-    /// The registration secret. A first join can't do without one that is configured; later it is of use only when an
-    /// administrator has opened the token again, so that its file may be gone.
+    /// The registration secret. A first join can't do without one that is configured. Once a key was offered, that join may
+    /// have been accepted, and its answer lost; later the secret is of use only when an administrator has opened the token
+    /// again. So from then on its file may be gone.
     fn secret(&self, vault: &Vault) -> Result<Option<SecretString>, SecretError> {
         let Keypair::Managed { registration_secret: Some(secret) } = &self.config.keypair else { return Ok(None) };
+        let State { accepted, pending, .. } = vault.state();
+        let may_be_bound = accepted.is_some() || pending.as_ref().is_some_and(|attempt| !attempt.offers.is_empty());
         match secret.read() {
-            Err(_) if vault.state().accepted.is_some() => Ok(None),
+            Err(_) if may_be_bound => Ok(None),
             secret => secret.map(Some),
         }
     }

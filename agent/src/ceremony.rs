@@ -72,12 +72,9 @@ impl Ceremony<'_> {
         for request in [self.client_init(), self.bound_keypair_init()] {
             send(&requests, request).await?;
         }
-        let mut answers = JoinServiceClient::new(connection.channel)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .join(ReceiverStream::new(stream))
-            .await
-            .map_err(|status| JoinError::from_status(&status))?
-            .into_inner();
+        let mut client = JoinServiceClient::new(connection.channel).max_decoding_message_size(MAX_MESSAGE);
+        let answers = in_time(client.join(ReceiverStream::new(stream))).await?;
+        let mut answers = answers.map_err(|status| JoinError::from_status(&status))?.into_inner();
 
         let (mut challenged, mut ahead) = (Vec::new(), TimeDelta::zero());
         for _ in 0..MAX_ANSWERS {
@@ -232,17 +229,19 @@ fn giving_up(error: &JoinError) -> Request {
     Request::GivingUp(wire::GivingUp { reason: reason.into(), msg })
 }
 
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, JoinError> {
+    let silent = |_| JoinError::Network(format!("the authority was silent for {} s", SILENCE.as_secs()));
+    timeout(SILENCE, answer).await.map_err(silent)
+}
+
 async fn send(requests: &mpsc::Sender<wire::JoinRequest>, request: Request) -> Result<(), JoinError> {
-    requests
-        .send(wire::JoinRequest { payload: Some(request) })
-        .await
+    in_time(requests.send(wire::JoinRequest { payload: Some(request) }))
+        .await?
         .map_err(|_| JoinError::Network("the connection was lost".to_owned()))
 }
 
 async fn next(answers: &mut Streaming<wire::JoinResponse>) -> Result<Response, JoinError> {
-    let silent = || JoinError::Network(format!("the authority was silent for {} s", SILENCE.as_secs()));
-    let answer = timeout(SILENCE, answers.message()).await.map_err(|_| silent())?;
-    match answer.map_err(|status| JoinError::from_status(&status))? {
+    match in_time(answers.message()).await?.map_err(|status| JoinError::from_status(&status))? {
         Some(wire::JoinResponse { payload: Some(payload) }) => Ok(payload),
         Some(wire::JoinResponse { payload: None }) => {
             Err(JoinError::Unexpected("the authority sends a message that this agent does not know".into()))

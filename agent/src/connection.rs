@@ -17,7 +17,7 @@ use crate::{
     trust::{Trust, Untrusted, Verifier, cluster_of},
 };
 
-/// How long connecting may take, TLS included.
+/// How long connecting may take, TLS and HTTP/2 included.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) struct Connection {
@@ -34,18 +34,18 @@ pub(crate) async fn open(
 ) -> Result<Connection, JoinError> {
     let tls = TlsConnector::from(Arc::new(client_config(trust, certificate, clock)?));
     let unreachable = |error: io::Error| JoinError::Network(format!("cannot reach {address}: {error}"));
-    let stream = timeout(CONNECT_TIME, async {
+    let connecting = async {
         let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
         tcp.set_nodelay(true).map_err(unreachable)?;
-        tls.connect(address.server_name(), tcp).await.map_err(|error| handshake_error(address, error))
-    })
-    .await
-    .map_err(|_| JoinError::Network(format!("cannot reach {address}: no answer for {} s", CONNECT_TIME.as_secs())))??;
-
-    let server = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let cluster = server.and_then(cluster_of).ok_or(JoinError::Untrusted(Untrusted::NotAnAuthority))?;
-    let channel = channel(address, stream).await.map_err(|error| JoinError::Network(format!("{address}: {error}")))?;
-    Ok(Connection { channel, cluster })
+        let stream = tls.connect(address.server_name(), tcp).await.map_err(|error| handshake_error(address, error))?;
+        let server = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let cluster = server.and_then(cluster_of).ok_or(JoinError::Untrusted(Untrusted::NotAnAuthority))?;
+        let channel = channel(address, stream).await;
+        let channel = channel.map_err(|error| JoinError::Network(format!("{address}: {error}")))?;
+        Ok(Connection { channel, cluster })
+    };
+    let silent = |_| JoinError::Network(format!("cannot reach {address}: no answer for {} s", CONNECT_TIME.as_secs()));
+    timeout(CONNECT_TIME, connecting).await.map_err(silent)?
 }
 
 fn client_config(

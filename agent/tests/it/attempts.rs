@@ -153,6 +153,38 @@ async fn a_secret_in_a_file_must_be_there_for_the_first_join_and_may_be_gone_aft
 }
 
 #[tokio::test]
+async fn a_secret_in_a_file_may_be_gone_once_a_key_was_offered() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("secret");
+    let mut host = Host::new().await;
+    host.config.keypair = Keypair::Managed { registration_secret: Some(RegistrationSecret::File(path.clone())) };
+    fs::write(&path, SECRET).unwrap();
+    host.authority.trouble([Trouble::LoseRequest]);
+    host.agent().join_once().await.unwrap_err();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(host.agent().join_once().await.unwrap_err().next(), Next::Stop, "it was bound by no join that was lost");
+
+    fs::write(&path, SECRET).unwrap();
+    host.authority.trouble([Trouble::LoseAnswer]);
+    host.agent().join_once().await.unwrap_err();
+    fs::remove_file(&path).unwrap();
+    host.agent().join_once().await.expect("the join that was accepted is asked for again");
+    let book = host.authority.book();
+    assert_eq!((book.accepted, book.resumed), (1, 1));
+}
+
+/// Takes as long as it says.
+#[tokio::test]
+async fn an_authority_that_never_answers_is_given_up() {
+    let host = Host::new().await;
+    host.authority.trouble([Trouble::Silence]);
+    let error = host.agent().join_once().await.unwrap_err();
+    assert!(error.to_string().contains("was silent for 30 s"), "{error}");
+    assert_eq!(error.next(), Next::Retry);
+    host.agent().join_once().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_static_key_joins_and_refuses_to_rotate() {
     for key in [PrivateKey::generate_ed25519(), PrivateKey::generate_p256()] {
         let mut host = Host::new().await;

@@ -53,19 +53,6 @@ impl Ledger {
         Ok(in_time(sealed.fetch_optional(&mut *self.connection().await?)).await?)
     }
 
-    /// Forgets the secrets with which nobody can register any more, because their time is over.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn forget_expired_secrets(&self, now: Timestamp) -> Result<u64, LedgerError> {
-        let delete = sqlx::query!(
-            "DELETE FROM secret USING snapshot t WHERE t.stream_id = secret.stream_id
-                 AND (t.state::jsonb #>> '{spec,must_register_before}')::timestamptz <= $1",
-            now
-        );
-        Ok(in_time(delete.execute(&mut *self.connection().await?)).await?.rows_affected())
-    }
-
     /// The authority's keys, oldest first.
     ///
     /// # Errors

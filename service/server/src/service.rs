@@ -31,7 +31,7 @@ use crate::{
     witness::Witness,
 };
 
-/// How often refusals without proof are summed up in the ledger, and expired secrets are forgotten.
+/// How often refusals without proof are summed up in the ledger.
 const SUMMARY: Duration = Duration::from_secs(60);
 /// How often positions and alarms are measured.
 const MEASURE: Duration = Duration::from_secs(5);
@@ -145,7 +145,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     tasks.spawn(async move { listen::serve(listener, Arc::new(server), served, &limits, stop).await });
     tasks.spawn(serve_metrics(metrics_listener, stopping.clone()));
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
-    tasks.spawn(tidy(Arc::clone(&app), stopping.clone()));
+    tasks.spawn(sum_up(Arc::clone(&app), stopping.clone()));
     tasks.spawn(measure(Arc::clone(&app), stopping.clone()));
     let (ledger, stop) = (app.ceremonies.ledger.clone(), stopping.clone());
     tasks.spawn(async move { ledger.run_sequencer(stop).await });
@@ -228,13 +228,9 @@ async fn follow_keys(
     }
 }
 
-/// What is done once a minute: refusals of strangers are summed up, expired secrets are forgotten.
-async fn tidy(app: Arc<App>, stop: CancellationToken) {
+/// What is done once a minute: refusals of strangers are summed up.
+async fn sum_up(app: Arc<App>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(SUMMARY)).await.is_some() {
-        let ledger = &app.ceremonies.ledger;
-        if let Err(error) = ledger.forget_expired_secrets(ledger.now()).await {
-            tracing::warn!("expired secrets could not be forgotten: {error}");
-        }
         if let Err(refusal) = app.ceremonies.strangers.summarise(&app.ceremonies.ledger).await {
             tracing::warn!("refusals could not be summed up: {refusal}");
         }

@@ -4,7 +4,8 @@ use chrono::TimeDelta;
 use rstest::rstest;
 
 use crate::world::{
-    Asked, CLUSTER, FIRST, Key, NOTHING, REFUSED, REFUSED_AFTER_SECRET, REGISTERED, Transport, World, wire_time,
+    Asked, CLUSTER, FIRST, Key, NOTHING, REFUSED, REFUSED_AFTER_SECRET, REGISTERED, Transport, World, onboarding_of,
+    wire_time,
 };
 
 #[rstest]
@@ -127,6 +128,15 @@ async fn a_registration_secret_is_refused_after_its_time(#[values(Transport::Grp
     assert_eq!(token.bound_public_key, "");
     assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET, "whoever knows the secret does not pass unseen");
     assert_eq!(world.locks().await, 0);
+
+    let later = world.now() + TimeDelta::hours(1);
+    world
+        .admin
+        .edit("example", |token| onboarding_of(token).must_register_before = Some(wire_time(later)))
+        .await
+        .unwrap();
+    assert_ne!(world.token("example").await.registration_secret, "", "and again when it counts again");
+    bot.join().await.expect("it is the one that the bot was given");
     world.check().await;
 }
 
