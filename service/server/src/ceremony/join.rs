@@ -553,9 +553,9 @@ fn knows_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStateSe
     });
     let newer_join_state = matches!(join_state, JoinStateSeen::Authentic { instance, sequence, .. }
         if *sequence > token.recovery_count || latest.is_none_or(|latest| *instance != latest.instance));
-    let other_keys = token.binding.as_ref().is_some_and(|binding| {
-        !opening.held_keys.is_empty() && !opening.held_keys.contains(&binding.key)
-            || opening.secret == SecretShown::Wrong
+    let bound = token.binding.as_ref().map(|binding| &binding.key);
+    let other_keys = bound.or(token.spec.initial_public_key.as_ref()).is_some_and(|key| {
+        !opening.held_keys.is_empty() && !opening.held_keys.contains(key) || opening.secret == SecretShown::Wrong
     });
     newer_certificate || newer_join_state || other_keys
 }

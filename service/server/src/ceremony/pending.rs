@@ -104,7 +104,11 @@ impl Pending {
     pub fn proven(&self, last: &Issued, bound: Option<Solved>) -> Proven {
         let (solved, rotated) = match bound {
             None => (last.solved(), None),
-            Some(bound) => (bound, Some(last.solved())),
+            // What was sent is good for as long as the last challenge is.
+            Some(bound) => {
+                let last = last.solved();
+                (Solved { replayable_until: last.replayable_until, ..bound }, Some(last))
+            }
         };
         Proven {
             attempt: self.attempt.clone(),

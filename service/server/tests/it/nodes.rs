@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use join_proto::v1::LockTarget;
 use rstest::rstest;
 
-use crate::world::{Conversation, Disk, RENEWED, Transport, World};
+use crate::world::{Conversation, Disk, Key, RENEWED, Transport, World, onboarding_of};
 
 #[rstest]
 #[tokio::test]
@@ -203,6 +203,26 @@ async fn any_node_continues_what_another_opened() {
 
     assert_eq!((joined.asked.len(), joined.generation()), (3, 2));
     assert_eq!(world.token("example").await.bound_public_key, bot.key().line());
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_preregistered_key_that_was_replaced_is_asked_for_by_no_node(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").preregistered().over(over).await;
+    bot.node = second;
+    drop(bot.joining().begin().await.expect("that node remembers the token with the first key"));
+    bot.forget_attempt();
+
+    let right = Key::ed25519();
+    world.admin.edit("example", |token| onboarding_of(token).initial_public_key = right.line()).await.unwrap();
+    bot.disk.keys = vec![right];
+
+    bot.join().await.expect("the key that is registered now");
     world.check().await;
 }
 

@@ -32,6 +32,8 @@ use crate::{
 /// What `ServerInit` and rotation requests say of algorithms.
 const ALGORITHM_SUITE: &str = "balanced-v1";
 const JOIN_METHOD: &str = "bound_keypair";
+/// How long a client that has shown nothing yet may take for a message: it has all it needs to send the first two.
+const BEGINNING: Duration = Duration::from_secs(10);
 /// How the stream is called in log and metrics.
 pub const JOIN_ROUTE: &str = "/teleport.join.v1.JoinService/Join";
 
@@ -153,10 +155,13 @@ impl Conversation {
     }
 
     async fn receive(&mut self) -> Result<Option<join_request::Payload>, Refusal> {
-        let patience = Duration::from_secs(CHALLENGE_LIFE.unsigned_abs());
+        let patience = match self.awaiting {
+            Awaiting::ClientInit | Awaiting::BoundKeypairInit { .. } => BEGINNING,
+            Awaiting::Answer(_) | Awaiting::Nothing => Duration::from_secs(CHALLENGE_LIFE.unsigned_abs()),
+        };
         match tokio::time::timeout(patience, self.inbound.message()).await {
             Err(_) => {
-                Err(Refusal::new(Code::ChallengeFailed, "the stream was silent for longer than a challenge lives"))
+                Err(Refusal::new(Code::ChallengeFailed, format!("the stream was silent for {} s", patience.as_secs())))
             }
             // The connection broke: there is nobody to answer.
             Ok(Err(status)) if status.code() != tonic::Code::OutOfRange && status.code() != tonic::Code::Internal => {

@@ -486,8 +486,14 @@ impl Resources for Administration {
     }
 }
 
-/// Says how far a change of many tokens came, so that it can be repeated for the others alone.
+/// Says how far a change of many tokens came, so that it can be repeated for the others alone. They are changed in the order
+/// of their names, all of which might not fit into an answer's headers.
 fn in_part(refusal: Refusal, at: &Name, deed: &str, done: &[String]) -> Refusal {
-    let done = if done.is_empty() { "no token".to_owned() } else { done.join(", ") };
+    const NAMED: usize = 50;
+    let done = match done {
+        [] => "no token".to_owned(),
+        [.., last] if done.len() > NAMED => format!("{} tokens, by name up to {last}", done.len()),
+        _ => done.join(", "),
+    };
     Refusal { message: format!("token `{at}`: {}; {deed} so far: {done}", refusal.message), ..refusal }
 }
