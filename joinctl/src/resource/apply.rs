@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use join_domain::{key::PublicKey, resource::LockTarget};
+use join_proto::v1;
 use similar::TextDiff;
 
 use super::{
@@ -189,6 +190,11 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
         Some(Resource::Token(token)) => token::waiting_secret(token).unwrap_or_default().to_owned(),
         _ => String::new(),
     };
+    if let (Resource::Token(token), Some(Resource::Token(current))) = (&mut filled, &current)
+        && spent
+    {
+        keep_onboarding(token, current);
+    }
     let kept = current.as_mut().and_then(secret_mut).cloned().unwrap_or_default();
     if let Some(secret) = secret_mut(&mut filled) {
         // After the first join, onboarding is no longer looked at.
@@ -199,6 +205,17 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
         }
     }
     filled
+}
+
+/// While a key is bound, onboarding is no longer looked at; another bot or other roles are a new binding.
+fn keep_onboarding(token: &mut v1::Token, current: &v1::Token) {
+    let (Some(spec), Some(current)) = (&mut token.spec, &current.spec) else { return };
+    let (Some(settings), Some(stored)) = (&mut spec.bound_keypair, &current.bound_keypair) else { return };
+    let (Some(onboarding), Some(stored)) = (&mut settings.onboarding, &stored.onboarding) else { return };
+    if spec.bot_name == current.bot_name && spec.roles == current.roles {
+        onboarding.initial_public_key.clone_from(&stored.initial_public_key);
+        onboarding.must_register_before = stored.must_register_before;
+    }
 }
 
 fn secret_mut(resource: &mut Resource) -> Option<&mut String> {

@@ -89,6 +89,16 @@ fn a_lock_that_ended_as_its_file_says_is_nothing_to_apply() {
     assert_eq!(authority.done(&["apply", "-f", "lock.yaml"]), "");
 }
 
+/// A repository goes on saying how the bot once registered.
+#[test]
+fn onboarding_of_a_bot_that_has_joined_is_nothing_to_apply() {
+    let authority = Authority::start().with_joined_bot("web");
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let spec = format!("{{onboarding: {{initial_public_key: '{key}', must_register_before: '2030-01-01T00:00:00Z'}}}}");
+    authority.write("token.yaml", &token("web", "web", &spec));
+    assert_eq!(authority.done(&["apply", "-f", "token.yaml"]), "");
+}
+
 #[test]
 fn an_outdated_revision_refuses_all() {
     let authority = Authority::start().with_bot("web");
