@@ -67,14 +67,13 @@ impl Keyring {
     /// # Errors
     /// UNAVAILABLE when this node is shut out: it knows of no revocation that came since.
     pub fn usable(&self) -> Result<Arc<Opened>, Refusal> {
-        if self.is_shut_out() {
-            tracing::warn!("the key that signs now can't be opened: this node needs the new master key");
-            return Err(Refusal::new(
+        match self.is_shut_out() {
+            true => Err(Refusal::new(
                 Code::Unavailable,
                 "this node was not given the authority's new master key: retry the same attempt",
-            ));
+            )),
+            false => Ok(self.get()),
         }
-        Ok(self.get())
     }
 
     /// True when nothing may be signed here, and nobody trusted: the key that is to sign was sealed under a master key that

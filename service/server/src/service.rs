@@ -228,7 +228,7 @@ async fn follow_keys(
     }
 }
 
-/// What is done once a minute: refusals of strangers are summed up.
+/// Sums up refusals of strangers, once a minute.
 async fn sum_up(app: Arc<App>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(SUMMARY)).await.is_some() {
         if let Err(refusal) = app.ceremonies.strangers.summarise(&app.ceremonies.ledger).await {
