@@ -75,6 +75,8 @@ fn all(lengths: &Lengths) -> Vec<Case> {
 /// # Errors
 /// When not even that can be done.
 pub async fn run(selection: &Selection, lengths: &Lengths) -> Result<KindReport> {
+    // On a fresh machine that takes longer than any case may.
+    programs().await?;
     let tally = Tally::new("agent killed");
     let cases = selection.pick(all(lengths));
     for cases in cases.chunks(IN_A_WORLD) {
