@@ -126,6 +126,18 @@ catalogue! {
     MasterKeyChanged(Nothing) = "master_key.changed" v 1;
 }
 
+impl Event {
+    /// The attempt that it decides.
+    pub fn attempt(&self) -> Option<&AttemptHash> {
+        match self {
+            Self::JoinAccepted(accepted) => accepted.attempt.as_ref(),
+            Self::JoinResumed(resumed) => Some(&resumed.attempt),
+            Self::JoinRefused(refused) => refused.attempt.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// An event that says all by its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nothing {}
@@ -240,6 +252,9 @@ pub enum JoinCase {
 }
 
 impl JoinCase {
+    /// Every case.
+    pub const ALL: [Self; 3] = [Self::FirstJoin, Self::Renewal, Self::Recovery];
+
     /// The case as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -135,6 +135,13 @@ pub fn new_request_id() -> String {
     format!("{:08x}-{:06x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The case of a resume among accepted joins.
+const RESUME: &str = "resume";
+
+const fn word(proven: bool) -> &'static str {
+    if proven { "true" } else { "false" }
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -188,6 +195,16 @@ impl Metrics {
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(alarms.clone()))?;
         registry.register(Box::new(positions.clone()))?;
+        // All but the requests stand there from the start, at 0: an alert on an increase does not see the first of a
+        // series that begins with it.
+        for case in JoinCase::ALL.map(JoinCase::as_str).into_iter().chain([RESUME]) {
+            joins.with_label_values(&[case]);
+        }
+        for code in Code::ALL {
+            [true, false].map(|proven| refusals.with_label_values(&[code.as_str(), word(proven)]));
+        }
+        ["connection", "request"].map(|what| turned_away.with_label_values(&[what]));
+        ["log_rollback", "authority_behind", "authority_keys"].map(|alarm| alarms.with_label_values(&[alarm]));
         Ok(Self {
             registry,
             joins,
@@ -204,12 +221,12 @@ impl Metrics {
 
     /// A join was accepted; none for a resume.
     pub fn accepted(&self, case: Option<JoinCase>) {
-        self.joins.with_label_values(&[case.map_or("resume", JoinCase::as_str)]).inc();
+        self.joins.with_label_values(&[case.map_or(RESUME, JoinCase::as_str)]).inc();
     }
 
     /// A join was refused.
     pub fn refused(&self, code: Code, proven: bool) {
-        self.refusals.with_label_values(&[code.as_str(), if proven { "true" } else { "false" }]).inc();
+        self.refusals.with_label_values(&[code.as_str(), word(proven)]).inc();
     }
 
     /// A rule locked a token.

@@ -278,7 +278,7 @@ impl Ceremonies {
             if plain_refusal {
                 self.strangers.check_refusals(&pending.token, peer)?;
             }
-            let (first, lock) = self.token_append(known, &pending, events, lock, peer);
+            let (first, lock) = self.token_append(known, events, lock, peer);
             let append = Append::all([first.using_up(uses_up)].into_iter().chain(lock).collect());
             match slot.append(append).await {
                 Ok(recorded) => {
@@ -377,13 +377,12 @@ impl Ceremonies {
     fn token_append(
         &self,
         known: &KnownToken,
-        pending: &Pending,
         events: Vec<Event>,
         lock: Option<&(LockId, LockCreated)>,
         peer: &Peer,
     ) -> (StreamAppend, Option<StreamAppend>) {
         let token = &known.token;
-        let attempt = pending.attempt.as_ref().map(|id| id.hash(token.id, token.era));
+        let attempt = events.iter().find_map(Event::attempt).cloned();
         let origin = peer.origin(&token.spec.bot_name, attempt);
         let decided_at = self.ledger.now();
         let spends_secret = events.iter().any(|event| matches!(event, Event::RegistrationSecretSpent(_)));
@@ -426,7 +425,7 @@ impl Ceremonies {
             };
             let events =
                 join::refuse_unfinished(&known.token, solved, pending.attempt.as_ref(), pending.sighting(), refusal);
-            let (append, _) = self.token_append(known, pending, events, None, peer);
+            let (append, _) = self.token_append(known, events, None, peer);
             match slot.append(append).await {
                 Ok(_) => return Ok(()),
                 Err(AppendError::Conflict) => slot.reload(&[], None).await.answer()?,

@@ -1,11 +1,12 @@
 //! Replacing the bound keypair (protocol, section 3, step 6).
 
 use chrono::TimeDelta;
+use join_proto::v1;
 use rstest::rstest;
 
 use crate::world::{
-    Asked, Bot, Key, NOTHING, RECOVERED_AND_ROTATED, REFUSED, RENEWED, RENEWED_AND_ROTATED, Transport, World, data,
-    wire_time,
+    Asked, Bot, Conversation, Key, NOTHING, RECOVERED_AND_ROTATED, REFUSED, RENEWED, RENEWED_AND_ROTATED, Transport,
+    World, data, wire_time,
 };
 
 /// A bot that has joined and must rotate at the next join.
@@ -309,3 +310,33 @@ async fn a_stranger_is_not_asked_for_a_new_key() {
 }
 
 const RSA: &str = include_str!("keys/rsa3072.pub");
+
+/// Its last challenge was issued long after the first, and can be solved for as much longer.
+#[tokio::test]
+async fn a_refused_rotation_is_not_decided_again() {
+    let world = World::start().await;
+    let mut bot = due(&world, Transport::Json).await;
+    let next = Key::ed25519();
+    let asked = bot.joining().offering(&next.line()).begin().await.unwrap();
+    world.advance(TimeDelta::seconds(100));
+    let asked = asked.answer().await.unwrap().answer().await.unwrap();
+    let solution = next.solve(asked.document());
+    let Conversation::Calls(mut calls) = asked.conversation else { panic!("calls were made") };
+    let replay = serde_json::json!({ "continuation": calls.continuation, "solution": solution });
+    let target = v1::LockTarget { join_token: "example".to_owned(), ..Default::default() };
+    let lock = world.admin.lock(target).await.unwrap();
+    assert_eq!(calls.http.post("/v1/join/continue", &replay).await.unwrap_err(), "LOCKED");
+    world.admin.unlock(&lock.metadata.unwrap().name).await.unwrap();
+
+    // Whatever is refused now ends what is remembered of challenges that can't be solved any more.
+    world.advance(TimeDelta::seconds(85));
+    let other = bot.joining().without_certificate().without_join_state().await;
+    assert_eq!(other.err().unwrap(), "JOIN_STATE_REQUIRED");
+    world.advance(TimeDelta::seconds(10));
+    assert_eq!(calls.http.post("/v1/join/continue", &replay).await.unwrap_err(), "CONFLICT");
+
+    assert_eq!(world.token("example").await.bound_public_key, bot.key().line());
+    bot.join().await.unwrap();
+    assert_ne!(bot.key(), &next);
+    world.check().await;
+}

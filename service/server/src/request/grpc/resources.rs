@@ -497,3 +497,20 @@ fn in_part(refusal: Refusal, at: &Name, deed: &str, done: &[String]) -> Refusal 
     };
     Refusal { message: format!("token `{at}`: {}; {deed} so far: {done}", refusal.message), ..refusal }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stopped_half_way_says_how_far_it_came() {
+        let said = |done: usize| {
+            let done: Vec<_> = (0..done).map(|number| format!("bot-{number:02}")).collect();
+            let refusal = Refusal::new(Code::Unavailable, "the database is away");
+            in_part(refusal, &"web".parse().unwrap(), "granted", &done).message
+        };
+        assert_eq!(said(0), "token `web`: the database is away; granted so far: no token");
+        assert_eq!(said(2), "token `web`: the database is away; granted so far: bot-00, bot-01");
+        assert_eq!(said(51), "token `web`: the database is away; granted so far: 51 tokens, by name up to bot-50");
+    }
+}
