@@ -201,10 +201,16 @@ impl Metrics {
             joins.with_label_values(&[case]);
         }
         for code in Code::ALL {
-            [true, false].map(|proven| refusals.with_label_values(&[code.as_str(), word(proven)]));
+            for proven in [true, false] {
+                refusals.with_label_values(&[code.as_str(), word(proven)]);
+            }
         }
-        ["connection", "request"].map(|what| turned_away.with_label_values(&[what]));
-        ["log_rollback", "authority_behind", "authority_keys"].map(|alarm| alarms.with_label_values(&[alarm]));
+        for what in ["connection", "request"] {
+            turned_away.with_label_values(&[what]);
+        }
+        for alarm in ["log_rollback", "authority_behind", "authority_keys"] {
+            alarms.with_label_values(&[alarm]);
+        }
         Ok(Self {
             registry,
             joins,
