@@ -140,6 +140,8 @@ async fn metrics_count_joins_and_refusals() {
     bot.join().await.unwrap();
     world.advance(chrono::TimeDelta::hours(2));
     bot.join().await.unwrap_err();
+    let mut open = world.stranger().http().await;
+    assert_eq!(open.get("/healthz").await.status, 200);
 
     let answer = Http::plain(world.node(0).metrics_address).await.get("/metrics").await;
 
