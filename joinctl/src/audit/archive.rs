@@ -33,6 +33,8 @@ pub(super) struct Archive {
     root: PathBuf,
     next: u64,
     entries: BufWriter<File>,
+    /// Nothing of it was changed yet.
+    untouched: bool,
 }
 
 /// A line of entries.
@@ -77,17 +79,32 @@ impl Archive {
             Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
         }
         let next = count(root)?;
-        Ok(Self { root: root.to_owned(), next, entries: open_entries(root, next)? })
+        Ok(Self { root: root.to_owned(), next, entries: open_entries(root, next)?, untouched: true })
     }
 
-    /// Goes on with it: it has no end marker until it is sealed again.
-    ///
-    /// # Errors
-    /// When the end marker can't be removed.
-    pub(super) fn unseal(&self) -> anyhow::Result<()> {
-        match fs::remove_file(self.root.join(END)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+    /// With the first change it has no end marker until it is sealed again.
+    fn unseal(&mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.untouched) {
+            match fs::remove_file(self.root.join(END)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many entries its checkpoint seals; 0 without one.
+    pub(super) fn sealed(&self) -> anyhow::Result<u64> {
+        let checkpoint = read(&self.root.join(CHECKPOINT))?;
+        Ok(checkpoint.and_then(|text| Some(text.parse::<SignedNote>().ok()?.checkpoint().ok()?.size)).unwrap_or(0))
+    }
+
+    /// A file of it, if there is one.
+    pub(super) fn read(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let path = self.root.join(name);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
         }
     }
 
@@ -101,6 +118,7 @@ impl Archive {
         if entry.log_index != self.next {
             bail!(Fault(format!("the authority sent entry {} where entry {} is due", entry.log_index, self.next)));
         }
+        self.unseal()?;
         let line = Line { log_index: entry.log_index, envelope: &entry.envelope };
         serde_json::to_writer(&mut self.entries, &line).map_err(io::Error::from)?;
         self.entries.write_all(b"\n")?;
@@ -121,11 +139,21 @@ impl Archive {
         put(&self.root, name, bytes)
     }
 
-    /// Writes what the authority claims of each stream, as it comes, in the place of what was there.
+    /// What the authority claims of each stream, to be written as it comes.
     pub(super) fn claims(&self) -> anyhow::Result<Claims> {
         let file =
             NamedTempFile::new_in(&self.root).with_context(|| format!("cannot write {}", self.root.display()))?;
-        Ok(Claims { file: BufWriter::new(file), path: self.root.join(VIEWS) })
+        Ok(Claims(BufWriter::new(file)))
+    }
+
+    /// Puts them, all of them, in the place of what was claimed before.
+    pub(super) fn claim(&mut self, claims: Claims) -> anyhow::Result<()> {
+        let file = claims.0.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        self.unseal()?;
+        let path = self.root.join(VIEWS);
+        file.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
     }
 
     /// Completes the export: the checkpoint, and at the very last the end marker. The checkpoint before is kept: should the
@@ -149,10 +177,7 @@ impl Archive {
 }
 
 /// The claimed states, while they are written.
-pub(super) struct Claims {
-    file: BufWriter<NamedTempFile>,
-    path: PathBuf,
-}
+pub(super) struct Claims(BufWriter<NamedTempFile>);
 
 impl Claims {
     /// Adds a state.
@@ -160,16 +185,8 @@ impl Claims {
         let ClaimedView { stream, version, state } = claimed;
         let state: &RawValue = serde_json::from_str(state)
             .map_err(|_| Fault(format!("the authority claims a state of {stream} that is no JSON")))?;
-        serde_json::to_writer(&mut self.file, &Claim { stream, version: *version, state }).map_err(io::Error::from)?;
-        Ok(self.file.write_all(b"\n")?)
-    }
-
-    /// All are there.
-    pub(super) fn finish(self) -> anyhow::Result<()> {
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).with_context(|| format!("cannot write {}", self.path.display()))?;
-        Ok(())
+        serde_json::to_writer(&mut self.0, &Claim { stream, version: *version, state }).map_err(io::Error::from)?;
+        Ok(self.0.write_all(b"\n")?)
     }
 }
 
@@ -264,7 +281,6 @@ mod tests {
     fn filled(root: &Path, entries: std::ops::Range<u64>) -> Archive {
         let mut archive = Archive::open(root, "log+key").unwrap();
         assert_eq!(archive.next(), entries.start);
-        archive.unseal().unwrap();
         entries.for_each(|index| archive.append(&entry(index)).unwrap());
         archive
     }

@@ -8,7 +8,11 @@ use join_log::tile::{FULL, Layer, Tile};
 use join_proto::v1::{ExportRequest, ExportViewsRequest};
 use tonic::Status;
 
-use super::{archive::Archive, progress, sealed};
+use super::{
+    archive::Archive,
+    progress,
+    sealed::{self, Sealed},
+};
 use crate::{cli::Context, connection::Client, exit::Fault, output};
 
 /// Where to.
@@ -38,23 +42,23 @@ impl Export {
 pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Result<u64> {
     let log_key = client.ca().await?.log_key;
     let status = client.status().await?;
+    if status.alarms.iter().any(|alarm| alarm == "log_rollback") {
+        anyhow::bail!(Fault(
+            "the authority lost history (its alarm log_rollback stands): nothing is exported".to_owned()
+        ));
+    }
     // What was done a moment ago waits for its place in the log, and belongs to it.
     let wanted = status.log_next_index.saturating_add(status.unsequenced);
     let checkpoint = sealed::checkpoint(client, wanted).await?;
     let mut archive = Archive::open(directory, &log_key)?;
-    if archive.next() > checkpoint.size {
-        anyhow::bail!(Fault(format!(
-            "{} holds {} entries, and the newest checkpoint seals {} only: the authority lost history",
-            directory.display(),
-            archive.next(),
-            checkpoint.size
-        )));
+    must_go_on(client, &archive, &checkpoint, wanted).await?;
+    if checkpoint.size < wanted {
+        eprintln!("note: {} entries are not sealed yet, and left out", wanted - checkpoint.size);
     }
-    archive.unseal()?;
     let bar = progress::bar("exporting entries", Some(checkpoint.size));
     bar.set_position(archive.next());
     entries(client, &mut archive, checkpoint.size, &bar).await?;
-    views(client, &archive, checkpoint.size).await?;
+    views(client, &mut archive, checkpoint.size).await?;
     for tile in tiles(checkpoint.size) {
         fetch(client, &archive, tile, checkpoint.size).await?;
     }
@@ -63,13 +67,43 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     Ok(checkpoint.size)
 }
 
+/// The log must hold all that was exported before, unchanged: otherwise what is kept is the better history, and stays as it
+/// is.
+async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, entries: u64) -> anyhow::Result<()> {
+    let (kept, size) = (archive.next(), newest.size);
+    if kept > size {
+        let what = format!("{kept} entries are kept here, and the newest checkpoint seals {size} only");
+        anyhow::bail!(Fault(format!("{what}: the authority lost history")));
+    }
+    if entries < size {
+        let what = format!("the authority has {entries} entries, and its checkpoint seals {size}");
+        anyhow::bail!(Fault(format!("{what}: it lost history")));
+    }
+    // A tree's right edge tells it from every other of its size.
+    let sealed = archive.sealed()?;
+    for edge in Layer::of(sealed).filter(|layer| *layer != Layer::Entries).filter_map(|layer| layer.partial(sealed)) {
+        let Some(before) = archive.read(&edge.to_string())? else { continue };
+        let slots = edge.layer.slots(size) - edge.index * u64::from(FULL);
+        let tile = Tile { width: u16::try_from(slots).map_or(FULL, |slots| slots.min(FULL)), ..edge };
+        let now = served(client, tile).await?.map(|(_, bytes)| bytes);
+        if !now.is_some_and(|now| now.starts_with(&before)) {
+            anyhow::bail!(Fault(format!(
+                "the log no longer begins with the {sealed} entries that are kept here: it has two histories, and the \
+                 checkpoint here is the proof; keep it as it is, and export to another directory"
+            )));
+        }
+    }
+    Ok(())
+}
+
 async fn entries(client: &Client, archive: &mut Archive, size: u64, bar: &ProgressBar) -> anyhow::Result<()> {
     if archive.next() == size {
         return Ok(());
     }
-    let mut chunks = client.ledger().export(ExportRequest { from_index: archive.next() }).await?.into_inner();
+    let chunks = client.ledger().export(ExportRequest { from_index: archive.next() }).await;
+    let mut chunks = chunks.map_err(sealed::unreadable)?.into_inner();
     while archive.next() < size {
-        let Some(chunk) = chunks.message().await? else {
+        let Some(chunk) = chunks.message().await.map_err(sealed::unreadable)? else {
             let what = format!("the export was cut off after {} entries; the same command goes on", archive.next());
             return Err(Status::unavailable(what).into());
         };
@@ -86,14 +120,14 @@ async fn entries(client: &Client, archive: &mut Archive, size: u64, bar: &Progre
 }
 
 /// What the authority claims of each stream, for the auditor to compare with what follows from the entries.
-async fn views(client: &Client, archive: &Archive, size: u64) -> anyhow::Result<()> {
-    let mut chunks = client.ledger().export_views(ExportViewsRequest { size }).await?.into_inner();
-    let (mut claims, mut count) = (archive.claims()?, 0);
-    while let Some(chunk) = chunks.message().await? {
+async fn views(client: &Client, archive: &mut Archive, size: u64) -> anyhow::Result<()> {
+    let chunks = client.ledger().export_views(ExportViewsRequest { size }).await.map_err(sealed::unreadable)?;
+    let (mut chunks, mut claims, mut count) = (chunks.into_inner(), archive.claims()?, 0);
+    while let Some(chunk) = chunks.message().await.map_err(sealed::unreadable)? {
         chunk.views.iter().try_for_each(|view| claims.add(view))?;
         count += chunk.views.len() as u64;
         if chunk.end == Some(count) {
-            return claims.finish();
+            return archive.claim(claims);
         }
     }
     Err(Status::unavailable("the states were cut off; the same command goes on").into())
@@ -107,18 +141,28 @@ fn tiles(size: u64) -> impl Iterator<Item = Tile> {
     })
 }
 
-/// Fetches a tile that is not there yet. A partial one may have given way to the full one meanwhile.
+/// Fetches a tile that is not there yet.
 async fn fetch(client: &Client, archive: &Archive, tile: Tile, size: u64) -> anyhow::Result<()> {
-    for tile in [tile, tile.full()] {
-        let name = tile.to_string();
-        if archive.has(&name) {
-            return Ok(());
-        }
-        if let Some(bytes) = client.log_file(&name).await? {
-            return archive.put(&name, &bytes);
+    if [tile, tile.full()].iter().any(|tile| archive.has(&tile.to_string())) {
+        return Ok(());
+    }
+    match served(client, tile).await? {
+        Some((name, bytes)) => archive.put(&name, &bytes),
+        None => {
+            anyhow::bail!(Fault(format!("the log's {tile} is missing, and the checkpoint of {size} entries needs it")))
         }
     }
-    anyhow::bail!(Fault(format!("the log's {tile} is missing, and the checkpoint of {size} entries needs it")))
+}
+
+/// A tile as the log has it, with its name. A partial one may have given way to the full one meanwhile.
+async fn served(client: &Client, tile: Tile) -> anyhow::Result<Option<(String, Vec<u8>)>> {
+    for tile in [tile, tile.full()] {
+        let name = tile.to_string();
+        if let Some(bytes) = client.log_file(&name).await? {
+            return Ok(Some((name, bytes)));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

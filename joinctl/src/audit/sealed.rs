@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use join_log::SignedNote;
 
-use crate::connection::Client;
+use tonic::{Code, Status};
+
+use crate::{connection::Client, exit::Fault};
 
 /// How long to wait for a checkpoint: the log signs one every few seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,8 +37,17 @@ async fn newest(client: &Client) -> anyhow::Result<Option<Sealed>> {
     let Some(bytes) = client.log_file("checkpoint").await? else {
         return Ok(None);
     };
-    let text = String::from_utf8(bytes).context("the checkpoint is not text")?;
-    let note: SignedNote = text.parse().context("the checkpoint is not a signed note")?;
-    let size = note.checkpoint().context("the signed note is not a checkpoint")?.size;
+    let wrong = |why: &dyn std::fmt::Display| Fault(format!("what is served as the log's checkpoint is none: {why}"));
+    let text = String::from_utf8(bytes).map_err(|error| wrong(&error))?;
+    let note: SignedNote = text.parse().map_err(|error| wrong(&error))?;
+    let size = note.checkpoint().map_err(|error| wrong(&error))?.size;
     Ok(Some(Sealed { note, size }))
+}
+
+/// An authority that fails to read its own ledger: to an auditor that is a finding.
+pub(super) fn unreadable(status: Status) -> anyhow::Error {
+    if status.code() != Code::Internal || std::error::Error::source(&status).is_some() {
+        return status.into();
+    }
+    Fault(format!("the authority can't read its own ledger: {}", crate::exit::refusal(&status))).into()
 }

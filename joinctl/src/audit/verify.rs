@@ -11,11 +11,11 @@ use join_audit::{AuditError, Policy, Progress, Report, Step};
 use join_proto::v1::{Empty, ViewsReport};
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{archive, export, progress, proof, trust::Trust};
+use super::{archive, export, progress, proof, sealed, trust::Trust};
 use crate::{
     cli::Context,
     connection::walk,
-    exit::Fault,
+    exit::{Fault, is_unreachable},
     output::{print, printable, tree},
 };
 
@@ -68,8 +68,19 @@ impl Verify {
         let directory = tempfile::tempdir()?;
         export::download(&client, directory.path()).await?;
         let report = audit(directory.path().to_owned(), policy, trusted).await?;
-        let views = client.cluster().verify_views(walk(Empty {})).await?.into_inner();
-        Verdict { report, views: Some(views) }.end(context)
+        // What was found stands, whatever becomes of the authority meanwhile.
+        match client.cluster().verify_views(walk(Empty {})).await {
+            Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
+            Err(status) if is_unreachable(&status) => {
+                Verdict { report, views: None }.end(context)?;
+                Err(status.into())
+            }
+            Err(status) => {
+                let differences = vec![sealed::unreadable(status).to_string()];
+                let views = ViewsReport { differences, ..ViewsReport::default() };
+                Verdict { report, views: Some(views) }.end(context)
+            }
+        }
     }
 }
 

@@ -127,6 +127,44 @@ fn the_ledger_is_verified_exported_and_grows() {
 }
 
 #[test]
+fn an_export_outlives_an_authority_that_lost_history() {
+    let authority = Authority::start().with_bot("example");
+    authority.done(&["lock", "--user", "bot-example"]);
+    authority.done(&["audit", "export", "--out", "ledger"]);
+    let still_good = |ran: crate::Ran, why: &str| {
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert!(ran.stderr.contains(why), "{}", ran.stderr);
+        let verified = authority.run(&["audit", "verify", "--from", "ledger"]);
+        assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+    };
+
+    authority.settle();
+    authority.sql("UPDATE sequencer SET next_index = next_index - 1");
+    still_good(authority.run(&["audit", "export", "--out", "ledger"]), "it lost history");
+    authority.sql("UPDATE sequencer SET next_index = next_index + 1");
+
+    // The last entry gives way to another.
+    authority.done(&["lock", "--user", "bot-other"]);
+    authority.settle();
+    authority.done(&["audit", "export", "--out", "other"]);
+    let hashes = |export: &str| authority.directory().join(export).join("tile/0/000.p");
+    let tile = fs::read_dir(hashes("ledger")).unwrap().next().unwrap().unwrap().path();
+    let mut forked = fs::read(&tile).unwrap();
+    let genuine = forked.clone();
+    *forked.last_mut().unwrap() ^= 1;
+    fs::write(&tile, &forked).unwrap();
+    let ran = authority.run(&["audit", "export", "--out", "ledger"]);
+    fs::write(&tile, &genuine).unwrap();
+    still_good(ran, "two histories");
+
+    // The newest entry is gone.
+    authority.sql("DELETE FROM entry WHERE envelope LIKE '%\"other\"%'");
+    still_good(authority.run(&["audit", "export", "--out", "ledger"]), "can't read its own ledger");
+    let verified = authority.run(&["audit", "verify"]);
+    assert_eq!(verified.code, 3, "{}{}", verified.stdout, verified.stderr);
+}
+
+#[test]
 fn an_event_is_proven_to_whoever_has_the_key() {
     let authority = Authority::start().with_bot("example");
     authority.write("event.tlog-proof", &authority.done(&["audit", "prove", "token/example/1"]));
