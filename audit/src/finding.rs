@@ -34,8 +34,10 @@ pub enum Fault {
     BadEnvelope,
     /// A stream's versions are not 1, 2, 3, ….
     StreamVersion,
-    /// No version of the rules can have written this history.
+    /// Events that cannot follow what came before.
     ImpossibleHistory,
+    /// The rules did not allow what was recorded.
+    ForbiddenHistory,
     /// A claimed view is not what follows from the events.
     WrongView,
     /// The state of a stream was not claimed.

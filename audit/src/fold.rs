@@ -1,9 +1,8 @@
 //! What the events mean: the fold of the domain, the one thing that the auditor shares with the service.
 
-use join_domain::envelope::Entry;
 use serde_json::Value;
 
-pub(crate) use join_domain::state::State;
+pub(crate) use join_domain::{envelope::Entry, state::State};
 
 /// A history that no version of the rules can have written.
 #[derive(Debug)]
@@ -13,10 +12,14 @@ pub(crate) struct Impossible {
     pub(crate) why: String,
 }
 
+/// The entry of an envelope.
+pub(crate) fn read(envelope: &str) -> Result<Entry, Impossible> {
+    Entry::from_envelope(envelope).map_err(|error| Impossible { version: None, why: error.to_string() })
+}
+
 /// The state of a stream after one more entry.
-pub(crate) fn after(before: Option<State>, envelope: &str) -> Result<State, Impossible> {
-    let entry = Entry::from_envelope(envelope).map_err(|error| Impossible { version: None, why: error.to_string() })?;
-    State::after(before, &entry).map_err(|error| Impossible {
+pub(crate) fn after(before: Option<State>, entry: &Entry) -> Result<State, Impossible> {
+    State::after(before, entry).map_err(|error| Impossible {
         version: Some(error.version),
         why: format!("`{}` cannot follow what came before", error.event),
     })

@@ -24,7 +24,13 @@
 //! [`verify`] reads the export once, in constant memory but for a version and a state a stream:
 //! the checkpoint is signed by a known log and cosigned as the [`Policy`] asks; the entries are the tree that it seals, and begin
 //! with the tree of an older checkpoint that the auditor kept; they stand in log order without a gap; each stream's versions are
-//! 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow; and the claimed views are what follows from it.
+//! 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow (below); and the claimed views are what follows from it.
+//!
+//! Of the rules: each accepted join proved the bound key, the preregistered one or the secret, was under no lock, showed the
+//! newest generation and join state or spent an exemption, has the next generation or is counted as the next recovery within
+//! the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer. What was
+//! recorded within a minute of a lock or of a change of the bot may have met it. Refusals are taken as they are: that one is
+//! missing can't be seen.
 //!
 //! [`verify_portable`] checks the `.tlog-proof` of a single entry.
 
@@ -38,6 +44,7 @@ pub mod merkle;
 mod note;
 mod policy;
 mod portable;
+mod rules;
 mod streams;
 mod verify;
 
@@ -47,4 +54,4 @@ pub use finding::{Fault, Finding, Place};
 pub use note::{Key, KeyError};
 pub use policy::{Policy, PolicyError};
 pub use portable::{Proven, verify_portable};
-pub use verify::{AuditError, Progress, Report, Step, verify};
+pub use verify::{AuditError, Progress, Report, Step, verify, verify_history};

@@ -8,10 +8,14 @@ use serde_json::Value;
 use crate::envelope::Envelope;
 use crate::finding::{Fault, Finding, Findings, Place};
 use crate::fold::{self, State};
+use crate::rules::Rules;
 
-/// Streams by name.
+/// Streams by name, and what joins depend on beside their own.
 #[derive(Debug, Default)]
-pub(crate) struct Streams(HashMap<String, Stream>);
+pub(crate) struct Streams {
+    streams: HashMap<String, Stream>,
+    rules: Rules,
+}
 
 #[derive(Debug, Default)]
 struct Stream {
@@ -35,15 +39,15 @@ pub(crate) struct View {
 impl Streams {
     /// How many streams there are.
     pub(crate) fn count(&self) -> u64 {
-        self.0.len() as u64
+        self.streams.len() as u64
     }
 
     /// Takes the next entry of the log: its versions have to follow, and its events have to be possible.
     pub(crate) fn append(&mut self, log_index: u64, envelope: &Envelope, text: &str, findings: &mut Findings) {
         let name = &envelope.stream;
-        let stream = match self.0.get_mut(name) {
+        let stream = match self.streams.get_mut(name) {
             Some(stream) => stream,
-            None => self.0.entry(name.clone()).or_default(),
+            None => self.streams.entry(name.clone()).or_default(),
         };
         let at = |version| Place { log_index: Some(log_index), stream: Some(name.clone()), version: Some(version) };
         let expected = stream.version + 1;
@@ -56,7 +60,15 @@ impl Streams {
         if stream.broken {
             return;
         }
-        match fold::after(stream.state.take(), text) {
+        let followed = fold::read(text).and_then(|entry| {
+            if let Err(why) = self.rules.check(stream.state.as_ref(), &entry) {
+                findings.add(Finding::new(Fault::ForbiddenHistory, at(envelope.first_version), why));
+            }
+            let state = fold::after(stream.state.take(), &entry)?;
+            self.rules.take(&state, &entry);
+            Ok(state)
+        });
+        match followed {
             Ok(state) => stream.state = Some(state),
             Err(impossible) => {
                 let place = at(impossible.version.unwrap_or(envelope.first_version));
@@ -72,7 +84,7 @@ impl Streams {
             let place = Place { log_index: None, stream: Some(view.stream.clone()), version: Some(view.version) };
             findings.add(Finding::new(Fault::WrongView, place, what));
         };
-        let Some(stream) = self.0.get_mut(&view.stream) else {
+        let Some(stream) = self.streams.get_mut(&view.stream) else {
             return wrong("a view is claimed of a stream that has no events".to_owned());
         };
         if std::mem::replace(&mut stream.claimed, true) {
@@ -93,7 +105,7 @@ impl Streams {
     /// After the last view: every stream that has to have one had one.
     pub(crate) fn all_claimed(&self, findings: &mut Findings) {
         let missing = |stream: &Stream| !stream.claimed && stream.state.as_ref().is_some_and(fold::has_view);
-        if let Some(name) = self.0.iter().filter(|(_, stream)| missing(stream)).map(|(name, _)| name).min() {
+        if let Some(name) = self.streams.iter().filter(|(_, stream)| missing(stream)).map(|(name, _)| name).min() {
             let place = Place { log_index: None, stream: Some(name.clone()), version: None };
             findings.add(Finding::new(Fault::MissingView, place, "the stream has events, but no view is claimed"));
         }

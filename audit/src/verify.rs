@@ -144,6 +144,18 @@ pub fn verify(
     })
 }
 
+/// Follows envelopes that stand in log order, without what seals them: versions, forms, and what the rules allow.
+pub fn verify_history<'e>(envelopes: impl IntoIterator<Item = &'e str>) -> Vec<Finding> {
+    let (mut streams, mut findings) = (Streams::default(), Findings::default());
+    for (index, text) in (0..).zip(envelopes) {
+        match Envelope::parse(text) {
+            Ok(envelope) => streams.append(index, &envelope, text, &mut findings),
+            Err(why) => findings.add(Finding::new(Fault::BadEnvelope, Place::entry(index), why)),
+        }
+    }
+    findings.into_sorted()
+}
+
 /// The export's checkpoint, when a known log signed it.
 fn checkpoint(export: &Export, policy: &Policy, findings: &mut Findings) -> Result<Option<Checkpoint>, ReadError> {
     let Some(note) = export.checkpoint()? else {

@@ -321,9 +321,23 @@ impl World {
         &self.nodes[0].app.ceremonies.ledger
     }
 
-    /// The end of every test: what is live is what a rebuild from the events gives.
+    /// The whole log.
+    async fn envelopes(&self) -> Vec<String> {
+        let mut envelopes = Vec::new();
+        loop {
+            let page = self.ledger().log(envelopes.len() as u64, 1000).await.unwrap();
+            if page.entries.is_empty() {
+                return envelopes;
+            }
+            envelopes.extend(page.entries.into_iter().map(|entry| entry.envelope));
+        }
+    }
+
+    /// The end of every test: what is live is what a rebuild from the events gives, and the rules allow them.
     pub(crate) async fn check(mut self) {
         self.settle().await;
+        let findings = join_audit::verify_history(self.envelopes().await.iter().map(String::as_str));
+        assert!(findings.is_empty(), "the auditor finds: {findings:#?}");
         let comparison = self.ledger().check(|_| {}).await.unwrap();
         assert!(comparison.is_equal(), "live state differs from rebuilt state: {:#?}", comparison.differences);
         self.checked = true;
