@@ -30,6 +30,8 @@ const STEP: u32 = 2000;
 const REPUBLISH: Duration = Duration::from_secs(10 * 60);
 /// The alarm of a log that may not be signed.
 const ROLLBACK: &str = "log_rollback";
+/// The alarm of a log that is not brought forward, whatever the reason, and after how long.
+const STALLED: (&str, Duration) = ("log_stalled", Duration::from_secs(60));
 
 /// The log's files on this node.
 pub struct Logbook {
@@ -73,19 +75,20 @@ impl Logbook {
 
     /// Keeps the files up with the log until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut pause, mut failed) = (Duration::ZERO, false);
+        let (mut pause, mut failing) = (Duration::ZERO, None::<Instant>);
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let done;
-            (self, done) = match failed {
+            (self, done) = match failing {
                 // What nobody has seen is read again: the database may be another one by now.
-                true => match self.rewound().await {
+                Some(_) => match self.rewound().await {
                     (book, Ok(())) => book.advance(&stop).await,
                     not_yet => not_yet,
                 },
-                false => self.advance(&stop).await,
+                None => self.advance(&stop).await,
             };
-            failed = done.is_err();
-            pause = if failed { AFTER_FAILURE } else { PERIOD };
+            failing = done.is_err().then(|| failing.unwrap_or_else(Instant::now));
+            METRICS.alarm(STALLED.0, failing.is_some_and(|since| since.elapsed() >= STALLED.1));
+            pause = if failing.is_some() { AFTER_FAILURE } else { PERIOD };
             if let Err(error) = done {
                 tracing::warn!("the log's files could not be brought forward: {error:#}");
             }
@@ -143,9 +146,9 @@ impl Logbook {
         self.ledger.record_integrated(size).await?;
         let head = self.ledger.log_head().await?;
         let ended = self.ledger.ended_origins().await?.contains(&self.origin);
-        let recorded = match &head.checkpoint {
-            None => None,
-            Some(text) => Some(text.parse::<SignedNote>().context("the recorded checkpoint does not read")?),
+        let Ok(recorded) = head.checkpoint.as_deref().map(str::parse::<SignedNote>).transpose() else {
+            METRICS.alarm(ROLLBACK, true);
+            bail!("no checkpoint is signed: what the database keeps as the newest is none");
         };
         if let Some(note) = &recorded
             && note.checkpoint()?.origin == self.origin
@@ -155,6 +158,10 @@ impl Logbook {
             bail!("no checkpoint is signed: the one that the database keeps does not bear the signature of this log");
         }
         let recorded_checkpoint = recorded.as_ref().map(SignedNote::checkpoint).transpose()?;
+        if recorded_checkpoint.as_ref().map_or(0, |newest| newest.size) != head.signed {
+            METRICS.alarm(ROLLBACK, true);
+            bail!("no checkpoint is signed: the database says that {} entries are, and keeps another one", head.signed);
+        }
         self.ask_witnesses().await?;
         let known = recorded_checkpoint.as_ref().map_or(0, |newest| newest.size).max(self.witnessed());
         if known > size && self.is_behind().await? {

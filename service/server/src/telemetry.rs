@@ -208,7 +208,7 @@ impl Metrics {
         for what in ["connection", "request"] {
             turned_away.with_label_values(&[what]);
         }
-        for alarm in ["log_rollback", "authority_behind", "authority_keys"] {
+        for alarm in ["log_rollback", "log_stalled", "authority_behind", "authority_keys"] {
             alarms.with_label_values(&[alarm]);
         }
         Ok(Self {
