@@ -2,7 +2,9 @@
 //! compared, and the next is read, all on one connection.
 
 use join_domain::{
+    Timestamp,
     envelope::{Entry, StreamId},
+    event::Event,
     state::State,
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -17,6 +19,8 @@ pub(super) struct Folded {
     pub(super) stream: StreamId,
     pub(super) version: u64,
     pub(super) state: State,
+    /// Versions of entries whose rows say another time or another used-up attempt than they do.
+    pub(super) misfiled: Vec<u64>,
 }
 
 /// What becomes of folded streams.
@@ -49,7 +53,8 @@ pub(super) async fn all(
         "SELECT (SELECT next_index FROM sequencer) + (SELECT coalesce(sum(cardinality(stream_ids)), 0) FROM outbox)",
     );
     let total = unsigned(total.fetch_one(&mut *connection).await?)?;
-    cursor::open(connection, "SELECT stream_id, envelope FROM entry ORDER BY stream_id, first_version").await?;
+    let select = "SELECT stream_id, envelope, recorded_at, attempt FROM entry ORDER BY stream_id, first_version";
+    cursor::open(connection, select).await?;
     let mut folding = Folding::default();
     let mut folded = Vec::new();
     let mut rows = cursor::fetch(connection).await?;
@@ -91,20 +96,49 @@ impl Folding {
             if self.current.is_none() {
                 self.sums.streams = self.sums.streams.saturating_add(1);
             }
-            self.current = Some(follow(self.current.take(), id, &entry)?);
+            let before = self.current.take();
+            let is_filed = entry.recorded_at == row.try_get::<Timestamp, _>("recorded_at")?
+                && uses_up(before.as_ref(), &entry, row.try_get("attempt")?);
+            let mut after = follow(before, id, &entry)?;
+            if !is_filed {
+                after.misfiled.push(entry.first_version);
+            }
+            self.current = Some(after);
             self.sums.entries = self.sums.entries.saturating_add(1);
         }
         Ok((self, ended))
     }
 }
 
+/// Whether the entry uses up this attempt. One that had been accepted before is not used up again.
+fn uses_up(before: Option<&Folded>, entry: &Entry, stored: Option<Uuid>) -> bool {
+    let accepted = entry.events.iter().find_map(|event| match event {
+        Event::JoinAccepted(join) => join.attempt.as_ref(),
+        _ => None,
+    });
+    let again = || {
+        let latest = before.and_then(|before| match &before.state {
+            State::Token(token) => token.latest().and_then(|latest| latest.join.attempt.as_ref()),
+            _ => None,
+        });
+        // An older one comes back by an exemption only.
+        latest == accepted || entry.events.iter().any(|event| matches!(event, Event::ExemptionConsumed(_)))
+    };
+    match (accepted, stored) {
+        (None, stored) => stored.is_none(),
+        (Some(accepted), Some(_)) => accepted.key() == stored,
+        (Some(_), None) => again(),
+    }
+}
+
 fn follow(before: Option<Folded>, id: Uuid, entry: &Entry) -> Result<Folded, LedgerError> {
-    let (version, state) = before.map_or((0, None), |folded| (folded.version, Some(folded.state)));
+    let (version, state, misfiled) =
+        before.map_or((0, None, Vec::new()), |folded| (folded.version, Some(folded.state), folded.misfiled));
     if entry.stream.id != id || entry.first_version != version.saturating_add(1) {
         return Err(LedgerError::Corrupt(format!(
             "stream {id} goes on after version {version} with version {} of {}",
             entry.first_version, entry.stream
         )));
     }
-    Ok(Folded { stream: entry.stream, version: entry.last_version(), state: State::after(state, entry)? })
+    Ok(Folded { stream: entry.stream, version: entry.last_version(), state: State::after(state, entry)?, misfiled })
 }

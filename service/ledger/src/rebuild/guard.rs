@@ -31,6 +31,16 @@ pub(super) async fn compare(
     );
     let counted = counted.fetch_one(&mut *connection).await?;
     let Compared { mut comparison, claims } = compared;
+    // A step numbers all that is below, and moves the horizon to where it looked: see number.sql.
+    let left_out = sqlx::query_scalar(
+        "SELECT coalesce(sum(cardinality(o.stream_ids)), 0) FROM outbox o, sequencer s
+         WHERE o.xid < s.horizon AND s.horizon_of = (SELECT system_identifier FROM pg_control_system())",
+    );
+    let left_out = unsigned(left_out.fetch_one(&mut *connection).await?)?;
+    if left_out > 0 {
+        let what = "nothing gives them a place in the log: their notes are older than what it has passed";
+        comparison.differs("outbox", format!("{left_out} entries"), what);
+    }
     for (table, folded) in [("stream", sums.streams), ("snapshot", sums.streams), ("claim", claims)] {
         let stored = unsigned(counted.try_get(table)?)?;
         if stored != folded {
@@ -53,6 +63,10 @@ impl Sink for Compared {
         let ids: Vec<Uuid> = streams.iter().map(|folded| folded.stream.id).collect();
         let mut stored = stored_rows(connection, &ids).await?;
         for folded in streams {
+            for version in &folded.misfiled {
+                let what = "its row says another time or another attempt than the entry";
+                self.comparison.differs("entry", format!("{} version {version}", folded.stream), what);
+            }
             self.claims = self.claims.saturating_add(folded.state.claims().len() as u64);
             match stored.remove(&folded.stream.id) {
                 Some(row) => compare_row(&mut self.comparison, &folded, &row)?,
@@ -167,7 +181,7 @@ impl Sink for Filling {
             return Ok(());
         }
         let (mut rows, mut snapshots, mut claims, mut lineages) = (Rows::new(), Rows::new(), Rows::new(), Rows::new());
-        for Folded { stream, version, state } in &streams {
+        for Folded { stream, version, state, .. } in &streams {
             let columns = Columns::of(state);
             rows.push([
                 Field::Uuid(stream.id),

@@ -78,6 +78,31 @@ async fn a_comparison_finds_every_row_that_does_not_follow_and_a_rebuild_mends_i
     }
 }
 
+/// No rebuild mends the entries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_finds_entries_that_are_filed_wrongly_or_kept_out_of_the_log() {
+    for (sql, table) in [
+        ("UPDATE entry SET recorded_at = recorded_at - interval '30 days' WHERE attempt IS NOT NULL", "entry"),
+        ("UPDATE entry SET attempt = NULL WHERE attempt IS NOT NULL", "entry"),
+        ("UPDATE entry SET attempt = gen_random_uuid() WHERE attempt IS NOT NULL", "entry"),
+        ("UPDATE entry SET attempt = gen_random_uuid() WHERE attempt IS NULL AND first_version = 1", "entry"),
+        ("UPDATE outbox SET xid = '1'", "outbox"),
+    ] {
+        let database = Database::fresh().await;
+        let ledger = database.ledger().await;
+        lived_in(&ledger).await;
+        let mut slot = ledger.token(&name("token-3")).await.unwrap();
+        renew(&ledger, &mut slot, Some(attempt(7))).await.unwrap();
+        drop(slot);
+        assert!(compared(&ledger).await.is_equal());
+        let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+        let done = sqlx::query(AssertSqlSafe(sql)).execute(&mut superuser).await.unwrap();
+        assert!(done.rows_affected() > 0, "{sql}");
+        let differences = compared(&ledger).await.differences;
+        assert!(differences.iter().any(|difference| difference.table == table), "{sql}: {differences:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_does_not_survive_a_rebuild() {
     let database = Database::fresh().await;
