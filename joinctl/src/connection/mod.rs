@@ -67,7 +67,17 @@ impl Connection {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let channel = open(&endpoint, CONNECT_TIMEOUT).await;
-        let channel = channel.map_err(|cause| Unreachable { address: settings.address.clone(), cause })?;
+        let channel = channel.map_err(|cause| {
+            if cause.ends_with("UnknownIssuer") {
+                return anyhow::anyhow!(
+                    "the server at {} is not of the CA in {}/ca.crt: it is another one, or that CA was revoked, and \
+                     whoever runs the authority issues the identity anew with `joind admin issue`",
+                    settings.address,
+                    settings.identity.display()
+                );
+            }
+            Unreachable { address: settings.address.clone(), cause }.into()
+        })?;
         Ok(Client::new(channel, settings.address))
     }
 }

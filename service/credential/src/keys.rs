@@ -132,7 +132,10 @@ pub struct AuthorityKey {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
     /// The master key is another one, or the row was changed.
-    #[error("the master key does not open `{0}`: is it the one that this cluster was created with?")]
+    #[error(
+        "the master key does not open `{0}`: the keys are sealed under another one, that of the last `joind keys reseal` \
+         or, in a restored database, of the time of its backup"
+    )]
     Sealed(String),
     /// The row opens, but its parts do not belong together.
     #[error("the key `{0}` is damaged: its private key, public key and certificate do not belong together")]

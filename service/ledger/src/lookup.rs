@@ -136,15 +136,16 @@ impl Ledger {
         rows.into_iter().map(|row| Ok((StreamId { kind: kind(&row.kind)?, id: row.stream_id }, row.name))).collect()
     }
 
-    /// How many live streams there are of each kind that administrators keep: bots, tokens, locks.
+    /// How many there are of each kind that administrators keep: bots, tokens, locks in force.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn live_counts(&self) -> Result<(u64, u64, u64), LedgerError> {
+    pub async fn live_counts(&self, now: Timestamp) -> Result<(u64, u64, u64), LedgerError> {
         let row = sqlx::query!(
             r#"SELECT count(*) FILTER (WHERE kind = 'bot') AS "bots!", count(*) FILTER (WHERE kind = 'token') AS "tokens!",
-                 count(*) FILTER (WHERE kind = 'lock') AS "locks!"
-             FROM stream WHERE live"#
+                 count(*) FILTER (WHERE kind = 'lock' AND (expires_at IS NULL OR expires_at > $1)) AS "locks!"
+             FROM stream WHERE live"#,
+            now
         );
         let row = in_time(row.fetch_one(&mut *self.connection().await?)).await?;
         Ok((unsigned(row.bots)?, unsigned(row.tokens)?, unsigned(row.locks)?))

@@ -25,7 +25,9 @@ pub enum DirectoryError {
     #[error("cannot write the log's directory: {0}")]
     Files(#[from] io::Error),
     /// The checkpoint and the files of the directory do not belong together.
-    #[error("the log's directory is damaged: {0}; rebuild it from the database")]
+    #[error(
+        "the log's directory is damaged: {0}; move it away, keep it for the auditors, and start again: it is written anew"
+    )]
     Damaged(String),
     /// Another process has the directory open.
     #[error("{0} is in use by another process")]

@@ -13,7 +13,11 @@ pub(super) async fn run(config: &Config, identity: &Path) -> anyhow::Result<u8> 
     if config.database.owner_url.is_some() {
         migrate(config).await?;
     }
-    let ledger = super::ledger(config).await?;
+    let ledger = super::ledger(config).await;
+    let ledger = match &config.database.owner_url {
+        Some(_) => ledger?,
+        None => ledger.context("database.owner_url is not set, so no schema was made here")?,
+    };
     cluster::create(&ledger, &config.cluster_name, &master).await?;
     let keys = AuthorityKeys::open(config.cluster_name.clone(), cluster::keys(&ledger).await?, &master)?;
     let administrator: Name = "admin".parse().context("the first administrator's name")?;

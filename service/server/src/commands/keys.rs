@@ -19,10 +19,14 @@ pub(super) async fn run(command: &KeysCommand) -> anyhow::Result<u8> {
             let (ledger, master) = place.ledger().await?;
             let prepare = |keys: &mut join_credential::AuthorityKeys, now| keys.prepare(*purpose, now).map(drop);
             tell(&ledger, cluster::move_keys(&ledger, &master, None, prepare).await?).await;
-            println!(
-                "activate it when agents and relying parties have learned of it: agents do as they renew, relying parties \
-                 from GET /v1/ca"
-            );
+            let next = match purpose {
+                Purpose::JoinState => "activate it in a minute, when all nodes have it: nobody else looks at it",
+                _ => {
+                    "activate it when agents and relying parties have learned of it: agents do as they renew, relying \
+                     parties from GET /v1/ca"
+                }
+            };
+            println!("{next}");
         }
         KeysCommand::Activate { place, purpose } => {
             let (ledger, master) = place.ledger().await?;

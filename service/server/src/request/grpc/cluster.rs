@@ -51,7 +51,7 @@ impl Cluster for About {
             let ledger = &self.0.ceremonies.ledger;
             let now = ledger.now();
             let positions = ledger.positions().await.answer()?;
-            let (bots, tokens, locks) = ledger.live_counts().await.answer()?;
+            let (bots, tokens, locks) = ledger.live_counts(ledger.now()).await.answer()?;
             Ok(v1::Status {
                 cluster_name: self.0.ceremonies.cluster.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
