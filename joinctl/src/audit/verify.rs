@@ -22,8 +22,8 @@ use crate::{
 /// What to verify, and against which keys.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
-entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allow this history, and that what \
-the authority decides from follows from it. \
+entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allowed each accepted join, and that \
+the state of tokens, bots, locks and administrators follows from the entries. \
 The code shares nothing with that which writes the log. Exit code 3: something is wrong.
 
 Examples:

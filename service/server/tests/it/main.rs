@@ -2,6 +2,7 @@
 
 mod administration;
 mod attempts;
+mod audited;
 mod clones;
 mod codes;
 mod commands;

@@ -322,7 +322,7 @@ impl World {
     }
 
     /// The whole log.
-    async fn envelopes(&self) -> Vec<String> {
+    pub(crate) async fn envelopes(&self) -> Vec<String> {
         let mut envelopes = Vec::new();
         loop {
             let page = self.ledger().log(envelopes.len() as u64, 1000).await.unwrap();
