@@ -74,6 +74,9 @@ impl Place {
 pub struct Finding {
     /// What kind of thing.
     pub fault: Fault,
+    /// How many more of this kind there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more: u64,
     /// Where.
     #[serde(flatten)]
     pub place: Place,
@@ -83,7 +86,7 @@ pub struct Finding {
 
 impl Finding {
     pub(crate) fn new(fault: Fault, place: Place, what: impl Into<String>) -> Self {
-        Self { fault, place, what: what.into() }
+        Self { fault, more: 0, place, what: what.into() }
     }
 }
 
@@ -98,8 +101,14 @@ impl fmt::Display for Finding {
             (Some(stream), None) => write!(f, "{stream}: ")?,
             (None, _) => {}
         }
-        f.write_str(&self.what)
+        f.write_str(&self.what)?;
+        if self.more > 0 { write!(f, " (and {} more like it)", self.more) } else { Ok(()) }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(more: &u64) -> bool {
+    *more == 0
 }
 
 /// Collects the first finding of each kind: what follows is mostly a consequence, and memory stays bounded.
@@ -108,8 +117,9 @@ pub(crate) struct Findings(Vec<Finding>);
 
 impl Findings {
     pub(crate) fn add(&mut self, finding: Finding) {
-        if self.0.iter().all(|known| known.fault != finding.fault) {
-            self.0.push(finding);
+        match self.0.iter_mut().find(|known| known.fault == finding.fault) {
+            Some(first) => first.more = first.more.saturating_add(1),
+            None => self.0.push(finding),
         }
     }
 

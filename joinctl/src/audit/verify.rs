@@ -15,7 +15,7 @@ use super::{archive, export, progress, proof, sealed, trust::Trust};
 use crate::{
     cli::Context,
     connection::walk,
-    exit::{Fault, is_unreachable},
+    exit::Fault,
     output::{print, printable, tree},
 };
 
@@ -71,13 +71,13 @@ impl Verify {
         // What was found stands, whatever becomes of the authority meanwhile.
         match client.cluster().verify_views(walk(Empty {})).await {
             Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
-            Err(status) if is_unreachable(&status) => {
-                Verdict { report, views: None }.end(context)?;
-                Err(status.into())
-            }
             Err(status) => {
-                let differences = vec![sealed::unreadable(status).to_string()];
-                let views = ViewsReport { differences, ..ViewsReport::default() };
+                let why = sealed::unreadable(status);
+                if !why.is::<Fault>() {
+                    Verdict { report, views: None }.end(context)?;
+                    return Err(why);
+                }
+                let views = ViewsReport { differences: vec![why.to_string()], ..ViewsReport::default() };
                 Verdict { report, views: Some(views) }.end(context)
             }
         }

@@ -12,7 +12,7 @@ pub enum LedgerError {
     #[error("the database cannot be reached: {0}")]
     Unavailable(sqlx::Error),
     /// The database answered with an error that is a fault of ours or of its operator.
-    #[error("the database refused a statement: {0}")]
+    #[error("{}", refused(.0))]
     Database(sqlx::Error),
     /// The database holds something that no version of this program wrote.
     #[error("the ledger is damaged: {0}")]
@@ -23,6 +23,21 @@ pub enum LedgerError {
     /// The schema could not be migrated.
     #[error("the schema could not be migrated: {0}")]
     Migrate(sqlx::migrate::MigrateError),
+}
+
+/// What the database said, without the line of its own source.
+fn refused(error: &sqlx::Error) -> String {
+    let Some(said) = error.as_database_error() else { return format!("the database refused a statement: {error}") };
+    match said.code().as_deref() {
+        // invalid_catalog_name, invalid_authorization_specification, invalid_password
+        Some("3D000" | "28000" | "28P01") => {
+            format!(
+                "the database lets nobody in: {}; see the URLs under `database` in the configuration",
+                said.message()
+            )
+        }
+        _ => format!("the database refused a statement: {}", said.message()),
+    }
 }
 
 impl From<sqlx::Error> for LedgerError {

@@ -75,7 +75,8 @@ impl Fleet {
     }
 
     fn bot_created(&self) -> Entry {
-        let spec = BotSpec { roles: vec!["deploy".to_owned()], ..BotSpec::default() };
+        let logins = [("logins".to_owned(), vec!["deploy".to_owned()])].into();
+        let spec = BotSpec { roles: vec!["deploy".to_owned()], traits: logins, ..BotSpec::default() };
         let created = Event::BotCreated(BotCreated { name: self.name(), spec });
         self.entry(BotId(id(1, self.bot)).into(), 1, "admin/ada".to_owned(), None, vec![created])
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use join_ledger::{Progress, Stage};
+use join_ledger::{LedgerError, Progress, Stage};
 
 use super::Place;
 
@@ -32,8 +32,15 @@ pub(super) async fn run(place: &Place, check: bool) -> anyhow::Result<u8> {
         println!("rebuilt");
         return Ok(0);
     }
-    let comparison = ledger.check(progress).await?;
+    let comparison = ledger.check(progress).await;
     bar.finish_and_clear();
+    let comparison = match comparison {
+        Err(error @ LedgerError::Corrupt(_)) => {
+            println!("{error}");
+            return Ok(DIFFERS);
+        }
+        comparison => comparison?,
+    };
     for difference in &comparison.differences {
         println!("{}: {}: {}", difference.table, difference.row, difference.what);
     }

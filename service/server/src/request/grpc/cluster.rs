@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use join_domain::refusal::{Code, Refusal};
+use join_ledger::LedgerError;
 use join_proto::v1::{self, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
 
@@ -117,7 +118,13 @@ impl Cluster for About {
             runtime.block_on(ledger.check(|_| {}))
         });
         let checked = checked.await.map_err(|error| problem::status(&internal(error)))?;
-        let report = checked.answer().map_err(|refusal| problem::status(&refusal))?;
+        let report = match checked {
+            // What is damaged is what was asked for.
+            Err(LedgerError::Corrupt(what)) => {
+                return Ok(Response::new(v1::ViewsReport { differences: vec![what], ..v1::ViewsReport::default() }));
+            }
+            checked => checked.answer().map_err(|refusal| problem::status(&refusal))?,
+        };
         Ok(Response::new(v1::ViewsReport {
             streams_checked: report.streams,
             differences: report
