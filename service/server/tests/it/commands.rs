@@ -149,6 +149,23 @@ async fn what_differs_from_the_events_is_found_and_made_again() {
     running.stop().await;
 }
 
+/// In a process of its own, as alarms are of the process.
+#[tokio::test]
+async fn who_says_that_more_is_signed_than_is_stops_the_log() {
+    for statement in ["UPDATE log_head SET signed_size = 1000000", "UPDATE log_head SET signed_checkpoint = 'x'"] {
+        let installed = Installed::with_cluster().await;
+        let running = installed.serve_with_log().await;
+        let admin = running.administrator(&installed.path("admin"));
+        until("a checkpoint is signed", async || admin.status().await.log_signed > 0).await;
+        assert!(admin.status().await.alarms.is_empty());
+
+        installed.database.tamper(statement).await;
+
+        until("the alarm", async || admin.status().await.alarms == ["log_rollback"]).await;
+        running.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn an_identity_works_until_it_is_revoked() {
     let installed = Installed::with_cluster().await;

@@ -117,6 +117,13 @@ impl Installed {
     pub(crate) async fn serve(&self) -> Running {
         Running::start(self.command(&["serve"]), 1, &self.path("joind.log")).await
     }
+
+    /// The same with the verifiable log's files.
+    pub(crate) async fn serve_with_log(&self) -> Running {
+        let mut command = self.command(&["serve"]);
+        command.env("JOIND_LOG__DIRECTORY", self.path("log"));
+        Running::start(command, 1, &self.path("joind.log")).await
+    }
 }
 
 /// A `joind` that serves.
