@@ -70,7 +70,8 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
 /// The log must hold all that was exported before, unchanged: otherwise what is kept is the better history, and stays as it
 /// is.
 async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, entries: u64) -> anyhow::Result<()> {
-    let (kept, size) = (archive.next(), newest.size);
+    let (sealed, size) = (archive.sealed()?, newest.size);
+    let kept = archive.next().max(sealed);
     if kept > size {
         let what = format!("{kept} entries are kept here, and the newest checkpoint seals {size} only");
         anyhow::bail!(Fault(format!("{what}: the authority lost history")));
@@ -80,7 +81,6 @@ async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, entries
         anyhow::bail!(Fault(format!("{what}: it lost history")));
     }
     // A tree's right edge tells it from every other of its size.
-    let sealed = archive.sealed()?;
     for edge in Layer::of(sealed).filter(|layer| *layer != Layer::Entries).filter_map(|layer| layer.partial(sealed)) {
         let Some(before) = archive.read(&edge.to_string())? else { continue };
         let slots = edge.layer.slots(size) - edge.index * u64::from(FULL);
