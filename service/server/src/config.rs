@@ -2,7 +2,7 @@
 //!
 //! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
@@ -244,7 +244,14 @@ impl Config {
     /// Names the file or variable that is missing or malformed.
     pub fn master_key(&self) -> anyhow::Result<MasterKey> {
         Ok(match &self.master_key {
-            MasterKeySource::File(path) => MasterKey::read(path)?,
+            MasterKeySource::File(path) => {
+                let key = MasterKey::read(path)?;
+                if fs::metadata(path)?.mode() & 0o007 != 0 {
+                    let file = path.display();
+                    tracing::warn!("every user of this host can read or change the master key: chmod o= {file}");
+                }
+                key
+            }
             MasterKeySource::Env(name) => MasterKey::from_env(name)?,
             MasterKeySource::Command(command) => MasterKey::from_command(command)?,
         })

@@ -2,11 +2,13 @@
 //!
 //! Never in any of them: private keys, registration secrets, nonces, solutions, join states, certificates, attempt ids.
 
+mod lines;
+
 use std::{
     io::stderr,
     sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -23,7 +25,7 @@ use prometheus::{
     TextEncoder,
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{LogFormat, Telemetry};
 
@@ -37,20 +39,12 @@ pub struct Started(Option<SdkTracerProvider>);
 pub fn start(settings: &Telemetry) -> anyhow::Result<Started> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.log_level.clone());
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("`{directives}` is not a log level"))?;
-    let lines = match settings.log_format {
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .with_writer(stderr)
-            .boxed(),
-        LogFormat::Text => tracing_subscriber::fmt::layer()
-            .with_target(false)
-            .with_ansi(std::io::IsTerminal::is_terminal(&stderr()))
-            .with_writer(stderr)
-            .boxed(),
-    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(settings.log_format == LogFormat::Text && std::io::IsTerminal::is_terminal(&stderr()))
+        .event_format(settings.log_format)
+        .with_writer(stderr);
     let provider = settings.otlp_endpoint.as_deref().map(tracer).transpose()?;
+    TRACED.store(provider.is_some(), Ordering::Relaxed);
     let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("joind")));
     tracing_subscriber::registry().with(filter).with(lines).with(traces).init();
     Ok(Started(provider))
@@ -74,6 +68,17 @@ impl Started {
         {
             eprintln!("traces could not be flushed: {error}");
         }
+    }
+}
+
+/// Whether somebody looks at spans.
+static TRACED: AtomicBool = AtomicBool::new(false);
+
+/// The span of a request. Without traces there is none: lines say by themselves which request they are of.
+pub fn request_span(route: &str, id: &str) -> tracing::Span {
+    match TRACED.load(Ordering::Relaxed) {
+        true => tracing::info_span!("request", otel.name = route, request.id = id),
+        false => tracing::Span::none(),
     }
 }
 
@@ -111,28 +116,33 @@ fn sent_context(headers: &HeaderMap) -> Option<SpanContext> {
 }
 
 tokio::task_local! {
-    static REQUEST: String;
+    static REQUEST: Arc<str>;
 }
 
-/// Runs a request under its id, so that whatever fails inside can name it.
-pub fn with_request<F: Future>(id: String, work: F) -> impl Future<Output = F::Output> {
+/// Runs a request under its id, so that whatever is said of it, or fails inside, can name it.
+pub fn with_request<F: Future>(id: Arc<str>, work: F) -> impl Future<Output = F::Output> {
     REQUEST.scope(id, work)
 }
 
-/// The id of the request that is running; `-` outside of one.
-pub fn current_request() -> String {
-    REQUEST.try_with(Clone::clone).unwrap_or_else(|_| "-".to_owned())
+/// As [`with_request`], for what does not wait.
+pub fn in_request<T>(id: Arc<str>, work: impl FnOnce() -> T) -> T {
+    REQUEST.sync_scope(id, work)
+}
+
+/// The id of the request that is running; none outside of one.
+pub fn current_request() -> Option<Arc<str>> {
+    REQUEST.try_with(Arc::clone).ok()
 }
 
 /// An id for a request: unique in this process and, with its start, in practice everywhere. It is no secret.
-pub fn new_request_id() -> String {
+pub fn new_request_id() -> Arc<str> {
     static PROCESS: LazyLock<u32> = LazyLock::new(|| {
         let mut bytes = [0; 4];
         crate::entropy::Entropy::fill(&crate::entropy::SystemEntropy::default(), &mut bytes);
         u32::from_be_bytes(bytes)
     });
     static COUNT: AtomicU64 = AtomicU64::new(1);
-    format!("{:08x}-{:06x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{:08x}-{:06x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
 /// The case of a resume among accepted joins.

@@ -572,9 +572,8 @@ fn held_keys(lines: &[Vec<u8>]) -> Result<Vec<PublicKey>, Refusal> {
 
 /// Our fault: the log has the details, the client an id to look for.
 pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
-    let request = telemetry::current_request();
-    // Not only in the span, which a log of warnings does not have.
-    tracing::error!(request.id = %request, "internal error: {error}");
+    let request = telemetry::current_request().unwrap_or_else(|| "-".into());
+    tracing::error!("internal error: {error}");
     Refusal::new(
         Code::Internal,
         format!("the authority failed; an administrator finds the cause in its log under request {request}"),

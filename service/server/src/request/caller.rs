@@ -1,6 +1,6 @@
 //! Who calls: the connection's certificate, read by the authority's own keys and the database's time.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use join_credential::{Presented, Role, presented::AdministratorCertificate};
 use join_domain::{
@@ -24,7 +24,7 @@ pub struct Connection {
 #[derive(Debug, Clone)]
 pub struct RequestIds {
     /// As in the request log.
-    pub request: String,
+    pub request: Arc<str>,
     /// The OpenTelemetry trace id, when traces are on or the client sent one.
     pub trace: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Peer {
             actor: user_name(bot),
             address: Some(self.address.to_string()),
             attempt,
-            request: Some(self.ids.request.clone()),
+            request: Some(self.ids.request.to_string()),
             trace: self.ids.trace.clone(),
         }
     }
@@ -108,7 +108,7 @@ impl Administrator {
             actor: format!("admin/{}", self.name),
             address: Some(self.address.to_string()),
             attempt: None,
-            request: Some(self.ids.request.clone()),
+            request: Some(self.ids.request.to_string()),
             trace: self.ids.trace.clone(),
         }
     }

@@ -26,12 +26,12 @@ pub async fn request(mut request: Request, next: Next) -> Response {
     let id = telemetry::new_request_id();
     let route = route_of(&request);
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
-    let span = tracing::info_span!("request", otel.name = route, request.id = %id);
+    let span = telemetry::request_span(&route, &id);
     telemetry::continue_trace(&span, request.headers());
     let trace = telemetry::trace_id(&span, request.headers());
-    request.extensions_mut().insert(RequestIds { request: id.clone(), trace: trace.clone() });
+    request.extensions_mut().insert(RequestIds { request: Arc::clone(&id), trace: trace.clone() });
 
-    let response = telemetry::with_request(id.clone(), next.run(request)).instrument(span.clone()).await;
+    let response = telemetry::with_request(Arc::clone(&id), next.run(request)).instrument(span.clone()).await;
 
     let grpc = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()).map(str::to_owned);
     if route == JOIN_ROUTE && grpc.is_none() {
@@ -42,14 +42,16 @@ pub async fn request(mut request: Request, next: Next) -> Response {
     METRICS.request(&route, &outcome);
     let address = connection.map(|connection| connection.address.to_string());
     let _entered = span.enter();
-    tracing::info!(
-        request.route = %route,
-        request.outcome = %outcome,
-        request.address = address.as_deref().unwrap_or("-"),
-        request.micros = micros(started),
-        trace = trace.as_deref().unwrap_or("-"),
-        "{route} {outcome}"
-    );
+    telemetry::in_request(id, || {
+        tracing::info!(
+            request.route = %route,
+            request.outcome = %outcome,
+            request.address = address.as_deref().unwrap_or("-"),
+            request.micros = micros(started),
+            trace = trace.as_deref().unwrap_or("-"),
+            "{route} {outcome}"
+        );
+    });
     response
 }
 
@@ -57,15 +59,17 @@ pub async fn request(mut request: Request, next: Next) -> Response {
 pub fn ended(span: &Span, route: &str, outcome: &str, peer: &Peer, token: &str, started: Instant) {
     METRICS.request(route, outcome);
     let _entered = span.enter();
-    tracing::info!(
-        request.route = route,
-        request.outcome = outcome,
-        request.address = %peer.address,
-        request.micros = micros(started),
-        join.token = token,
-        trace = peer.ids.trace.as_deref().unwrap_or("-"),
-        "{route} {outcome}"
-    );
+    telemetry::in_request(Arc::clone(&peer.ids.request), || {
+        tracing::info!(
+            request.route = route,
+            request.outcome = outcome,
+            request.address = %peer.address,
+            request.micros = micros(started),
+            join.token = token,
+            trace = peer.ids.trace.as_deref().unwrap_or("-"),
+            "{route} {outcome}"
+        );
+    });
 }
 
 fn micros(since: Instant) -> u64 {

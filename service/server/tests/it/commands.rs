@@ -364,6 +364,23 @@ async fn a_key_that_is_missing_or_unknown_in_the_environment_is_named() {
 }
 
 #[tokio::test]
+async fn a_master_key_that_everyone_can_read_is_warned_of() {
+    let written = Written::with(DATABASE);
+    let key = written.0.path().join("master.key");
+    for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let checked = written.run("check").await;
+        assert_eq!(
+            checked.stderr.contains(&format!("chmod o= {}", key.display())),
+            warned,
+            "{mode:o}: {}",
+            checked.stderr
+        );
+        checked.done();
+    }
+}
+
+#[tokio::test]
 async fn the_environment_wins_over_the_file() {
     let written = Written::with(&format!("{DATABASE}limits: {{certificate_ttl_max: 3h, streams: 9}}\n"));
     let mut command = written.command("show");

@@ -60,7 +60,7 @@ impl JoinService for Joining {
         });
         let answers = stream::unfold(Some(conversation), async |conversation| {
             let mut conversation = conversation?;
-            let (request, span) = (conversation.peer.ids.request.clone(), conversation.span.clone());
+            let (request, span) = (Arc::clone(&conversation.peer.ids.request), conversation.span.clone());
             match telemetry::with_request(request, conversation.next()).instrument(span).await {
                 Ok(Some(answer)) => Some((Ok(answer), Some(conversation))),
                 Ok(None) => None,
