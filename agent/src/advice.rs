@@ -28,7 +28,8 @@ pub fn advice(error: &JoinError, name: &str, then: Then) -> Option<String> {
         JoinError::Refused(refused) => of_refusal(refused, name, &reopen, then),
         JoinError::Secret(_) => Some(find_secret(name, &reopen)),
         JoinError::KeyNotHeld(_) => Some(format!(
-            "use the storage directory that holds this key; if the host was reinstalled an administrator types {reopen}"
+            "use the storage directory that holds this key; if the host was reinstalled, or the authority was restored to a \
+             time before this agent's newest key, an administrator types {reopen}"
         )),
         JoinError::StaticKey => Some(format!(
             "make a new static key (`joinbot keypair create --static`); an administrator types \
@@ -93,7 +94,11 @@ fn of_refusal(refused: &Refused, name: &str, reopen: &str, then: Then) -> Option
         Code::JoinStateRequired => {
             format!("an administrator types `joinctl exempt {name} --kind join_state --reason \"…\"`; {unchanged}")
         }
-        Code::RegistrationSecretRequired => find_secret(name, reopen),
+        Code::RegistrationSecretRequired => format!(
+            "{}. A static key needs no secret: its public half is set as spec.bound_keypair.onboarding.initial_public_key \
+             with `joinctl edit token/{name}`",
+            find_secret(name, reopen)
+        ),
         Code::ChallengeFailed => format!(
             "the key in this storage is not the one that the token is bound to; if the host was reinstalled an administrator \
              types {reopen}"

@@ -97,6 +97,7 @@ async fn each_refusal_that_needs_an_administrator_names_a_command() {
         (Code::JoinStateRequired, "joinctl exempt example --kind join_state"),
         (Code::AuthorityBehind, "joinctl exempt example --kind join_state"),
         (Code::RegistrationSecretRequired, "joinctl reopen example"),
+        (Code::RegistrationSecretRequired, "initial_public_key"),
         (Code::ChallengeFailed, "joinctl reopen example"),
         (Code::AccessDenied, "joinctl get token/example"),
     ] {

@@ -205,7 +205,7 @@ pub(super) fn kept(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match super::read_text(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
     }

@@ -14,6 +14,8 @@ mod standing;
 mod trust;
 mod verify;
 
+use std::{fs, io, path::Path};
+
 use clap::{Args, Subcommand};
 
 use crate::cli::Context;
@@ -49,4 +51,9 @@ impl Audit {
             Command::Prove(command) => command.run(context).await,
         }
     }
+}
+
+/// A file that is to be checked. What is no text in it stays wrong, and the check says so.
+fn read_text(file: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())
 }

@@ -1,6 +1,6 @@
 //! Checking the proof of one event (c2sp.org/tlog-proof).
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -16,7 +16,7 @@ use crate::{
 
 /// `joinctl audit verify --proof FILE`: prints what is proven, the entry.
 pub(super) async fn verify(context: &Context, file: &Path, trust: &Trust) -> anyhow::Result<()> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = super::read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
     let policy = match trust.own()? {
         Some(policy) => policy,
         None => super::trust::of_authority(&context.connect().await?).await?,
@@ -43,7 +43,8 @@ pub(super) fn check(proof: &str, policy: &Policy) -> anyhow::Result<(String, Pro
     let extra = proof.lines().find_map(|line| line.strip_prefix("extra ")).context(
         "the proof carries no entry (line `extra`): it was not made by `joinctl audit prove`; check it with another tool",
     )?;
-    let entry = BASE64_STANDARD.decode(extra).context("the entry in the proof is not base64")?;
+    let entry = BASE64_STANDARD.decode(extra);
+    let entry = entry.map_err(|error| Fault(format!("the entry in the proof is not base64: {error}")))?;
     let proven = verify_portable(proof, &entry, policy).map_err(|finding| Fault(finding.to_string()))?;
     let entry = String::from_utf8(entry).context("the proven entry is not text")?;
     Ok((entry, proven))

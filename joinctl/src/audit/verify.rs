@@ -1,9 +1,6 @@
 //! `joinctl audit verify`: whether the ledger is what it was, and what follows from it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -85,7 +82,7 @@ impl Verify {
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    super::read_text(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Audits an export on a thread of its own: the connection stays alive meanwhile.

@@ -11,7 +11,7 @@ const SHORT: usize = 40;
 /// instances.
 const CONTESTED_FOR: i64 = 24 * 60 * 60;
 
-/// The table of resources of one kind. The state of tokens depends on locks.
+/// The table of resources of one kind. The state of tokens depends on locks, that of locks on the moment of which they are.
 pub(crate) fn render(kind: Kind, resources: &[Resource], locks: Option<&Locks>) -> String {
     table(headings(kind), resources.iter().map(|resource| cells(resource, locks)))
 }
@@ -34,7 +34,7 @@ const fn headings(kind: Kind) -> &'static [&'static str] {
             "CERTIFICATE UNTIL",
             "PREVIOUS",
         ],
-        Kind::Lock => &["NAME", "TARGET", "CAUSE", "CREATED", "BY", "EXPIRES", "MESSAGE"],
+        Kind::Lock => &["NAME", "TARGET", "STATE", "CAUSE", "CREATED", "BY", "EXPIRES", "MESSAGE"],
         Kind::Exemption => &["NAME", "TOKEN", "KIND", "COUNT", "USES LEFT", "STATE", "GRANTED BY", "EXPIRES", "REASON"],
     }
 }
@@ -45,7 +45,7 @@ fn cells(resource: &Resource, locks: Option<&Locks>) -> Vec<String> {
         Resource::Bot(bot) => bot_cells(metadata, bot),
         Resource::Token(token) => token_cells(metadata, token, locks),
         Resource::BotInstance(instance) => instance_cells(metadata, instance),
-        Resource::Lock(lock) => lock_cells(metadata, lock),
+        Resource::Lock(lock) => lock_cells(metadata, lock, locks),
         Resource::Exemption(exemption) => exemption_cells(metadata, exemption),
     }
 }
@@ -119,7 +119,8 @@ fn instance_cells(metadata: Metadata, instance: &BotInstance) -> Vec<String> {
     ]
 }
 
-fn lock_cells(metadata: Metadata, lock: &Lock) -> Vec<String> {
+fn lock_cells(metadata: Metadata, lock: &Lock, locks: Option<&Locks>) -> Vec<String> {
+    let state = if locks.is_none_or(|locks| locks.is_in_force(lock)) { "in force" } else { "expired" };
     let spec = lock.spec.clone().unwrap_or_default();
     let status = lock.status.clone().unwrap_or_default();
     let expires = seconds(metadata.expires.as_ref());
@@ -127,6 +128,7 @@ fn lock_cells(metadata: Metadata, lock: &Lock) -> Vec<String> {
     vec![
         metadata.name,
         target,
+        state.to_owned(),
         status.cause,
         seconds(status.created_at.as_ref()),
         status.created_by,
@@ -247,6 +249,18 @@ mod tests {
         let target = |name: &str| LockTarget { join_token: name.into(), ..Default::default() };
         let locks = locked.map(|name| locks::tests::lock(target(name), None));
         assert_eq!(token_state(&token, Some(&Locks::of("2026-01-31T12:00:00Z".parse().unwrap(), locks))), state);
+    }
+
+    #[rstest]
+    #[case(None, "in force")]
+    #[case(Some("2026-01-31T12:00:01Z"), "in force")]
+    #[case(Some("2026-01-31T12:00:00Z"), "expired")]
+    fn a_lock_is_in_force_until_it_ends(#[case] expires: Option<&str>, #[case] state: &str) {
+        let target = LockTarget { join_token: "example".into(), ..Default::default() };
+        let lock = locks::tests::lock(target, expires);
+        let locks = Locks::of("2026-01-31T12:00:00Z".parse().unwrap(), []);
+        let text = render(Kind::Lock, &[Resource::Lock(lock)], Some(&locks));
+        assert!(text.lines().nth(1).unwrap().contains(state), "{text}");
     }
 
     #[test]

@@ -121,9 +121,10 @@ impl Printer {
         }
     }
 
-    /// Begins a list of one kind. A table of tokens shows which are locked, so it needs the locks of the same moment.
+    /// Begins a list of one kind. A table shows which tokens are locked and which locks are in force, so it needs the locks
+    /// of the same moment.
     async fn list(&mut self, client: &Client, kind: Kind, selection: &Selection) -> anyhow::Result<List<'_>> {
-        let needs_locks = matches!(self, Self::Tables { .. }) && kind == Kind::Token;
+        let needs_locks = matches!(self, Self::Tables { .. }) && matches!(kind, Kind::Token | Kind::Lock);
         let locks = if needs_locks { Some(Locks::fetch(client, selection.at).await?) } else { None };
         Ok(List { printer: self, kind, locks, is_empty: true })
     }

@@ -51,11 +51,14 @@ impl Locks {
     /// Those in force that stop the token's next join: on its name, on the user of its bot, on the instance and the key
     /// that it is bound to.
     pub(crate) fn on(&self, token: &Token) -> impl Iterator<Item = &Lock> {
-        let in_force = |lock: &&Lock| {
-            let expires = lock.metadata.as_ref().and_then(|metadata| metadata.expires.as_ref());
-            expires.is_none_or(|end| is_before(&self.now, end))
-        };
-        targets(token).into_iter().filter_map(|target| self.by_target.get(&target)).flatten().filter(in_force)
+        let on_targets = targets(token).into_iter().filter_map(|target| self.by_target.get(&target)).flatten();
+        on_targets.filter(|lock| self.is_in_force(lock))
+    }
+
+    /// False for one that has expired.
+    pub(crate) fn is_in_force(&self, lock: &Lock) -> bool {
+        let expires = lock.metadata.as_ref().and_then(|metadata| metadata.expires.as_ref());
+        expires.is_none_or(|end| is_before(&self.now, end))
     }
 
     /// Those on the token's name, which a reinstatement releases.

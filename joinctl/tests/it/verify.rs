@@ -131,4 +131,26 @@ fn the_proof_of_an_event_is_checked_and_tells_the_event() {
     let ran = verify(root, &arguments);
     assert_eq!(ran.code, 3, "{}", ran.stdout);
     assert_eq!(ran.stdout, "");
+
+    // Nor does what is left of it on a bad disk.
+    let mut damaged = proof.into_bytes();
+    *damaged.last_mut().unwrap() = 0xff;
+    fs::write(root.join("event.tlog-proof"), damaged).unwrap();
+    assert_eq!(verify(root, &arguments).code, 3);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_a_finding_in_the_checkpoint_and_left_out_in_one_that_was_kept() {
+    for (file, code, told) in
+        [("checkpoint", 3, "the ledger is not what it should be"), ("checkpoints/2-00", 0, "it is left out")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        export(folder.path());
+        let path = folder.path().join("export").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, b"join.example/log-a\n\xff").unwrap();
+        let ran = verify(folder.path(), &["--from", "export"]);
+        assert_eq!(ran.code, code, "{file}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(told), "{file}: {}", ran.stderr);
+    }
 }

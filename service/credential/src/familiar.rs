@@ -46,10 +46,13 @@ impl Familiar {
     /// Remembers one; the oldest are forgotten.
     pub(crate) fn remember(&self, digest: &Digest) {
         let mut generations = self.generations();
-        if generations.newer.len() >= GENERATION {
-            generations.older = mem::take(&mut generations.newer);
+        let Generations { newer, older } = &mut *generations;
+        if newer.len() >= GENERATION {
+            // The room stays, so that no request has to move a generation into a larger one.
+            mem::swap(newer, older);
+            newer.clear();
         }
-        generations.newer.insert(*digest);
+        newer.insert(*digest);
     }
 
     fn generations(&self) -> MutexGuard<'_, Generations> {
