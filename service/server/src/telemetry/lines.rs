@@ -107,6 +107,11 @@ impl<W: Write> Visit for JsonFields<'_, W> {
         self.bare(field, value);
     }
 
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no other numbers.
+        if value.is_finite() { self.bare(field, value) } else { self.record_debug(field, &value) }
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.bare(field, value);
     }
@@ -184,14 +189,21 @@ mod tests {
     fn a_line_is_one_json_object_whatever_a_stranger_says() {
         let said = "a \"quoted\" back\\slash,\n a second line, \u{1b}[31m, \0 and ü";
         let line = written(LogFormat::Json, || {
-            tracing::warn!(join.token = said, request.micros = 12_u64, change = -3_i64, proven = true, "{said}");
+            tracing::warn!(
+                join.token = said,
+                request.micros = 12_u64,
+                change = -3_i64,
+                share = 0.5,
+                proven = true,
+                "{said}"
+            );
+            tracing::warn!(share = f64::NAN);
         });
-        assert_eq!(line.matches('\n').count(), 1);
-        let line = object(&line);
+        let [line, other] = line.lines().map(object).collect::<Vec<_>>().try_into().expect("two lines");
         assert_eq!(line["message"], said);
         assert_eq!(line["join.token"], said);
         assert_eq!((&line["request.micros"], &line["change"]), (&12.into(), &(-3).into()));
-        assert_eq!(line["proven"], true);
+        assert_eq!((&line["proven"], &line["share"], &other["share"]), (&true.into(), &0.5.into(), &"NaN".into()));
         assert_eq!((&line["level"], &line["target"]), (&"WARN".into(), &module_path!().into()));
         assert!(!line.contains_key("request.id"));
         chrono::DateTime::parse_from_rfc3339(line["timestamp"].as_str().expect("text")).expect("a time");
