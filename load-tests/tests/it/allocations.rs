@@ -130,7 +130,7 @@ impl Bot {
             .get()
             .certificates
             .read(connection.certificate.as_slice(), self.ceremonies.ledger.now());
-        let peer = Peer::new(connection, RequestIds { request: "00000000-000001".to_owned(), trace: None }, presented);
+        let peer = Peer::new(connection, RequestIds { request: "00000000-000001".into(), trace: None }, presented);
         match self.ceremonies.open(ask, &peer).await {
             Ok(Step::Challenge(pending)) => (peer, pending),
             Ok(_) => panic!("no challenge"),

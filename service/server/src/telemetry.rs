@@ -74,10 +74,11 @@ impl Started {
 /// Whether somebody looks at spans.
 static TRACED: AtomicBool = AtomicBool::new(false);
 
-/// The span of a request. Without traces there is none: lines say by themselves which request they are of.
+/// The span of a request. Without traces there is none: lines say by themselves which request they are of. With them there
+/// is one however little is logged, so its level is the highest.
 pub fn request_span(route: &str, id: &str) -> tracing::Span {
     match TRACED.load(Ordering::Relaxed) {
-        true => tracing::info_span!("request", otel.name = route, request.id = id),
+        true => tracing::error_span!("request", otel.name = route, request.id = id),
         false => tracing::Span::none(),
     }
 }

@@ -1,7 +1,14 @@
 //! What people type: `joind`'s commands, what they print, and how they end.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use join_domain::id::Name;
 use join_server::config::Config;
 use rstest::rstest;
@@ -9,7 +16,7 @@ use serde_yaml_ng::Value;
 use tokio::process::Command;
 
 use crate::world::{
-    Administrator, Bot, Database, Finished, Installed, Onboarding, Running, joind, open_directory, until,
+    Administrator, Bot, Database, Finished, Http, Installed, Onboarding, Running, joind, open_directory, until,
 };
 
 /// Beside this crate, in the repository.
@@ -164,6 +171,44 @@ async fn who_says_that_more_is_signed_than_is_stops_the_log() {
         until("the alarm", async || admin.status().await.alarms == ["log_rollback"]).await;
         running.stop().await;
     }
+}
+
+/// A collector that keeps what it is sent, as OTLP has it: protocol buffers over gRPC.
+async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&received);
+    let export = move |sent: axum::body::Bytes| async move {
+        kept.lock().unwrap().extend_from_slice(&sent);
+        let done = http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+        let frames = [Frame::data(axum::body::Bytes::from_static(&[0; 5])), Frame::trailers(done)];
+        let answer = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>)));
+        ([(http::header::CONTENT_TYPE, "application/grpc")], axum::body::Body::new(answer))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, axum::Router::new().fallback(export)).into_future());
+    (address, received)
+}
+
+#[tokio::test]
+async fn a_request_is_a_span_that_continues_its_callers_trace() {
+    const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+    let installed = Installed::with_cluster().await;
+    let (address, received) = collector().await;
+    let running = installed.serve_with("JOIND_TELEMETRY__OTLP_ENDPOINT", &address).await;
+    let request = http::Request::get("/v1/ca")
+        .header(http::header::HOST, "authority")
+        .header("traceparent", format!("00-{TRACE:032x}-00f067aa0ba902b7-01"))
+        .body(http_body_util::Full::default())
+        .unwrap();
+    Http::connect(&running.network, 0, None).await.unwrap().raw(request).await.unwrap();
+    a_bot(&running.administrator(&installed.path("admin")), &running).await;
+    running.stop().await;
+
+    let spans = received.lock().unwrap().clone();
+    let has = |part: &[u8]| spans.windows(part.len()).any(|window| window == part);
+    assert!(has(b"joind") && has(b"/v1/ca") && has(&TRACE.to_be_bytes()));
+    assert!(has(b"/teleport.join.v1.JoinService/Join"));
 }
 
 #[tokio::test]

@@ -120,8 +120,13 @@ impl Installed {
 
     /// The same with the verifiable log's files.
     pub(crate) async fn serve_with_log(&self) -> Running {
+        self.serve_with("JOIND_LOG__DIRECTORY", &self.path("log").display().to_string()).await
+    }
+
+    /// The same with one setting more, as a variable.
+    pub(crate) async fn serve_with(&self, variable: &str, value: &str) -> Running {
         let mut command = self.command(&["serve"]);
-        command.env("JOIND_LOG__DIRECTORY", self.path("log"));
+        command.env(variable, value);
         Running::start(command, 1, &self.path("joind.log")).await
     }
 }
