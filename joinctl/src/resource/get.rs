@@ -8,7 +8,10 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 
-use super::{Kind, Reference, Resource, columns, locks::Locks};
+use super::{
+    Kind, Reference, Resource, columns,
+    locks::{self, Locks},
+};
 use crate::{
     cli::Context,
     connection::{Client, Selection},
@@ -121,11 +124,14 @@ impl Printer {
         }
     }
 
-    /// Begins a list of one kind. A table shows which tokens are locked and which locks are in force, so it needs the locks
-    /// of the same moment.
+    /// Begins a list of one kind. A table shows which tokens are locked, for which it needs the locks of the same moment, and
+    /// which locks are in force, for which it needs the moment alone.
     async fn list(&mut self, client: &Client, kind: Kind, selection: &Selection) -> anyhow::Result<List<'_>> {
-        let needs_locks = matches!(self, Self::Tables { .. }) && matches!(kind, Kind::Token | Kind::Lock);
-        let locks = if needs_locks { Some(Locks::fetch(client, selection.at).await?) } else { None };
+        let locks = match (&self, kind) {
+            (Self::Tables { .. }, Kind::Token) => Some(Locks::fetch(client, selection.at).await?),
+            (Self::Tables { .. }, Kind::Lock) => Some(Locks::of(locks::moment(client, selection.at).await?, [])),
+            _ => None,
+        };
         Ok(List { printer: self, kind, locks, is_empty: true })
     }
 

@@ -22,10 +22,7 @@ pub(crate) struct Locks {
 impl Locks {
     /// The locks as they are, or as they were at a moment.
     pub(crate) async fn fetch(client: &Client, at: Option<Timestamp>) -> anyhow::Result<Self> {
-        let now = match at {
-            Some(at) => at,
-            None => client.now().await?,
-        };
+        let now = moment(client, at).await?;
         let found = client.all(Kind::Lock, &Selection { at, ..Default::default() }).await?;
         let locks = found.into_iter().filter_map(|found| match found {
             Resource::Lock(lock) => Some(lock),
@@ -69,6 +66,14 @@ impl Locks {
     /// True while there is a lock of that name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.by_target.values().flatten().any(|lock| lock_name(lock) == name)
+    }
+}
+
+/// The authority's time, where no other moment is asked for.
+pub(super) async fn moment(client: &Client, at: Option<Timestamp>) -> anyhow::Result<Timestamp> {
+    match at {
+        Some(at) => Ok(at),
+        None => client.now().await,
     }
 }
 
