@@ -121,7 +121,6 @@ impl ClientCertificates {
     }
 
     fn identify(&self, der: &CertificateDer<'_>, now: Timestamp) -> Result<Presented, NotLive> {
-        let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NotLive::Foreign)?;
         let (not_before, not_after) = x509::times(&certificate).ok_or(NotLive::Foreign)?;
         // Certificates count in whole seconds, both ends included (RFC 5280, section 4.1.2.5).
@@ -133,7 +132,7 @@ impl ClientCertificates {
         }
         let digest = Digest::of(der);
         if !self.familiar.knows(&digest) {
-            self.verify(&leaf, now).map_err(|_| NotLive::Foreign)?;
+            self.verify(der, now).map_err(|_| NotLive::Foreign)?;
             self.familiar.remember(&digest);
         }
         let serial = Serial::from_bytes(certificate.raw_serial()).ok_or(NotLive::Foreign)?;
@@ -149,6 +148,7 @@ impl ClientCertificates {
                 not_after,
             }));
         }
+        let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;
         let path = leaf.valid_uri_names().find_map(|uri| uri.strip_prefix(&self.administrators));
         let (role, name) = path.and_then(|path| path.split_once('/')).ok_or(NotLive::Foreign)?;
         let role = role.parse().map_err(|_| NotLive::Foreign)?;
@@ -156,10 +156,11 @@ impl ClientCertificates {
         Ok(Presented::Administrator(AdministratorCertificate { name, role, serial, not_after }))
     }
 
-    fn verify(&self, leaf: &EndEntityCert<'_>, now: Timestamp) -> Result<(), webpki::Error> {
+    fn verify(&self, der: &CertificateDer<'_>, now: Timestamp) -> Result<(), webpki::Error> {
         let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
         let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let usage = KeyUsage::client_auth();
+        let leaf = EndEntityCert::try_from(der)?;
         leaf.verify_for_usage(&[ECDSA_P256_SHA256], &self.anchors, &[], at, usage, None, None).map(|_| ())
     }
 }

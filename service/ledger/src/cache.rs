@@ -4,7 +4,10 @@
 //! and fence, and that the server is the one where they were read, as another may have lost the newest commits. A refusal
 //! is not checked by an append, so it is never given from the cache alone: see [`TokenSlot::is_fresh`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use join_domain::{
     envelope::StreamId,
@@ -21,6 +24,8 @@ use crate::{
     turns::{Turn, Turns},
 };
 
+/// How long what was read into a new place is not doubted.
+const FRESH: Duration = Duration::from_secs(1);
 /// A token that had to be read will be again, so its state is stored when so many entries had to be folded.
 const MANY_FOLDED: usize = 3;
 
@@ -74,12 +79,13 @@ pub(crate) struct Tokens {
 #[derive(Debug)]
 struct Place {
     weight: u32,
+    made: Instant,
     known: Mutex<Option<Arc<KnownToken>>>,
 }
 
 impl Place {
     fn of(known: Arc<KnownToken>) -> Self {
-        Self { weight: known.weight, known: Mutex::new(Some(known)) }
+        Self { weight: known.weight, made: Instant::now(), known: Mutex::new(Some(known)) }
     }
 
     /// What has grown needs another place, or more is kept than was meant.
@@ -119,6 +125,13 @@ impl Tokens {
     /// Forgets what another path changed.
     pub(crate) async fn forget(&self, name: &Name) {
         self.memory.invalidate(name).await;
+    }
+
+    /// Forgets what may be outdated, at most once a second: a stranger may give reason to doubt as often as it likes.
+    pub(crate) async fn doubt(&self, name: &Name) {
+        if self.memory.get(name).await.is_some_and(|place| place.made.elapsed() >= FRESH) {
+            self.forget(name).await;
+        }
     }
 
     /// Tokens that are known, about.

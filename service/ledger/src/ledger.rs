@@ -167,9 +167,10 @@ impl Ledger {
         cache::read(self, name).await
     }
 
-    /// Forgets what this node remembers of a token, so that it is read again when it is needed next.
-    pub async fn forget_token(&self, name: &Name) {
-        self.tokens().forget(name).await;
+    /// Has a token read again when it is needed next, as what this node remembers may be outdated; what was read within
+    /// the last second is not.
+    pub async fn doubt_token(&self, name: &Name) {
+        self.tokens().doubt(name).await;
     }
 
     /// Appends that wait for a writer.

@@ -18,7 +18,7 @@ use join_domain::{
 use join_ledger::Ledger;
 use tokio::sync::Mutex;
 
-use crate::cluster;
+use crate::{ceremony::unavailable, cluster};
 
 /// How old what is known may be when somebody shows a signature by an unknown key. Keys are on standby for much longer
 /// before they sign, so a key that was not known a second ago is none; and strangers can't make us look all the time.
@@ -108,11 +108,14 @@ impl Keyring {
     /// The keys as they are now, or were a moment ago: for somebody who shows a signature by a key that is not known.
     ///
     /// # Errors
-    /// When they can't be read or opened.
-    pub async fn newest(&self, ledger: &Ledger) -> anyhow::Result<Arc<Opened>> {
+    /// UNAVAILABLE when they can't be read, or this node is shut out.
+    pub async fn newest(&self, ledger: &Ledger) -> Result<Arc<Opened>, Refusal> {
         let mut followed = self.followed.lock().await;
-        if self.is_shut_out() || followed.is_none_or(|followed| followed.elapsed() >= FRESH) {
-            self.ask(ledger, &mut followed).await?;
+        if (self.is_shut_out() || followed.is_none_or(|followed| followed.elapsed() >= FRESH))
+            && let Err(error) = self.ask(ledger, &mut followed).await
+        {
+            self.usable()?;
+            return Err(unavailable(error));
         }
         Ok(self.get())
     }

@@ -22,8 +22,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// The most bytes of a client's certificate chain. Ours have about 1 KiB.
-const MAX_CHAIN: usize = 16 * 1024;
+use crate::request::resource::MAX_SPEC;
+
+/// The most bytes of a client's certificate chain. Ours have about 1 KiB, and the roles of their bot.
+const MAX_CHAIN: usize = 8 * 1024 + MAX_SPEC;
 
 /// Accepts any certificate, but only with proof of its key.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Lists, histories of streams, and states of the past.
 
+use std::time::Duration;
+
 use join_domain::{
     envelope::StreamKind,
     event::{Event, Nothing},
@@ -171,10 +173,13 @@ async fn a_token_is_read_while_a_join_has_its_turn() {
     assert_eq!(remembered().await, Some(newest));
     renew(&ledger, &mut ledger.token(&example).await.unwrap(), None).await.unwrap();
 
-    ledger.forget_token(&example).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ledger.doubt_token(&example).await;
     assert_eq!(remembered().await, None);
     let read = ledger.read_token(&example).await.unwrap().unwrap().version;
     assert_eq!(remembered().await, Some(read));
+    ledger.doubt_token(&example).await;
+    assert_eq!(remembered().await, Some(read), "what was read a moment ago is not doubted");
     assert!(ledger.read_token(&name("nobody")).await.unwrap().is_none());
 }
 

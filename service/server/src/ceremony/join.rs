@@ -25,7 +25,6 @@ use subtle::ConstantTimeEq as _;
 use super::{
     Answer as _, Ceremonies, REGISTRATION_SECRET,
     pending::{Issued, Pending, Stage},
-    unavailable,
 };
 use crate::{
     request::{caller::Peer, problem::invalid},
@@ -115,9 +114,9 @@ impl Ceremonies {
             let opening = Opening { certificate: peer.certificate.as_ref(), secret, held_keys: &held_keys };
             let context = Known { token: state, bot: known.bot.as_ref(), locks: &[], attempt_accepted_before: false };
             let first = opening::open(context, opening, now);
-            if !is_fresh && (first.is_err() || knows_more(state, opening, &join_state)) {
-                // A refusal is never given from the cache alone, and a client that joined on another node since is
-                // not asked by what this one remembers: the token is read.
+            if !is_fresh && (first.is_err() || !known.locks.is_empty() || may_know_more(state, opening, &join_state)) {
+                // A refusal is never given from the cache alone, and a client that joined on another node since, or was
+                // reinstated there, is not asked by what this one remembers: the token is read.
                 continue;
             }
             let mut pending = Box::new(Pending {
@@ -223,7 +222,7 @@ impl Ceremonies {
         if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
             self.failed(pending, pending.unanswered("the client went away before it answered"), peer).await;
         } else {
-            self.ledger.forget_token(&pending.token).await;
+            self.ledger.doubt_token(&pending.token).await;
         }
     }
 
@@ -386,14 +385,14 @@ impl Ceremonies {
         let origin = peer.origin(&token.spec.bot_name, attempt);
         let decided_at = self.ledger.now();
         let spends_secret = events.iter().any(|event| matches!(event, Event::RegistrationSecretSpent(_)));
-        let mut first = known.following(Change { events, decided_at, origin: origin.clone() });
+        let lock = lock.map(|(id, created)| {
+            let events = vec![Event::LockCreated(created.clone())];
+            StreamAppend::begin(StreamId::from(*id), Change { events, decided_at, origin: origin.clone() })
+        });
+        let mut first = known.following(Change { events, decided_at, origin });
         if spends_secret {
             first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
         }
-        let lock = lock.map(|(id, created)| {
-            let events = vec![Event::LockCreated(created.clone())];
-            StreamAppend::begin(StreamId::from(*id), Change { events, decided_at, origin })
-        });
         (first, lock)
     }
 
@@ -401,7 +400,7 @@ impl Ceremonies {
     pub(crate) async fn failed(&self, pending: &Pending, refusal: Refusal, peer: &Peer) -> Refusal {
         if !pending.is_proven() {
             // Perhaps the wrong question was asked, from what this node remembers.
-            self.ledger.forget_token(&pending.token).await;
+            self.ledger.doubt_token(&pending.token).await;
             return self.strangers.refused_from(&pending.token, peer, refusal);
         }
         if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {
@@ -470,7 +469,7 @@ impl Ceremonies {
         if matches!(opened, Err(proof::JoinStateError::UnknownKey)) {
             // Perhaps it was signed on a node that learned of a new key before this one did. In doubt nothing is decided:
             // a document that is not authentic locks.
-            keyring = Box::pin(self.keyring.newest(&self.ledger)).await.map_err(unavailable)?;
+            keyring = Box::pin(self.keyring.newest(&self.ledger)).await?;
             opened = JoinState::open(document, &self.cluster, |kid| keyring.keys.join_state_key(kid));
         }
         let under_revoked_key = || proof::key_id(document).is_some_and(|kid| keyring.keys.is_revoked(&kid));
@@ -543,20 +542,21 @@ fn is_routine(slot: &TokenSlot, proven: &Proven) -> bool {
         && proven.certificate.as_ref().is_none_or(|certificate| Some(certificate.instance) == instance)
 }
 
-/// True when a client shows what does not fit the token as it is known: another node may have joined, rotated or reopened
-/// it since.
-fn knows_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStateSeen) -> bool {
+/// True when another node may have joined, rotated or reopened the token since: a client shows what does not fit the token
+/// as it is known, or nothing that could confirm it.
+fn may_know_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStateSeen) -> bool {
     let latest = token.latest().map(|latest| &latest.join);
     let newer_certificate = opening.certificate.is_some_and(|shown| {
         latest.is_none_or(|latest| shown.instance != latest.instance || shown.generation > latest.generation)
     });
     let newer_join_state = matches!(join_state, JoinStateSeen::Authentic { instance, sequence, .. }
         if *sequence > token.recovery_count || latest.is_none_or(|latest| *instance != latest.instance));
+    let nothing_shown = opening.certificate.is_none() && *join_state == JoinStateSeen::Missing && latest.is_some();
     let bound = token.binding.as_ref().map(|binding| &binding.key);
     let other_keys = bound.or(token.spec.initial_public_key.as_ref()).is_some_and(|key| {
         !opening.held_keys.is_empty() && !opening.held_keys.contains(key) || opening.secret == SecretShown::Wrong
     });
-    newer_certificate || newer_join_state || other_keys
+    newer_certificate || newer_join_state || nothing_shown || other_keys
 }
 
 fn held_keys(lines: &[Vec<u8>]) -> Result<Vec<PublicKey>, Refusal> {

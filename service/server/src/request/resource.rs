@@ -20,7 +20,7 @@ use super::problem::invalid;
 /// The most entries of a list or map in a resource.
 const MAX_ITEMS: usize = 100;
 /// The most bytes of a specification, as JSON.
-const MAX_SPEC: usize = 16 * 1024;
+pub(crate) const MAX_SPEC: usize = 16 * 1024;
 
 /// A time on the wire.
 pub fn to_wire_time(time: Timestamp) -> WireTime {

@@ -1,5 +1,7 @@
 //! Two nodes on one database: what one is told, the other knows.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use join_proto::v1::LockTarget;
 use rstest::rstest;
@@ -155,6 +157,8 @@ async fn a_node_looks_again_after_a_challenge_that_nobody_could_solve() {
     bot.joining().like_a_plain_client().await.unwrap();
     world.advance(TimeDelta::hours(2));
     bot.node = second;
+    // What that node remembers is not of this moment.
+    tokio::time::sleep(Duration::from_secs(1)).await;
 
     let first = bot.joining().like_a_plain_client().with_secret("").await.unwrap_err();
 
@@ -223,6 +227,41 @@ async fn a_preregistered_key_that_was_replaced_is_asked_for_by_no_node(
     bot.disk.keys = vec![right];
 
     bot.join().await.expect("the key that is registered now");
+    world.check().await;
+}
+
+/// Hosts with one static key and no documents show nothing that could say which of two nodes knows more.
+#[rstest]
+#[tokio::test]
+async fn a_fleet_without_documents_joins_by_turns(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut host = world.bot("example").mode("insecure").preregistered().over(over).await;
+    for node in [0, second, 0, second, second, 0] {
+        host.node = node;
+        host.joining().without_certificate().without_join_state().await.unwrap();
+    }
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_bot_that_was_reinstated_on_one_node_joins_on_the_other(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").limit(9).over(over).await;
+    bot.node = second;
+    bot.join().await.unwrap();
+    let mut thief = bot.clone();
+    thief.join().await.unwrap();
+    assert_eq!(bot.join().await.unwrap_err(), "GENERATION_MISMATCH");
+    assert_eq!(bot.join().await.unwrap_err(), "LOCKED", "that node remembers the lock");
+    bot.forget_attempt();
+    world.admin.at(0).reinstate("example").await.unwrap();
+
+    bot.join().await.unwrap();
     world.check().await;
 }
 

@@ -163,3 +163,23 @@ async fn a_client_gets_the_life_that_it_asks_for_within_limits(
     assert_eq!(not_before, now - 120);
     world.check().await;
 }
+
+/// Its certificate is as large as they are, and it must come back with that.
+#[rstest]
+#[tokio::test]
+async fn a_bot_with_all_the_roles_that_there_can_be_renews(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(over).await;
+    let mut resource = crate::world::bot_resource("example");
+    resource.spec.as_mut().unwrap().roles = (0..100).map(|number| format!("{number:0158}")).collect();
+    world.admin.upsert_bot(resource).await.unwrap();
+
+    bot.join().await.unwrap();
+    assert!(bot.certificate().der.len() > 16 * 1024);
+    let renewed = bot.join().await.unwrap();
+
+    assert_eq!(renewed.generation(), 2);
+    world.check().await;
+}
