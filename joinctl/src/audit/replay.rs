@@ -36,40 +36,54 @@ impl Replay {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.connect().await?;
         let request = ReplayRequest { name: self.token.clone(), at: client.resolve(self.at).await? };
-        let steps = client.ledger().replay(request).await?.into_inner().steps;
+        let mut pages = client.ledger().replay(request).await?.into_inner();
 
         let mut out = io::BufWriter::new(crate::output::stdout());
         if context.format == Format::Text {
-            out.write_all(render(&steps).as_bytes())?;
-            if steps.is_empty() {
+            let mut told = Told::default();
+            while let Some(page) = pages.message().await? {
+                out.write_all(told.page(&page.steps).as_bytes())?;
+            }
+            if told.standing.is_none() {
                 eprintln!("no events");
             }
             return Ok(out.flush()?);
         }
         let mut items = Items::begin(out, context.format);
-        for step in &steps {
-            items.push(&tree::of(step))?;
+        while let Some(page) = pages.message().await? {
+            for step in &page.steps {
+                items.push(&tree::of(step))?;
+            }
         }
         Ok(items.end()?)
     }
 }
 
-fn render(steps: &[ReplayStep]) -> String {
-    let is_sequenced = steps.iter().flat_map(|step| &step.events).any(|event| event.log_index.is_some());
-    let line = if is_sequenced { row::line } else { row::line_without_log };
-    let mut standing = Standing::begin();
-    let mut told = Vec::new();
-    for step in steps {
+/// What was told so far.
+#[derive(Default)]
+struct Told {
+    /// The token after it; none before the first step.
+    standing: Option<Standing>,
+}
+
+impl Told {
+    fn page(&mut self, steps: &[ReplayStep]) -> String {
         let mut text = String::new();
-        for event in &step.events {
-            text += &format!("{}\n  state: {}\n", line(event), printable(&standing.after(event)));
+        for step in steps {
+            if self.standing.is_some() {
+                text.push('\n');
+            }
+            let standing = self.standing.get_or_insert_with(Standing::begin);
+            for event in &step.events {
+                let state = standing.after(event);
+                text += &format!("{}\n  state: {}\n", row::line_without_log(event), printable(&state));
+            }
+            if !step.why.is_empty() {
+                text += &format!("  why:   {}\n", printable(&step.why).replace('\n', "\n         "));
+            }
         }
-        if !step.why.is_empty() {
-            text += &format!("  why:   {}\n", printable(&step.why).replace('\n', "\n         "));
-        }
-        told.push(text);
+        text
     }
-    told.join("\n")
 }
 
 #[cfg(test)]
@@ -78,23 +92,17 @@ mod tests {
 
     use super::*;
 
-    fn step(kind: &str, log_index: Option<u64>) -> ReplayStep {
-        let event = Event { kind: kind.into(), log_index, ..Default::default() };
+    fn step(kind: &str) -> ReplayStep {
+        let event = Event { kind: kind.into(), ..Default::default() };
         ReplayStep { events: vec![event.clone(), event], why: "the generation fits".into(), state: None }
     }
 
     #[test]
     fn each_event_has_its_state_and_each_decision_its_reason() {
-        let text = render(&[step("join.accepted", None), step("join.refused", None)]);
+        let mut told = Told::default();
+        let text = told.page(&[step("join.accepted")]) + &told.page(&[step("join.refused")]);
         let begins: Vec<_> = text.lines().map(|line| line.get(..9).unwrap_or_default()).collect();
         let one = ["-        ", "  state: ", "-        ", "  state: ", "  why:   "];
         assert_eq!(begins, [&one[..], &[""], &one].concat(), "{text}");
-    }
-
-    #[test]
-    fn the_place_in_the_log_is_shown_where_there_is_one() {
-        let (with, without) = (render(&[step("join.accepted", Some(17))]), render(&[step("join.accepted", None)]));
-        let place = |text: &str| text.lines().next().unwrap().find("join.accepted");
-        assert!(with.contains("  17  ") && place(&with) > place(&without), "{with}{without}");
     }
 }

@@ -5,15 +5,18 @@ use std::{path::PathBuf, sync::Arc};
 use http::Extensions;
 use join_credential::{Presented, Role, presented::NotLive};
 use join_domain::refusal::Refusal;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
-    ceremony::{Answer as _, Ceremonies, join::internal, unavailable},
+    ceremony::{Answer as _, Ceremonies, join::internal},
     cluster::administrator_stream,
     places::RequestPlace,
+    readiness::Readiness,
     request::caller::{Administrator, Connection, Peer, RequestIds, unauthenticated},
     revocation::Lists,
+    telemetry,
 };
 
 /// What every request can reach.
@@ -26,6 +29,8 @@ pub struct App {
     pub log_key: String,
     /// The revocation lists.
     pub revocations: Lists,
+    /// Whether this node can serve joins.
+    pub readiness: Readiness,
     /// Taken while the views are verified.
     pub verifying: Arc<Semaphore>,
     /// Cancelled when the service stops.
@@ -78,6 +83,25 @@ impl App {
         self.administrator(extensions, admitted.needed).await
     }
 
+    /// Does what a request began to its end, even if its client goes away: what a bot has proven leaves a record. The
+    /// request has its place until then.
+    pub fn to_its_end<T: Send + 'static>(
+        &self,
+        extensions: &Extensions,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let place = extensions.get::<Arc<RequestPlace>>().cloned();
+        let work = async move {
+            let _place = place;
+            work.await
+        }
+        .in_current_span();
+        match telemetry::current_request() {
+            Some(request) => self.background.spawn(telemetry::with_request(request, work)),
+            None => self.background.spawn(work),
+        }
+    }
+
     /// True when a bot or an administrator with a live certificate is at the other end.
     pub fn knows(&self, connection: &Connection) -> bool {
         let Ceremonies { keyring, ledger, .. } = &self.ceremonies;
@@ -95,7 +119,7 @@ impl App {
         }
         // Perhaps it was signed by a CA that another node learned of before this one did. In doubt nothing is decided:
         // a renewal would become a recovery.
-        let keyring = keyring.newest(ledger).await.map_err(unavailable)?;
+        let keyring = keyring.newest(ledger).await?;
         Ok(keyring.certificates.read(certificate, ledger.now()))
     }
 }

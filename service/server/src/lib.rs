@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod listen;
 pub mod logbook;
 mod places;
+pub mod readiness;
 pub mod request;
 pub mod revocation;
 pub mod service;

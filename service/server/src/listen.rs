@@ -136,7 +136,7 @@ async fn converse(
             }
             false => asked.request(is_join, || served.app.knows(&connection)).map(|open| Some(Arc::new(open))),
         };
-        if let (Ok(Some(open)), false) = (&open, is_join) {
+        if let Ok(Some(open)) = &open {
             request.extensions_mut().insert(Arc::clone(open));
         }
         let request = request.map(|body| if is_join { Body::new(body) } else { Body::new(InTime::new(body)) });

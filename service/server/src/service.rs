@@ -24,6 +24,7 @@ use crate::{
     keyring::Keyring,
     listen::{self, Served},
     logbook::Logbook,
+    readiness::{self, Readiness},
     request,
     revocation::Lists,
     telemetry::METRICS,
@@ -132,6 +133,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
         log_directory: parts.log_directory,
         log_key,
         revocations: Lists::default(),
+        readiness: Readiness::default(),
         verifying: Arc::new(Semaphore::new(1)),
         stopping: stopping.clone(),
         background: background.clone(),
@@ -145,6 +147,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     tasks.spawn(async move { listen::serve(listener, Arc::new(server), served, &limits, stop).await });
     tasks.spawn(serve_metrics(metrics_listener, stopping.clone()));
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
+    tasks.spawn(readiness::look(Arc::clone(&app), stopping.clone()));
     tasks.spawn(sum_up(Arc::clone(&app), stopping.clone()));
     tasks.spawn(measure(Arc::clone(&app), stopping.clone()));
     let (ledger, stop) = (app.ceremonies.ledger.clone(), stopping.clone());

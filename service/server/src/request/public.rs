@@ -33,18 +33,9 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Ready: database reachable, schema usable, keys loaded.
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    if app.stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
-    }
-    if app.ceremonies.keyring.is_shut_out() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the authority's keys cannot be opened\n").into_response();
-    }
-    match app.ceremonies.ledger.ping().await {
+    match app.readiness.check() {
         Ok(()) => "ok\n".into_response(),
-        Err(error) => {
-            tracing::warn!("not ready: {error}");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached\n").into_response()
-        }
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 

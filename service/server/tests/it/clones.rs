@@ -1,9 +1,11 @@
 //! A thief with a copy of the disk: both can't go on (protocol, sections 3, 5 and 6).
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use rstest::rstest;
 
-use crate::world::{REFUSED, REFUSED_AND_LOCKED, RESUMED, Transport, World, data};
+use crate::world::{REFUSED, REFUSED_AND_LOCKED, RESUMED, Transport, World, data, until};
 
 #[rstest]
 #[tokio::test]
@@ -55,6 +57,35 @@ async fn a_thief_who_renews_is_found_out_by_the_owners_renewal(
     assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     assert_eq!(thief.join().await.unwrap_err(), "LOCKED");
     assert_eq!(world.locks().await, 1);
+    world.check().await;
+}
+
+/// Else it could try until it comes at a good moment, and leave no trace.
+#[rstest]
+#[tokio::test]
+async fn a_thief_who_does_not_wait_for_the_answer_is_found_out_too(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let world = World::start().await;
+    let mut owner = world.bot("example").limit(9).over(over).await;
+    owner.join().await.unwrap();
+    let mut thief = owner.clone();
+    owner.join().await.unwrap();
+    world.catch_up("example").await;
+    let held = world.database.hold().await;
+    {
+        let lock_waits = until("the lock waits for the database", async || world.database.somebody_waits().await);
+        tokio::select! {
+            answer = thief.join() => panic!("nothing could be recorded: {:?}", answer.err()),
+            () = lock_waits => {}
+        }
+    }
+    // The service hears that the thief went away.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    held.release().await;
+
+    until("it is locked", async || world.locks().await == 1).await;
+    assert_eq!(world.news("example").await, REFUSED_AND_LOCKED);
     world.check().await;
 }
 

@@ -1,8 +1,9 @@
 //! What auditors read: who did what, from where, in which attempt, and why it was decided so.
 
+use chrono::TimeDelta;
 use join_proto::v1;
 
-use crate::world::{Http, Key, RENEWED, Transport, World, data};
+use crate::world::{Http, Key, RENEWED, Transport, World, data, wire_time};
 
 #[tokio::test]
 async fn each_event_says_who_did_it_from_where_and_in_which_attempt() {
@@ -77,7 +78,7 @@ async fn a_replay_tells_why() {
     world.settle().await;
     let request = v1::ReplayRequest { name: "example".to_owned(), at: None };
 
-    let steps = world.auditor.ledger().await.replay(request).await.unwrap().into_inner().steps;
+    let steps = world.auditor.replay(request).await.unwrap();
 
     let told: Vec<_> = steps.iter().map(|step| step.why.split([':', ' ']).next().unwrap()).collect();
     assert_eq!(told, ["created", "first", "renewal", "renewal", "refused", "reinstated"]);
@@ -87,7 +88,32 @@ async fn a_replay_tells_why() {
     };
     assert_eq!(steps.iter().map(generation).collect::<Vec<_>>(), [0, 1, 2, 3, 3, 3]);
     let never = v1::ReplayRequest { name: "never".to_owned(), at: None };
-    assert!(world.auditor.ledger().await.replay(never).await.is_err());
+    assert!(world.auditor.replay(never).await.is_err());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_replay_goes_on_for_as_long_as_the_history_does() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(1).await;
+    for _ in 0..420 {
+        bot.join().await.unwrap();
+    }
+    let at = Some(wire_time(world.now()));
+    world.advance(TimeDelta::minutes(1));
+    world.admin.delete_token("example").await.unwrap();
+    bot = world.bot("example").await;
+    bot.join().await.unwrap();
+
+    let all = v1::ReplayRequest { name: "example".to_owned(), at: None };
+    let steps = world.auditor.replay(all).await.unwrap();
+    let until_then = world.auditor.replay(v1::ReplayRequest { name: "example".to_owned(), at }).await.unwrap();
+
+    assert_eq!((steps.len(), until_then.len()), (424, 421), "both tokens of that name");
+    let generation = |step: &v1::ReplayStep| {
+        step.state.as_ref().unwrap().status.as_ref().unwrap().bound_keypair.as_ref().unwrap().generation
+    };
+    assert!(until_then.iter().map(generation).eq(0..=420));
     world.check().await;
 }
 

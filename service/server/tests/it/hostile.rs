@@ -13,7 +13,8 @@ use hyper::{body::Frame, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use join_proto::{
     teleport::{
-        BotParams, BoundKeypairInit, ClientInit, ClientParams, JoinRequest, PublicKeys, client_params, join_request,
+        BotParams, BoundKeypairInit, ClientInit, ClientParams, JoinRequest, PublicKeys, client_params,
+        join_request::{self, Payload},
     },
     v1,
 };
@@ -27,7 +28,7 @@ use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Installed, Network, Onboarding, Running, World};
+use crate::world::{Ask, Installed, Network, Onboarding, Running, World, bound_keypair_init, client_init};
 
 const CASES: usize = 250;
 
@@ -100,7 +101,7 @@ fn init() -> Vec<u8> {
     JoinRequest { payload: Some(join_request::Payload::ClientInit(init)) }.encode_to_vec()
 }
 
-fn bound_keypair_init() -> Vec<u8> {
+fn malformed_init() -> Vec<u8> {
     let keys = PublicKeys { public_tls_key: vec![0x30; 91], public_ssh_key: vec![7; 104] };
     let params = client_params::Payload::BotParams(BotParams { public_keys: Some(keys), expires: None });
     let init = BoundKeypairInit {
@@ -160,6 +161,15 @@ async fn client_of_unfinished(network: &Network) -> SendRequest<Unfinished> {
     let stream = network.connect(0, None, "h2").await.unwrap();
     let (client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Leaves the service no room for an answer.
+async fn client_that_reads_nothing(network: &Network) -> SendRequest<Unfinished> {
+    let stream = network.connect(0, None, "h2").await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (client, connection) = builder.initial_stream_window_size(0).handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -241,6 +251,32 @@ async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
     a_bot_still_joins(world).await;
 }
 
+/// Each question of a token that nobody remembers takes a connection to the database, of which there are ten.
+#[tokio::test]
+async fn who_reads_no_answer_keeps_nothing_that_others_need() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    let mut stranger = client_that_reads_nothing(&world.network).await;
+    let (mut unread, end) = (Vec::new(), CancellationToken::new());
+    for number in 0..40 {
+        let ask = Ask { token: format!("invented-{number}"), ..bot.joining().ask().clone() };
+        let asked = [client_init(&ask.token), Payload::BoundKeypairInit(bound_keypair_init(&world.network, &ask))];
+        let messages = asked.map(|payload| JoinRequest { payload: Some(payload) }.encode_to_vec());
+        let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", framed(&messages), &end);
+        stranger.ready().await.unwrap();
+        let watch = unfinished("/grpc.health.v1.Health/Watch", "application/grpc", framed(&[Vec::new()]), &end);
+        unread.extend([stranger.send_request(join), stranger.send_request(watch)]);
+    }
+    // They have all been sent, and those that can go on have.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    bot.join().await.expect("a token that this node does not remember");
+
+    end.cancel();
+    drop(unread);
+    a_bot_still_joins(world).await;
+}
+
 #[tokio::test]
 async fn handshakes_that_nobody_goes_on_with_keep_nobody_waiting() {
     let world = World::start().await;
@@ -280,7 +316,7 @@ async fn no_protobuf_bytes_are_a_fault_of_ours() {
     drop(world.bot("example").await);
     let mut client = client(&world.network).await;
     let path = "/teleport.join.v1.JoinService/Join";
-    for (first, second) in cases((near(init()), near(bound_keypair_init()))) {
+    for (first, second) in cases((near(init()), near(malformed_init()))) {
         let body = framed(&[first, second]);
         let (http, grpc) = post(&mut client, path, "application/grpc", body.clone()).await;
         assert_eq!(http, 200, "{}", hex::encode(&body));
@@ -339,7 +375,7 @@ async fn what_is_too_large_is_refused_and_takes_no_memory() {
 async fn no_frame_bytes_stop_the_service() {
     let world = World::start().await;
     let mut client = client(&world.network).await;
-    for body in cases(near(framed(&[init(), bound_keypair_init()]))) {
+    for body in cases(near(framed(&[init(), malformed_init()]))) {
         let (http, _) = post(&mut client, "/teleport.join.v1.JoinService/Join", "application/grpc", body.clone()).await;
         assert_eq!(http, 200, "{}", hex::encode(&body));
     }

@@ -165,7 +165,7 @@ async fn only_an_admin_sees_a_registration_secret() {
         let listed = who.resources().await.list_tokens(v1::ListRequest::default()).await.unwrap().into_inner();
         let replay = v1::ReplayRequest { name: "example".to_owned(), at: None };
         world.settle().await;
-        let replayed = who.ledger().await.replay(replay).await.unwrap().into_inner();
+        let replayed = who.replay(replay).await.unwrap();
         let past = v1::GetRequest { name: "example".to_owned(), at: Some(crate::world::wire_time(world.now())) };
         let past = who.resources().await.get_token(past).await.unwrap().into_inner();
         for token in [who.get_token("example").await.unwrap(), listed.tokens[0].clone()] {

@@ -190,9 +190,11 @@ impl Ledger for Authority {
         Ok(Answer::new(Box::pin(stream::iter([Ok(told(&filter)), Ok(EventList::default())]))))
     }
 
-    async fn replay(&self, request: Request<ReplayRequest>) -> Result<Answer<ReplayResponse>, GrpcStatus> {
+    type ReplayStream = Events<ReplayResponse>;
+
+    async fn replay(&self, request: Request<ReplayRequest>) -> Result<Answer<Self::ReplayStream>, GrpcStatus> {
         let step = ReplayStep { why: request.into_inner().name, ..ReplayStep::default() };
-        Ok(Answer::new(ReplayResponse { steps: vec![step] }))
+        Ok(Answer::new(Box::pin(stream::iter([Ok(ReplayResponse { steps: vec![step] })]))))
     }
 
     type ExportViewsStream = Events<ViewsChunk>;

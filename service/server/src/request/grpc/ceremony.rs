@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Extensions;
 use join_domain::{
     proof::SubjectKeys,
     refusal::{Code, Refusal},
@@ -24,13 +25,15 @@ use crate::{
 const CONTINUATION: &str = "join-continuation";
 
 /// The service.
+#[derive(Clone)]
 pub struct Ceremonies(pub Arc<App>);
 
 #[tonic::async_trait]
 impl Ceremony for Ceremonies {
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<CeremonyStep>, Status> {
-        let opened = async {
-            let peer = self.0.peer(request.extensions()).await?;
+        let (service, extensions) = (self.clone(), request.extensions().clone());
+        let opened = async move {
+            let peer = service.0.peer(request.extensions()).await?;
             let open = request.into_inner();
             if open.attempt_id.is_empty() {
                 return Err(problem::invalid("attempt_id", "it is required here: 128 random bits in hex"));
@@ -44,29 +47,41 @@ impl Ceremony for Ceremonies {
                 held_keys: open.held_keys.into_iter().map(String::into_bytes).collect(),
                 life: resource::read_life(&open.ttl)?,
             };
-            self.tell(self.0.ceremonies.open(ask, &peer).await?)
+            service.tell(service.0.ceremonies.open(ask, &peer).await?)
         };
-        opened.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+        self.done(&extensions, opened).await
     }
 
     async fn r#continue(&self, request: Request<ContinueRequest>) -> Result<Response<CeremonyStep>, Status> {
-        let continued = async {
-            let peer = self.0.peer(request.extensions()).await?;
+        let (service, extensions) = (self.clone(), request.extensions().clone());
+        let continued = async move {
+            let ceremonies = &service.0.ceremonies;
+            let peer = service.0.peer(request.extensions()).await?;
             let answer = request.into_inner();
-            let pending = self.unseal(&answer.continuation)?;
+            let pending = service.unseal(&answer.continuation)?;
             let step = match (answer.solution.as_str(), answer.public_key.as_str()) {
                 ("", "") => return Err(problem::invalid("solution", "give a solution or a public_key")),
-                (solution, "") => self.0.ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
-                ("", key) => self.0.ceremonies.take_key(pending, key.as_bytes(), &peer).await?,
+                (solution, "") => ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
+                ("", key) => ceremonies.take_key(pending, key.as_bytes(), &peer).await?,
                 _ => return Err(problem::invalid("public_key", "give a solution or a public_key, not both")),
             };
-            self.tell(step)
+            service.tell(step)
         };
-        continued.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+        self.done(&extensions, continued).await
     }
 }
 
 impl Ceremonies {
+    /// Takes a step, also when the client has gone meanwhile.
+    async fn done(
+        &self,
+        extensions: &Extensions,
+        step: impl Future<Output = Result<CeremonyStep, Refusal>> + Send + 'static,
+    ) -> Result<Response<CeremonyStep>, Status> {
+        let done = self.0.to_its_end(extensions, step).await.unwrap_or_else(|stopped| Err(internal(stopped)));
+        done.map(Response::new).map_err(|refusal| problem::status(&refusal))
+    }
+
     fn unseal(&self, continuation: &str) -> Result<Box<Pending>, Refusal> {
         let opened: Result<Box<Pending>, _> =
             self.0.ceremonies.keyring.get().keys.sealer().open_token(CONTINUATION, continuation);

@@ -1,13 +1,13 @@
 //! `joinauthority.v1.Cluster`: who the authority is, how it is, what is locked.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
 use join_domain::refusal::{Code, Refusal};
 use join_ledger::LedgerError;
 use join_proto::v1::{self, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
 
+use super::{Answers, one_by_one};
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
@@ -73,12 +73,12 @@ impl Cluster for About {
         told.await.map(Response::new).map_err(|refusal: Refusal| problem::status(&refusal))
     }
 
-    type WatchLocksStream = Pin<Box<dyn Stream<Item = Result<v1::LockList, Status>> + Send>>;
+    type WatchLocksStream = Answers<v1::LockList>;
 
     async fn watch_locks(&self, request: Request<v1::Empty>) -> Result<Response<Self::WatchLocksStream>, Status> {
         let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
-        let told = stream::unfold(Some((app, watcher, None::<Vec<v1::Lock>>)), async |watching| {
+        let told = one_by_one(Some((app, watcher, None::<Vec<v1::Lock>>)), async |watching| {
             let (app, mut watcher, last) = watching?;
             let mut waited = Duration::ZERO;
             loop {
@@ -101,7 +101,7 @@ impl Cluster for About {
                 }
             }
         });
-        Ok(Response::new(told.boxed()))
+        Ok(Response::new(told))
     }
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {

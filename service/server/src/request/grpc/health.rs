@@ -1,12 +1,8 @@
 //! `grpc.health.v1.Health`: serving means ready.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse,
@@ -14,31 +10,25 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-use crate::app::App;
+use super::{Answers, one_by_one};
+use crate::{app::App, readiness::NotReady};
 
-/// How often a watcher is told.
-const PERIOD: Duration = Duration::from_secs(5);
 /// How long a watcher is told, before it has to ask again: a stranger's call is not kept for ever.
 const WATCHED: Duration = Duration::from_secs(60);
 /// The services that can be asked about; empty is the whole.
 const SERVICES: [&str; 3] = ["", "teleport.join.v1.JoinService", "joinauthority.v1.Ceremony"];
 
 /// The health service.
-pub fn service(app: Arc<App>) -> HealthServer<Readiness> {
-    HealthServer::new(Readiness(app))
+pub fn service(app: Arc<App>) -> HealthServer<Serving> {
+    HealthServer::new(Serving(app))
 }
 
 /// Says whether joins can be served.
-pub struct Readiness(Arc<App>);
+pub struct Serving(Arc<App>);
 
-impl Readiness {
-    async fn status(app: &App) -> HealthCheckResponse {
-        let ready = !app.stopping.is_cancelled()
-            && !app.ceremonies.keyring.is_shut_out()
-            && app.ceremonies.ledger.ping().await.is_ok();
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        HealthCheckResponse { status: status.into() }
-    }
+fn answer(found: Result<(), NotReady>) -> HealthCheckResponse {
+    let status = if found.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
+    HealthCheckResponse { status: status.into() }
 }
 
 fn known(service: &str) -> Result<(), Status> {
@@ -46,28 +36,23 @@ fn known(service: &str) -> Result<(), Status> {
 }
 
 #[tonic::async_trait]
-impl Health for Readiness {
+impl Health for Serving {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         known(&request.get_ref().service)?;
-        Ok(Response::new(Self::status(&self.0).await))
+        Ok(Response::new(answer(self.0.readiness.check())))
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+    type WatchStream = Answers<HealthCheckResponse>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         known(&request.get_ref().service)?;
-        let app = Arc::clone(&self.0);
-        let told = stream::unfold((app, None, Instant::now()), async |(app, mut last, begun)| {
-            while begun.elapsed() < WATCHED {
-                let status = Self::status(&app).await;
-                if last != Some(status.status) {
-                    return Some((Ok(status), (app, Some(status.status), begun)));
-                }
-                last = Some(status.status);
-                tokio::time::sleep(PERIOD).await;
-            }
-            None
+        let mut watched = self.0.readiness.watch();
+        watched.mark_changed();
+        let told = one_by_one((watched, Instant::now() + WATCHED), async |(mut watched, end)| {
+            tokio::time::timeout_at(end, watched.changed()).await.ok()?.ok()?;
+            let found = *watched.borrow_and_update();
+            Some((Ok(answer(found)), (watched, end)))
         });
-        Ok(Response::new(told.boxed()))
+        Ok(Response::new(told))
     }
 }

@@ -1,13 +1,11 @@
 //! `teleport.join.v1.JoinService`: one stream is one join.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
-use futures::{Stream, StreamExt as _, stream};
 use join_domain::{
     proof::{CHALLENGE_LIFE, SubjectKeys},
     refusal::{Code, Refusal},
@@ -16,8 +14,9 @@ use join_proto::teleport::{
     self as wire, challenge, challenge_solution, client_params, join_request, join_response,
     join_service_server::JoinService, result,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Instrument as _;
 
 use crate::{
     app::App,
@@ -26,7 +25,6 @@ use crate::{
         pending::{Pending, Stage},
     },
     request::{caller::Peer, observe, problem},
-    telemetry,
 };
 
 /// What `ServerInit` and rotation requests say of algorithms.
@@ -40,38 +38,26 @@ pub const JOIN_ROUTE: &str = "/teleport.join.v1.JoinService/Join";
 /// The joining service.
 pub struct Joining(pub Arc<App>);
 
-type Answers = Pin<Box<dyn Stream<Item = Result<wire::JoinResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl JoinService for Joining {
-    type JoinStream = Answers;
+    type JoinStream = ReceiverStream<Result<wire::JoinResponse, Status>>;
 
-    async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Answers>, Status> {
+    async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
         let peer = self.0.peer(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
-        let conversation = Box::new(Conversation {
+        let (answers, told) = mpsc::channel(1);
+        let (_, extensions, inbound) = request.into_parts();
+        let conversation = Conversation {
             app: Arc::clone(&self.0),
             peer,
-            inbound: request.into_inner(),
+            inbound,
             awaiting: Awaiting::ClientInit,
             token: None,
             outcome: "gone",
             started: Instant::now(),
             span: tracing::Span::current(),
-        });
-        let answers = stream::unfold(Some(conversation), async |conversation| {
-            let mut conversation = conversation?;
-            let (request, span) = (Arc::clone(&conversation.peer.ids.request), conversation.span.clone());
-            match telemetry::with_request(request, conversation.next()).instrument(span).await {
-                Ok(Some(answer)) => Some((Ok(answer), Some(conversation))),
-                Ok(None) => None,
-                Err(refusal) => {
-                    let refusal = conversation.broken_off(refusal).await;
-                    conversation.outcome = refusal.code.as_str();
-                    Some((Err(problem::status(&refusal)), None))
-                }
-            }
-        });
-        Ok(Response::new(answers.boxed()))
+        };
+        self.0.to_its_end(&extensions, conversation.run(answers));
+        Ok(Response::new(ReceiverStream::new(told)))
     }
 }
 
@@ -97,14 +83,38 @@ struct Conversation {
 }
 
 impl Conversation {
-    /// Takes the next message and answers it; none when the join is over.
+    /// Answers message by message. It is no part of what sends the answers: a client that reads none, or goes away, must
+    /// not be able to stop a step halfway, with all that the step holds.
+    async fn run(mut self, answers: mpsc::Sender<Result<wire::JoinResponse, Status>>) {
+        loop {
+            let answer = match self.next().await {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => break,
+                Err(refusal) => {
+                    let refusal = self.broken_off(refusal).await;
+                    self.outcome = refusal.code.as_str();
+                    Err(problem::status(&refusal))
+                }
+            };
+            let is_last = answer.is_err();
+            if answers.send(answer).await.is_err() || is_last {
+                break;
+            }
+        }
+        self.gone().await;
+    }
+
+    /// Takes the next message and answers it; none when the join is over, or the client gone.
     async fn next(&mut self) -> Result<Option<wire::JoinResponse>, Refusal> {
         if matches!(self.awaiting, Awaiting::Nothing) {
             return Ok(None);
         }
         let payload = self.receive().await?;
         match (std::mem::replace(&mut self.awaiting, Awaiting::Nothing), payload) {
-            (_, None) => self.gone(),
+            (awaiting, None) => {
+                self.awaiting = awaiting;
+                Ok(None)
+            }
             (awaiting, Some(join_request::Payload::GivingUp(giving_up))) => {
                 tracing::info!("the client gives up: {:?} {}", giving_up.reason(), shortened(&giving_up.msg));
                 match awaiting {
@@ -115,7 +125,7 @@ impl Conversation {
                     }
                     awaiting => {
                         self.awaiting = awaiting;
-                        self.gone()
+                        Ok(None)
                     }
                 }
             }
@@ -165,14 +175,10 @@ impl Conversation {
             }
             // The connection broke: there is nobody to answer.
             Ok(Err(status)) if status.code() != tonic::Code::OutOfRange && status.code() != tonic::Code::Internal => {
-                self.record_gone();
                 Ok(None)
             }
             Ok(Err(status)) => Err(problem::invalid("message", format!("it does not read: {}", status.message()))),
-            Ok(Ok(None)) => {
-                self.record_gone();
-                Ok(None)
-            }
+            Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(request))) => match request.payload {
                 Some(payload) => Ok(Some(payload)),
                 None => Err(problem::invalid("payload", "the message is empty")),
@@ -188,16 +194,10 @@ impl Conversation {
         }
     }
 
-    fn gone(&mut self) -> Result<Option<wire::JoinResponse>, Refusal> {
-        self.record_gone();
-        Ok(None)
-    }
-
-    /// What a client leaves behind that went away is dealt with when nobody waits for it.
-    fn record_gone(&mut self) {
+    /// The client went away: what it leaves behind is dealt with.
+    async fn gone(&mut self) {
         if let Awaiting::Answer(pending) = std::mem::replace(&mut self.awaiting, Awaiting::Nothing) {
-            let (app, peer) = (Arc::clone(&self.app), self.peer.clone());
-            self.app.background.spawn(async move { app.ceremonies.abandoned(&pending, &peer).await });
+            self.app.ceremonies.abandoned(&pending, &self.peer).await;
         }
     }
 
@@ -277,7 +277,6 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        self.record_gone();
         let token = self.token.as_deref().unwrap_or("-");
         observe::ended(&self.span, JOIN_ROUTE, self.outcome, &self.peer, token, self.started);
     }

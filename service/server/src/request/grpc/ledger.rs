@@ -1,25 +1,24 @@
 //! `joinauthority.v1.Ledger`: the history, for those who check it.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
 use join_domain::{
     envelope::{Entry, StreamId, StreamKind},
     id::Name,
-    refusal::{Code, Refusal},
-    state::State,
+    refusal::Refusal,
 };
-use join_ledger::{Claimed, HistoryFilter, Indexed, LedgerError};
+use join_ledger::{Claimed, HistoryFilter, Indexed};
 use join_proto::v1::{self, ledger_server::Ledger};
 use prost_types::{Struct, Value as WireValue, value::Kind};
 use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::{Answers, one_by_one, replay::Replaying};
 use crate::{
     app::App,
     ceremony::{Answer as _, join::internal},
-    request::{problem, problem::invalid, resource, watcher::Watcher, why},
+    request::{problem, problem::invalid, resource, watcher::Watcher},
 };
 
 /// Entries of a page when nobody says.
@@ -31,8 +30,6 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The service.
 pub struct History(pub Arc<App>);
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 struct Search {
     filter: HistoryFilter,
@@ -87,7 +84,7 @@ impl Ledger for History {
         let following = watcher.and_then(|watcher| Ok((watcher, Search::read(request.get_ref())?)));
         let (watcher, search) = following.map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
-        let pages = stream::unfold(Some((app, watcher, search)), async |following| {
+        let pages = one_by_one(Some((app, watcher, search)), async |following| {
             let (app, mut watcher, mut search) = following?;
             loop {
                 if let Err(status) = watcher.still_counts().await {
@@ -111,49 +108,26 @@ impl Ledger for History {
                 }
             }
         });
-        Ok(Response::new(pages.boxed()))
+        Ok(Response::new(pages))
     }
 
-    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
-        let replayed = async {
-            self.0.caller(request.extensions()).await?;
-            let replay = request.get_ref();
-            let name: Name = replay.name.parse().map_err(|error| invalid("name", error))?;
-            let at = replay.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
-            let ledger = &self.0.ceremonies.ledger;
-            let streams = ledger.namesakes(StreamKind::Token, &name).await.answer()?;
-            if streams.is_empty() {
-                return Err(Refusal::new(Code::NotFound, format!("there never was a token `{name}`")));
-            }
-            let mut steps = Vec::new();
-            for stream in streams {
-                let mut state: Option<State> = None;
-                let mut is_past = true;
-                let mut each = |entry: Entry| -> Result<(), LedgerError> {
-                    // What follows a later entry is later, whatever the clock of its node said.
-                    is_past &= at.is_none_or(|at| entry.recorded_at <= at);
-                    if !is_past {
-                        return Ok(());
-                    }
-                    let (why, entry_time) = (why::explain(state.as_ref(), &entry), entry.decided_at);
-                    let after = State::after(state.take(), &entry)?;
-                    let token = match &after {
-                        State::Token(token) => Some(resource::write_token(token, None, entry_time)),
-                        _ => None,
-                    };
-                    steps.push((entry, why, token));
-                    state = Some(after);
-                    Ok(())
-                };
-                ledger.replay(stream, &mut each).await.answer()?;
-            }
-            let steps = steps.into_iter().map(|(entry, why, state)| {
-                let events = wire_events(&entry, None, &name.to_string(), &[])?;
-                Ok(v1::ReplayStep { events, why, state })
-            });
-            Ok(v1::ReplayResponse { steps: steps.collect::<Result<_, Refusal>>()? })
+    type ReplayStream = Answers<v1::ReplayResponse>;
+
+    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<Self::ReplayStream>, Status> {
+        let replaying = async {
+            let watcher = Watcher::of(&self.0, &request).await?;
+            Replaying::begin(Arc::clone(&self.0), watcher, request.get_ref()).await
         };
-        replayed.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+        let replaying = replaying.await.map_err(|refusal| problem::status(&refusal))?;
+        let pages = one_by_one(Some(replaying), async |replaying| {
+            let mut replaying = replaying?;
+            match replaying.page().await {
+                Ok(None) => None,
+                Ok(Some(page)) => Some((Ok(page), Some(replaying))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(pages))
     }
 
     type ExportViewsStream = Answers<v1::ViewsChunk>;
@@ -165,7 +139,7 @@ impl Ledger for History {
         let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let (app, size) = (Arc::clone(&self.0), request.get_ref().size);
         let begin = Some((app, watcher, size, Some(Uuid::nil()), 0));
-        let chunks = stream::unfold(begin, async |exporting| {
+        let chunks = one_by_one(begin, async |exporting| {
             let (app, mut watcher, size, after, sent) = exporting?;
             let Some(after) = after else {
                 return Some((Ok(v1::ViewsChunk { views: Vec::new(), end: Some(sent) }), None));
@@ -182,7 +156,7 @@ impl Ledger for History {
                 }
             }
         });
-        Ok(Response::new(chunks.boxed()))
+        Ok(Response::new(chunks))
     }
 
     type ExportStream = Answers<v1::ExportChunk>;
@@ -193,7 +167,7 @@ impl Ledger for History {
         // The end is that of the moment when the export began: what comes later is for the next one.
         let end = self.0.ceremonies.ledger.settled().await.answer().map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
-        let chunks = stream::unfold(Some((app, watcher, from, end)), async |exporting| {
+        let chunks = one_by_one(Some((app, watcher, from, end)), async |exporting| {
             let (app, mut watcher, from, end) = exporting?;
             if from >= end {
                 return Some((Ok(v1::ExportChunk { entries: Vec::new(), end: Some(end) }), None));
@@ -210,7 +184,7 @@ impl Ledger for History {
                 }
             }
         });
-        Ok(Response::new(chunks.boxed()))
+        Ok(Response::new(chunks))
     }
 }
 
@@ -237,7 +211,12 @@ async fn events_of(app: &App, search: &Search) -> Result<(v1::EventList, u64), R
 }
 
 /// The events of an entry; only those of `kinds`, when some are named.
-fn wire_events(entry: &Entry, index: Option<u64>, token: &str, kinds: &[String]) -> Result<Vec<v1::Event>, Refusal> {
+pub(super) fn wire_events(
+    entry: &Entry,
+    index: Option<u64>,
+    token: &str,
+    kinds: &[String],
+) -> Result<Vec<v1::Event>, Refusal> {
     let wanted = |kind: &str| {
         kinds.is_empty()
             || kinds.iter().any(|wanted| match wanted.strip_suffix('*') {

@@ -125,6 +125,16 @@ impl Administrator {
         Ok(self.resources().await.rotate_token(request).await?.into_inner())
     }
 
+    /// All steps of a replay.
+    pub(crate) async fn replay(&self, request: v1::ReplayRequest) -> Result<Vec<v1::ReplayStep>, Refused> {
+        let mut pages = self.ledger().await.replay(request).await?.into_inner();
+        let mut steps = Vec::new();
+        while let Some(page) = pages.message().await? {
+            steps.extend(page.steps);
+        }
+        Ok(steps)
+    }
+
     pub(crate) async fn reinstate(&self, name: &str) -> Result<v1::TokenList, Refused> {
         Ok(self.resources().await.reinstate(because(name)).await?.into_inner())
     }
