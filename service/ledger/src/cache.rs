@@ -2,7 +2,8 @@
 //!
 //! A cached token may be outdated, which costs a conflict and a reload, never a wrong answer: the append checks version
 //! and fence, and that the server is the one where they were read, as another may have lost the newest commits. A refusal
-//! is not checked by an append, so it is never given from the cache alone: see [`TokenSlot::is_fresh`].
+//! is not checked by an append, so who refuses has read the token with all that concerns the attempt before: see
+//! [`TokenSlot::reload`].
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -177,12 +178,14 @@ impl TokenSlot {
         self.known.as_deref()
     }
 
-    /// True when it was read while this slot was held; false when it is what the node remembered.
+    /// True when it was read while this slot was held, but perhaps not with all that concerns the attempt; false when it is
+    /// what the node remembered.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// True when the attempt that the last reload asked about was accepted before.
+    /// True when the attempt that the last [`reload`](Self::reload) asked about was accepted before; false also when it asked
+    /// about none.
     pub fn attempt_accepted_before(&self) -> bool {
         self.attempt_accepted_before
     }

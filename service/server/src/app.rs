@@ -35,6 +35,8 @@ pub struct App {
     pub verifying: Arc<Semaphore>,
     /// Cancelled when the service stops.
     pub stopping: CancellationToken,
+    /// Requests that are done to their end. The service waits for them when it stops, as their connections end then.
+    pub requests: TaskTracker,
     /// Work that outlives its request: the service waits for it when it stops.
     pub background: TaskTracker,
 }
@@ -97,8 +99,8 @@ impl App {
         }
         .in_current_span();
         match telemetry::current_request() {
-            Some(request) => self.background.spawn(telemetry::with_request(request, work)),
-            None => self.background.spawn(work),
+            Some(request) => self.requests.spawn(telemetry::with_request(request, work)),
+            None => self.requests.spawn(work),
         }
     }
 

@@ -119,7 +119,6 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     };
 
     let stopping = CancellationToken::new();
-    let background = TaskTracker::new();
     let app = Arc::new(App {
         ceremonies: Ceremonies {
             ledger: parts.ledger,
@@ -136,7 +135,8 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
         readiness: Readiness::default(),
         verifying: Arc::new(Semaphore::new(1)),
         stopping: stopping.clone(),
-        background: background.clone(),
+        requests: TaskTracker::new(),
+        background: TaskTracker::new(),
     });
     let router = request::router(&app)?;
 
@@ -167,8 +167,10 @@ impl Node {
     pub async fn stop(self) {
         self.stopping.cancel();
         self.tasks.wait().await;
-        self.app.background.close();
-        self.app.background.wait().await;
+        for left in [&self.app.requests, &self.app.background] {
+            left.close();
+            left.wait().await;
+        }
         if let Err(refusal) = self.app.ceremonies.strangers.summarise(&self.app.ceremonies.ledger).await {
             tracing::warn!("the last refusals could not be summed up: {refusal}");
         }

@@ -99,6 +99,7 @@ impl Ceremonies {
         let join_state = self.read_join_state(&ask.join_state).await?;
 
         let mut remembered = self.ledger.remembered_token(&token).await;
+        let mut is_counted = false;
         loop {
             let is_fresh = remembered.is_none();
             let known = match remembered.take() {
@@ -107,7 +108,7 @@ impl Ceremonies {
             };
             let now = self.ledger.now();
             let state = &known.token;
-            if state.secret.is_some() && !ask.secret.is_empty() {
+            if state.secret.is_some() && !ask.secret.is_empty() && !std::mem::replace(&mut is_counted, true) {
                 self.strangers.check_guess(&token, peer)?;
             }
             let secret = self.compare_secret(&ask.secret, state.secret.as_deref(), state.spent_secret.as_deref());

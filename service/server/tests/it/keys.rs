@@ -8,7 +8,7 @@ use join_proto::v1;
 use join_server::{cluster, keyring::Keyring};
 use rstest::rstest;
 
-use crate::world::{Administrator, RENEWED, Transport, World, data};
+use crate::world::{Administrator, RENEWED, Transport, World, data, until};
 
 impl World {
     fn master_key(&self) -> MasterKey {
@@ -186,7 +186,8 @@ async fn a_node_that_lacks_the_new_master_key_follows_a_revocation_and_signs_not
     assert_eq!(crate::world::Refused::from(refused), "UNAVAILABLE");
     let refused = world.stranger().cluster().await.get_ca(v1::Empty {}).await.unwrap_err();
     assert_eq!(crate::world::Refused::from(refused), "UNAVAILABLE");
-    for path in ["/readyz", "/crl", "/krl", "/v1/ca"] {
+    until("it is not ready", async || world.readiness().await.contains("keys")).await;
+    for path in ["/crl", "/krl", "/v1/ca"] {
         let answer = world.stranger().http().await.get(path).await;
         assert_eq!(answer.status, http::StatusCode::SERVICE_UNAVAILABLE, "{path}");
     }

@@ -317,6 +317,11 @@ impl World {
         tokio::time::timeout(PATIENCE, settled).await.expect("log and views come to rest");
     }
 
+    /// What the first node says of itself.
+    pub(crate) async fn readiness(&self) -> String {
+        self.stranger().http().await.get("/readyz").await.text().to_owned()
+    }
+
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.nodes[0].app.ceremonies.ledger
     }

@@ -101,7 +101,7 @@ impl Conversation {
                 break;
             }
         }
-        self.gone().await;
+        self.gone();
     }
 
     /// Takes the next message and answers it; none when the join is over, or the client gone.
@@ -194,10 +194,11 @@ impl Conversation {
         }
     }
 
-    /// The client went away: what it leaves behind is dealt with.
-    async fn gone(&mut self) {
+    /// What a client leaves behind that went away is dealt with when nobody waits for it.
+    fn gone(&mut self) {
         if let Awaiting::Answer(pending) = std::mem::replace(&mut self.awaiting, Awaiting::Nothing) {
-            self.app.ceremonies.abandoned(&pending, &self.peer).await;
+            let (app, peer) = (Arc::clone(&self.app), self.peer.clone());
+            self.app.background.spawn(async move { app.ceremonies.abandoned(&pending, &peer).await });
         }
     }
 
