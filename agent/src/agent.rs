@@ -134,14 +134,15 @@ impl Agent {
         now.checked_add_signed(self.ahead).unwrap_or(now)
     }
 
-    /// Writes the stored credentials to every output. Without a join yet there is nothing to write.
+    /// Writes the stored credentials to every output that has others. Without a join yet there is nothing to write.
     ///
     /// # Errors
     /// When the state can't be read or an output can't be written.
     pub fn write_outputs(&self) -> Result<(), JoinError> {
         let Some(accepted) = self.state()?.accepted else { return Ok(()) };
+        let stale = self.config.outputs.iter().filter(|output| !output.holds(&accepted.credentials));
         // One that can't be written takes nothing from the others.
-        let written: Vec<_> = self.config.outputs.iter().map(|output| output.write(&accepted.credentials)).collect();
+        let written: Vec<_> = stale.map(|output| output.write(&accepted.credentials)).collect();
         Ok(written.into_iter().collect::<Result<(), _>>()?)
     }
 
@@ -152,9 +153,8 @@ impl Agent {
     /// When the state can't be read or an output can't be written.
     pub fn restore_outputs(&self) -> Result<(), JoinError> {
         let Some(accepted) = self.state()?.accepted else { return Ok(()) };
-        let lives = accepted.credentials.facts().is_some_and(|facts| facts.not_after > self.clock.now());
-        let current = self.config.outputs.iter().all(|output| output.holds(&accepted.credentials));
-        if lives && !current { self.write_outputs() } else { Ok(()) }
+        let lives = accepted.credentials.facts().is_some_and(|facts| facts.not_after > self.authority_now());
+        if lives { self.write_outputs() } else { Ok(()) }
     }
 
     /// What the stored certificate says.
