@@ -75,6 +75,14 @@ impl Agent {
         Vault::open(self.storage.clone()).map(|vault| vault.state().clone())
     }
 
+    /// Whether the storage holds what an accepted join of this token brought.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn has_joined(&self) -> Result<bool, StorageError> {
+        Ok(self.state()?.accepted.is_some_and(|accepted| accepted.token == self.config.token))
+    }
+
     /// Joins: the pending attempt if there is one, else a new one. When this returns, the result is durable; when it
     /// fails, the attempt is still pending and the next call sends the same again. Dropping the future is safe at any
     /// point. Outputs are written by [`Agent::write_outputs`].

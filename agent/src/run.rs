@@ -63,10 +63,10 @@ pub async fn once(agent: &mut Agent) -> Result<Joined, JoinError> {
 }
 
 /// Joins and renews until told to stop. A refusal of the first join that only an administrator can change ends it; once
-/// it has joined it stays, and tries seldom, so that it goes on by itself when the administrator has acted. After an
-/// accepted join, outputs that can't be written are tried again, and the join is not.
+/// it has joined, also before it was started, it stays, and tries seldom, so that it goes on by itself when the
+/// administrator has acted. After an accepted join, outputs that can't be written are tried again, and the join is not.
 ///
-/// Returns whether it ever joined.
+/// Returns whether it joined since it was started.
 ///
 /// # Errors
 /// The first join's.
@@ -76,23 +76,24 @@ pub async fn daemon(agent: &mut Agent, health: &Health, orders: &mut mpsc::Recei
         warn!("{failed}");
     }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-    let mut joined_before = false;
+    let joined_before = agent.has_joined().unwrap_or_default();
+    let mut joined_since = false;
     loop {
         // Dropping a join half-way is safe: its attempt is stored, and is sent again.
         let outcome = tokio::select! {
             outcome = agent.join_once() => outcome,
-            () = stopped(orders) => return Ok(joined_before),
+            () = stopped(orders) => return Ok(joined_since),
         };
         health.record(outcome.as_ref());
         let delay = match outcome {
             Ok(joined) => {
-                joined_before = true;
+                joined_since = true;
                 backoff.reset();
                 until_renewal(agent, &joined)
             }
             Err(failed) => {
                 let next = failed.next();
-                if next == Next::Stop && !joined_before {
+                if next == Next::Stop && !joined_before && !joined_since {
                     return Err(failed);
                 }
                 let delay = match next {
@@ -111,7 +112,7 @@ pub async fn daemon(agent: &mut Agent, health: &Health, orders: &mut mpsc::Recei
             () = wait(agent, delay) => {}
             order = orders.recv() => match order {
                 Some(Order::Renew) => info!("renewing now, as told"),
-                Some(Order::Stop) | None => return Ok(joined_before),
+                Some(Order::Stop) | None => return Ok(joined_since),
             }
         }
     }

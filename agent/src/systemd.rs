@@ -18,7 +18,8 @@ pub struct Unit<'a> {
 }
 
 impl Unit<'_> {
-    /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs are.
+    /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs are. A bot
+    /// that never joined ends when it is refused; started again at once, it would fill the ledger with its refusals.
     ///
     /// # Errors
     /// When a name or path can't stand in a unit file.
@@ -44,7 +45,7 @@ impl Unit<'_> {
              ExecStart={program} start -c {config}\n\
              ExecReload=/bin/kill -USR1 $MAINPID\n\
              Restart=on-failure\n\
-             RestartSec=30\n\
+             RestartSec=5min\n\
              UMask=0022\n\
              CapabilityBoundingSet=\n\
              LockPersonality=yes\n\

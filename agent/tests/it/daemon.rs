@@ -142,6 +142,25 @@ async fn a_refused_start_ends_it_and_a_later_refusal_does_not() {
 }
 
 #[tokio::test]
+async fn one_that_joined_before_it_was_started_stays_when_it_is_refused() {
+    let mut host = Host::new().await;
+    host.agent().join_once().await.unwrap();
+    host.authority.trouble([Trouble::refuse(Code::Locked)]);
+    let daemon = Daemon::start(&host, host.agent());
+    until("refused", || host.authority.book().streams == 2).await;
+    until("renewed", || {
+        let _ = daemon.orders.try_send(Order::Renew);
+        host.authority.book().accepted == 2
+    })
+    .await;
+    daemon.stop().await;
+
+    host.config.token = "other".parse().unwrap();
+    let refused = Daemon::start(&host, host.agent()).task.await.unwrap().unwrap_err();
+    assert!(matches!(refused, JoinError::OtherIdentity { .. }), "that was the join of another token: {refused}");
+}
+
+#[tokio::test]
 async fn an_output_that_cannot_be_written_is_tried_again_without_another_join() {
     let root = tempfile::tempdir().unwrap();
     let mut host = Host::new().await;

@@ -45,6 +45,14 @@ fn a_storage_below_var_lib_is_made_for_the_user_before_the_start() {
 }
 
 #[test]
+fn a_bot_that_was_refused_is_not_started_again_at_once() {
+    let installed = unit("/bin/true", "/etc/x", "joinbot").render().unwrap();
+    for text in [installed.as_str(), include_str!("../../../deploy/joinbot@.service")] {
+        assert!(text.contains("\nRestart=on-failure\nRestartSec=5min\n"), "{text}");
+    }
+}
+
+#[test]
 fn systemd_accepts_it() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
         // Not with `eprintln!`: of a test that passes, nobody would see it. Not every machine has systemd, so that this is
