@@ -302,6 +302,7 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
     let path = configuration(&host, root.path());
+    let identity = format!("{}/identity", root.path().display());
     let install = async |user: &str, group: &str| {
         let accounts = ["--config", path.to_str().unwrap(), "--user", user, "--group", group];
         run(&[&["install", "systemd"] as &[&str], &accounts].concat()).await
@@ -312,8 +313,7 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
         let said = stderr(&nobody);
         assert!(said.contains("there is no user `joinbot-none`"), "{said}");
         assert!(said.contains("useradd --system --user-group --shell /usr/sbin/nologin joinbot-none\n"), "{said}");
-        let identity = root.path().join("identity");
-        let made = format!("install -d -o joinbot-none -g joinbot-none '{}'\n", identity.display());
+        let made = format!("install -d -o joinbot-none -g joinbot-none '{identity}'\n");
         assert!(said.contains(&made), "{said}");
 
         let said = stderr(&install("joinbot-none", "joinbot-others").await);
@@ -323,6 +323,12 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
     }
 
     let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(&identity, "/etc/joinbot-none/identity")).unwrap();
+    let opened = install("root", "root").await;
+    assert!(stdout(&opened).contains("\nReadWritePaths=\"/etc/joinbot-none/identity\"\n"), "{}", stdout(&opened));
+    let said = stderr(&opened);
+    assert!(said.contains("install -d -o root -g root '/etc/joinbot-none/identity'\n"), "{said}");
+
     let storage = format!("{}/storage", root.path().display());
     fs::write(&path, text.replace(&storage, "storage")).unwrap();
     let relative = install("root", "root").await;
