@@ -28,7 +28,8 @@ pub(crate) enum Keypair {
     override_usage = "joinbot keypair create --storage DIR | --static [--static-key-path FILE] [--format text|json]"
 )]
 pub(crate) struct Create {
-    /// Keep the private half in this storage directory, for a bot that starts with it
+    /// Keep the private half in this storage directory, for a bot that starts with it; a key that is there already stays,
+    /// and is printed again
     #[arg(long, value_name = "DIR", conflicts_with_all = ["static_key", "static_key_path"])]
     storage: Option<PathBuf>,
     /// Make a static key: given to the agent from outside, never rotated
@@ -61,6 +62,11 @@ fn managed(directory: &Path, format: Format) -> Result<()> {
     let mut vault = Vault::open(Arc::new(Directory::open(directory)?))?;
     if vault.state().keys.is_empty() {
         vault.add_key(PrivateKey::generate_ed25519())?;
+    } else {
+        eprintln!(
+            "note: this key was in {} already; for a new one, name a directory that is empty or not there yet",
+            directory.display()
+        );
     }
     let key = vault.state().keys.last().context("a key was just stored")?;
     print(key, None, format);

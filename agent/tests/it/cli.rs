@@ -196,7 +196,14 @@ async fn a_preregistered_keypair_is_made_once() {
     let create = ["keypair", "create", "--storage", storage.to_str().unwrap(), "--format", "json"];
     let created = run(&create).await;
     assert_eq!(created.status.code(), Some(0), "{}", stderr(&created));
-    assert_eq!(stdout(&created), stdout(&run(&create).await), "again it is the same");
+    assert!(!stderr(&created).contains("already"), "{}", stderr(&created));
+    let again = run(&create).await;
+    assert_eq!(stdout(&created), stdout(&again), "again it is the same");
+    let note = format!("this key was in {} already; for a new one, name a directory that is empty", storage.display());
+    assert!(stderr(&again).contains(&note), "{}", stderr(&again));
+    let elsewhere = root.path().join("elsewhere");
+    let another = run(&["keypair", "create", "--storage", elsewhere.to_str().unwrap(), "--format", "json"]).await;
+    assert_ne!(stdout(&another), stdout(&created));
     let document: serde_json::Value = serde_json::from_slice(&created.stdout).unwrap();
     let public = document["public_key"].as_str().unwrap();
     assert!(public.starts_with("ssh-ed25519 "), "{public}");
