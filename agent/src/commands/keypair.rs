@@ -1,9 +1,8 @@
 //! `joinbot keypair`
 
 use std::{
-    fs::OpenOptions,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    fs::File,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -79,17 +78,25 @@ fn fixed(path: Option<&Path>, format: Format) -> Result<()> {
         print(&key, Some(STANDARD.encode(key.to_pem().as_bytes())), format);
         return Ok(());
     };
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+    match write_new(path, key.to_pem().as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             bail!("{} exists; a static key is not overwritten: remove it first or choose another path", path.display())
         }
-        opened => opened.with_context(|| format!("cannot create {}", path.display()))?,
-    };
-    file.write_all(key.to_pem().as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))?;
+        written => written.with_context(|| format!("cannot write {}", path.display()))?,
+    }
     print(&key, None, format);
     Ok(())
+}
+
+/// Writes a file of mode 0600 that is not there yet, durably, and whole or not at all.
+fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let directory = path.parent().ok_or(io::ErrorKind::IsADirectory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(&path)?;
+    File::open(directory)?.sync_all()
 }
 
 fn print(key: &PrivateKey, private: Option<String>, format: Format) {

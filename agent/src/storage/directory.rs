@@ -1,9 +1,9 @@
 //! Storage in a directory of its own.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +25,7 @@ impl Directory {
     /// [`StorageError`]: found out here, so that it is found out before a join.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let failed = |action| move |error| StorageError::Io { action, place: path.display().to_string(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+        files::create_directory(path).map_err(failed("create"))?;
         let mode = fs::metadata(path).map_err(failed("read"))?.permissions().mode();
         if mode & 0o022 != 0 {
             return Err(StorageError::Open(path.to_owned()));

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -231,6 +232,29 @@ async fn a_static_keypair_is_printed_or_written_and_never_overwritten() {
     let before = fs::read(&path).unwrap();
     assert_eq!(run(&create).await.status.code(), Some(1));
     assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "nothing else is left behind");
+}
+
+#[tokio::test]
+async fn a_static_key_that_could_not_be_written_leaves_nothing_in_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("key.pem");
+    let path = path.to_str().unwrap();
+    // No file may grow, as on a disk that is full.
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$@\"";
+    let create = ["keypair", "create", "--static-key-path", path];
+    let full = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_joinbot")])
+        .args(create)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(stderr(&full).contains(&format!("cannot write {path}")), "{}", stderr(&full));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    let created = run(&create).await;
+    assert_eq!(created.status.code(), Some(0), "{}", stderr(&created));
 }
 
 #[tokio::test]
