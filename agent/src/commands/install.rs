@@ -115,10 +115,11 @@ impl Systemd {
             let may_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
             let can_make = may_make && systemd::opened(directory).is_none();
             if !directory.exists() && !can_make {
+                let mode = if unit.storage == Some(directory) { "-m 700 " } else { "" };
                 let quoted = directory.display().to_string().replace('\'', r"'\''");
                 eprintln!(
                     "warning: {} is not there, and `{user}` cannot make it; make it with: \
-                     install -d -o {user} -g {group} '{quoted}'",
+                     install -d {mode}-o {user} -g {group} '{quoted}'",
                     directory.display()
                 );
             }

@@ -49,6 +49,18 @@ impl Directory {
     pub fn look(path: &Path) -> Self {
         Self { path: path.to_owned(), lock: None }
     }
+
+    /// What is wrong with it though it can be used: others can look into it. Files are written for the owner alone, but one
+    /// that was copied here by hand need not be.
+    pub fn warning(&self) -> Option<String> {
+        let path = self.path.display();
+        let mode = fs::metadata(&self.path).ok()?.permissions().mode();
+        (mode & 0o055 != 0).then(|| {
+            format!(
+                "other users can look into {path}, where the bot's private keys are; close it with `chmod go= {path}`"
+            )
+        })
+    }
 }
 
 impl Storage for Directory {

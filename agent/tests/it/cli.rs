@@ -76,6 +76,29 @@ async fn one_shot_joins_and_status_shows_it() {
 }
 
 #[tokio::test]
+async fn a_storage_that_others_can_look_into_is_warned_of() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    let storage = root.path().join("storage");
+    let warning = format!(
+        "other users can look into {storage}, where the bot's private keys are; close it with `chmod go= {storage}`",
+        storage = storage.display()
+    );
+    for (mode, warned) in [(0o700, false), (0o711, true), (0o750, true), (0o755, true)] {
+        fs::DirBuilder::new().recursive(true).create(&storage).unwrap();
+        fs::set_permissions(&storage, fs::Permissions::from_mode(mode)).unwrap();
+        let joined = run(&["start", "-c", path, "--oneshot"]).await;
+        let status = run(&["status", "-c", path]).await;
+        for output in [joined, status] {
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            assert_eq!(stderr(&output).contains(&warning), warned, "{mode:o}: {}", stderr(&output));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_joining_uri_is_enough() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
@@ -354,11 +377,12 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
     }
 
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace(&identity, "/etc/joinbot-none/identity")).unwrap();
+    fs::write(&path, text.replace(root.path().to_str().unwrap(), "/etc/joinbot-none")).unwrap();
     let opened = install("root", "root").await;
     assert!(stdout(&opened).contains("\nReadWritePaths=\"/etc/joinbot-none/identity\"\n"), "{}", stdout(&opened));
     let said = stderr(&opened);
     assert!(said.contains("install -d -o root -g root '/etc/joinbot-none/identity'\n"), "{said}");
+    assert!(said.contains("install -d -m 700 -o root -g root '/etc/joinbot-none/storage'\n"), "{said}");
 
     let storage = format!("{}/storage", root.path().display());
     fs::write(&path, text.replace(&storage, "storage")).unwrap();
