@@ -75,6 +75,14 @@ impl Agent {
         Vault::open(self.storage.clone()).map(|vault| vault.state().clone())
     }
 
+    /// Whether the storage holds what an accepted join of this token brought.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn has_joined(&self) -> Result<bool, StorageError> {
+        Ok(self.state()?.accepted.is_some_and(|accepted| accepted.token == self.config.token))
+    }
+
     /// Joins: the pending attempt if there is one, else a new one. When this returns, the result is durable; when it
     /// fails, the attempt is still pending and the next call sends the same again. Dropping the future is safe at any
     /// point. Outputs are written by [`Agent::write_outputs`].
@@ -134,14 +142,15 @@ impl Agent {
         now.checked_add_signed(self.ahead).unwrap_or(now)
     }
 
-    /// Writes the stored credentials to every output. Without a join yet there is nothing to write.
+    /// Writes the stored credentials to every output that has others. Without a join yet there is nothing to write.
     ///
     /// # Errors
     /// When the state can't be read or an output can't be written.
     pub fn write_outputs(&self) -> Result<(), JoinError> {
         let Some(accepted) = self.state()?.accepted else { return Ok(()) };
+        let stale = self.config.outputs.iter().filter(|output| !output.holds(&accepted.credentials));
         // One that can't be written takes nothing from the others.
-        let written: Vec<_> = self.config.outputs.iter().map(|output| output.write(&accepted.credentials)).collect();
+        let written: Vec<_> = stale.map(|output| output.write(&accepted.credentials)).collect();
         Ok(written.into_iter().collect::<Result<(), _>>()?)
     }
 
@@ -152,9 +161,8 @@ impl Agent {
     /// When the state can't be read or an output can't be written.
     pub fn restore_outputs(&self) -> Result<(), JoinError> {
         let Some(accepted) = self.state()?.accepted else { return Ok(()) };
-        let lives = accepted.credentials.facts().is_some_and(|facts| facts.not_after > self.clock.now());
-        let current = self.config.outputs.iter().all(|output| output.holds(&accepted.credentials));
-        if lives && !current { self.write_outputs() } else { Ok(()) }
+        let lives = accepted.credentials.facts().is_some_and(|facts| facts.not_after > self.authority_now());
+        if lives { self.write_outputs() } else { Ok(()) }
     }
 
     /// What the stored certificate says.

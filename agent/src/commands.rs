@@ -13,6 +13,7 @@ use join_agent::{
     config::{Config, StorageConfig, process_environment},
     storage::{Directory, Memory, Storage},
 };
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 /// Joins this host's bot to a cluster and keeps its credentials fresh.
@@ -86,7 +87,13 @@ fn parse_config(path: &Path, text: &str) -> Result<Config> {
 
 fn open_storage(config: &StorageConfig) -> Result<Arc<dyn Storage>> {
     Ok(match config {
-        StorageConfig::Directory(path) => Arc::new(Directory::open(path)?),
+        StorageConfig::Directory(path) => {
+            let directory = Directory::open(path)?;
+            if let Some(warning) = directory.warning() {
+                warn!("{warning}");
+            }
+            Arc::new(directory)
+        }
         StorageConfig::Memory => Arc::new(Memory::default()),
     })
 }

@@ -1,9 +1,9 @@
 //! Files that are replaced whole or not at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -37,6 +37,20 @@ fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Creates a directory that may be there, and those above it, for the owner alone, and durably: what is written into it
+/// later survives a loss of power only with the way that leads to it.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    let places_of_new = places_of_new(&std::path::absolute(path)?);
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    places_of_new.iter().try_for_each(|directory| File::open(directory)?.sync_all())
+}
+
+/// The directories that would get an entry, if this one were created with those above it.
+fn places_of_new(path: &Path) -> Vec<PathBuf> {
+    let missing = path.ancestors().take_while(|directory| !directory.exists());
+    missing.filter_map(Path::parent).map(Path::to_owned).collect()
+}
+
 /// Finds out whether files can be written here, by writing one.
 pub(crate) fn probe(directory: &Path) -> io::Result<()> {
     let probe = directory.join(".probe");
@@ -66,5 +80,20 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(contents) => Ok(Some(contents)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_gets_an_entry_is_known_before_and_none_later() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        assert_eq!(places_of_new(&at("a/b/c")), [at("a/b"), at("a"), root.path().to_owned()]);
+        create_directory(&at("a/b/c")).unwrap();
+        assert_eq!(fs::metadata(at("a")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(places_of_new(&at("a/b/c")).is_empty());
     }
 }

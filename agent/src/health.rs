@@ -28,7 +28,7 @@ impl Health {
         .expect(VALID);
         let not_after = IntGauge::new(
             "joinbot_certificate_expires_timestamp_seconds",
-            "When the newest certificate ends, POSIX seconds; 0 before the first join",
+            "When the newest certificate in the outputs ends, POSIX seconds; 0 before the first",
         )
         .expect(VALID);
         registry.register(Box::new(joins.clone())).expect(VALID);
@@ -39,12 +39,10 @@ impl Health {
     /// Counts a join.
     pub fn record(&self, outcome: Result<&Joined, &JoinError>) {
         self.joins.with_label_values(&[outcome.map_or_else(failure, |_| "joined")]).inc();
-        if let Ok(joined) = outcome {
-            self.found(&joined.certificate);
-        }
     }
 
-    /// Knows of a certificate: one that was just issued, or that was stored when the agent started.
+    /// Knows of a certificate that other programs can use: one that was just issued, or that was stored when the agent
+    /// started.
     pub fn found(&self, certificate: &Facts) {
         self.not_after.set(certificate.not_after.timestamp());
     }

@@ -17,7 +17,7 @@ const FILES: [&str; 7] = ["key", "key.pub", "tlscert", "key-cert.pub", "tlscas",
 
 /// An output that can't be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write into the output {path}: {error}")]
+#[error("cannot write the output {path}: {error}")]
 pub struct OutputError {
     path: String,
     error: io::Error,
@@ -35,8 +35,7 @@ impl Identity {
     /// # Errors
     /// When the working directory is needed to make the path absolute and can't be found.
     pub fn new(directory: &Path) -> Result<Self, OutputError> {
-        let directory = std::path::absolute(directory)
-            .map_err(|error| OutputError { path: directory.display().to_string(), error })?;
+        let directory = std::path::absolute(directory).map_err(failed(directory))?;
         Ok(Self { directory })
     }
 
@@ -50,7 +49,14 @@ impl Identity {
     /// # Errors
     /// When it can't be written.
     pub fn check(&self) -> Result<(), OutputError> {
-        fs::create_dir_all(&self.directory).and_then(|()| files::probe(&self.directory)).map_err(self.failed())
+        let directory = &self.directory;
+        fs::create_dir_all(directory).and_then(|()| files::probe(directory)).map_err(failed(directory))?;
+        // A link is replaced like a file, wherever it leads.
+        let is_directory = |file: &PathBuf| fs::symlink_metadata(file).is_ok_and(|found| found.is_dir());
+        match FILES.iter().map(|name| directory.join(name)).find(is_directory) {
+            Some(file) => Err(failed(&file)(io::ErrorKind::IsADirectory.into())),
+            None => Ok(()),
+        }
     }
 
     /// Whether every file says what these credentials do. A host that lost power may have a new key beside an old
@@ -67,11 +73,12 @@ impl Identity {
     /// # Errors
     /// When one could not be written; those before it are new, those after it old.
     pub fn write(&self, credentials: &Credentials) -> Result<(), OutputError> {
-        fs::create_dir_all(&self.directory).map_err(self.failed())?;
+        fs::create_dir_all(&self.directory).map_err(failed(&self.directory))?;
         for name in FILES {
             let mode = if name == "key" { PRIVATE } else { PUBLIC };
             let contents = self.contents(name, credentials);
-            files::replace(&self.directory, name, contents.as_bytes(), mode).map_err(self.failed())?;
+            files::replace(&self.directory, name, contents.as_bytes(), mode)
+                .map_err(failed(&self.directory.join(name)))?;
         }
         Ok(())
     }
@@ -106,9 +113,9 @@ impl Identity {
             known_hosts = path("known_hosts"),
         )
     }
+}
 
-    fn failed(&self) -> impl FnOnce(io::Error) -> OutputError {
-        let path = self.directory.display().to_string();
-        move |error| OutputError { path, error }
-    }
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> OutputError {
+    let path = path.display().to_string();
+    move |error| OutputError { path, error }
 }

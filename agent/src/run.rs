@@ -1,6 +1,6 @@
 //! Joining once with a few tries, or for as long as the process lives.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use join_domain::refusal::Code;
 use tokio::{
@@ -63,42 +63,37 @@ pub async fn once(agent: &mut Agent) -> Result<Joined, JoinError> {
 }
 
 /// Joins and renews until told to stop. A refusal of the first join that only an administrator can change ends it; once
-/// it has joined it stays, and tries seldom, so that it goes on by itself when the administrator has acted.
+/// it has joined, also before it was started, it stays, and tries seldom, so that it goes on by itself when the
+/// administrator has acted. After an accepted join, outputs that can't be written are tried again, and the join is not.
 ///
-/// Returns whether it ever joined.
+/// Returns whether it joined since it was started.
 ///
 /// # Errors
 /// The first join's.
-pub async fn daemon(
-    agent: &mut Agent,
-    health: &Arc<Health>,
-    orders: &mut mpsc::Receiver<Order>,
-) -> Result<bool, JoinError> {
-    if let Err(failed) = agent.restore_outputs() {
+pub async fn daemon(agent: &mut Agent, health: &Health, orders: &mut mpsc::Receiver<Order>) -> Result<bool, JoinError> {
+    // While the authority is away, programs on this host go on with what is stored.
+    if let Err(failed) = publish(agent, health) {
         warn!("{failed}");
     }
-    // While the authority is away, programs on this host go on with what is stored.
-    if let Ok(Some(certificate)) = agent.certificate() {
-        health.found(&certificate);
-    }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-    let mut joined_before = false;
+    let joined_before = agent.has_joined().unwrap_or_default();
+    let mut joined_since = false;
     loop {
         // Dropping a join half-way is safe: its attempt is stored, and is sent again.
         let outcome = tokio::select! {
-            outcome = join_and_write(agent) => outcome,
-            () = stopped(orders) => return Ok(joined_before),
+            outcome = agent.join_once() => outcome,
+            () = stopped(orders) => return Ok(joined_since),
         };
         health.record(outcome.as_ref());
         let delay = match outcome {
             Ok(joined) => {
-                joined_before = true;
+                joined_since = true;
                 backoff.reset();
                 until_renewal(agent, &joined)
             }
             Err(failed) => {
                 let next = failed.next();
-                if next == Next::Stop && !joined_before {
+                if next == Next::Stop && !joined_before && !joined_since {
                     return Err(failed);
                 }
                 let delay = match next {
@@ -111,10 +106,13 @@ pub async fn daemon(
             }
         };
         tokio::select! {
+            // In this order: what a join brought is written before anything else is done.
+            biased;
+            never = keep_publishing(agent, health) => match never {},
             () = wait(agent, delay) => {}
             order = orders.recv() => match order {
                 Some(Order::Renew) => info!("renewing now, as told"),
-                Some(Order::Stop) | None => return Ok(joined_before),
+                Some(Order::Stop) | None => return Ok(joined_since),
             }
         }
     }
@@ -130,10 +128,25 @@ fn report(agent: &Agent, failed: &JoinError, delay: Duration) {
     }
 }
 
-async fn join_and_write(agent: &mut Agent) -> Result<Joined, JoinError> {
-    let joined = agent.join_once().await?;
-    agent.write_outputs()?;
-    Ok(joined)
+/// Brings the outputs up to what is stored. Only then other programs can use it.
+fn publish(agent: &Agent, health: &Health) -> Result<(), JoinError> {
+    agent.restore_outputs()?;
+    if let Some(certificate) = agent.certificate()? {
+        health.found(&certificate);
+    }
+    Ok(())
+}
+
+/// Publishes, and tries again for as long as that fails: another join would not make an output writable.
+async fn keep_publishing(agent: &Agent, health: &Health) -> Infallible {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    while let Err(failed) = publish(agent, health) {
+        health.record(Err(&failed));
+        let delay = backoff.next(agent.entropy());
+        report(agent, &failed, delay);
+        sleep(delay).await;
+    }
+    pending().await
 }
 
 /// Waits for the order to stop; one to renew is being followed already.

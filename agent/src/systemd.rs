@@ -1,6 +1,11 @@
 //! A systemd unit for the daemon.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
+
+use crate::{files, output::Identity};
+
+/// What `ProtectSystem=full` makes read-only.
+const READ_ONLY: [&str; 4] = ["/usr", "/boot", "/efi", "/etc"];
 
 /// What the unit depends on.
 #[derive(Debug, Clone, Copy)]
@@ -15,10 +20,13 @@ pub struct Unit<'a> {
     pub group: &'a str,
     /// The storage directory, absolute; none for storage in memory.
     pub storage: Option<&'a Path>,
+    /// The outputs.
+    pub outputs: &'a [Identity],
 }
 
 impl Unit<'_> {
-    /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs are.
+    /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs usually
+    /// are; directories elsewhere are opened one by one. A bot that never joined ends when it is refused; started again at once, it would fill the ledger with its refusals.
     ///
     /// # Errors
     /// When a name or path can't stand in a unit file.
@@ -44,7 +52,7 @@ impl Unit<'_> {
              ExecStart={program} start -c {config}\n\
              ExecReload=/bin/kill -USR1 $MAINPID\n\
              Restart=on-failure\n\
-             RestartSec=30\n\
+             RestartSec=5min\n\
              UMask=0022\n\
              CapabilityBoundingSet=\n\
              LockPersonality=yes\n\
@@ -58,6 +66,7 @@ impl Unit<'_> {
              ProtectKernelModules=yes\n\
              ProtectKernelTunables=yes\n\
              ProtectSystem=full\n\
+             {writable}\
              RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
              RestrictNamespaces=yes\n\
              RestrictRealtime=yes\n\
@@ -73,8 +82,16 @@ impl Unit<'_> {
                 .state_directory()
                 .map(|name| format!("StateDirectory={name}\nStateDirectoryMode=0700\n"))
                 .unwrap_or_default(),
-            program = quoted(self.program)?,
-            config = quoted(self.config)?,
+            program = argument(self.program)?,
+            config = argument(self.config)?,
+            writable = self
+                .outputs
+                .iter()
+                .map(Identity::directory)
+                .chain(self.storage)
+                .filter_map(opened)
+                .map(|place| Ok(format!("ReadWritePaths={}\n", quoted(&place)?)))
+                .collect::<Result<String, String>>()?,
         ))
     }
 
@@ -90,13 +107,25 @@ impl Unit<'_> {
     }
 }
 
-/// A path as one word of a command line: quoted, with `%` and `$` doubled since systemd expands them.
+/// The place of a directory that is read-only for the agent unless the unit opens it; for that it has to be there when the
+/// agent is started.
+pub fn opened(directory: &Path) -> Option<PathBuf> {
+    let place = files::resolved(directory).ok()?;
+    READ_ONLY.iter().any(|above| place.starts_with(above)).then_some(place)
+}
+
+/// A path as one word of a command line: as elsewhere, with `$` doubled too.
+fn argument(path: &Path) -> Result<String, String> {
+    quoted(path).map(|word| word.replace('$', "$$"))
+}
+
+/// A path as one word: quoted, with `%` doubled since systemd expands it.
 fn quoted(path: &Path) -> Result<String, String> {
     let text = path.to_str().filter(|text| !text.contains(char::is_control));
     let text = text.ok_or_else(|| format!("{} holds characters that a unit file can't", path.display()))?;
     if !path.is_absolute() {
         return Err(format!("{text} is not an absolute path"));
     }
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
     Ok(format!("\"{escaped}\""))
 }

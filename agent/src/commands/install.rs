@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use join_agent::{
     config::{Config, StorageConfig},
     output::Identity,
-    systemd::Unit,
+    systemd::{self, Unit},
 };
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +64,14 @@ impl Systemd {
             StorageConfig::Memory => None,
         };
         let program = std::env::current_exe().context("cannot find this program's own path")?;
-        let unit = Unit { program: &program, config: &path, user: &self.user, group: &self.group, storage };
+        let unit = Unit {
+            program: &program,
+            config: &path,
+            user: &self.user,
+            group: &self.group,
+            storage,
+            outputs: &config.outputs,
+        };
         let text = unit.render().map_err(anyhow::Error::msg)?;
         self.warn(&unit, &config);
         if !self.write {
@@ -105,12 +112,14 @@ impl Systemd {
         }
         let storage = unit.storage.filter(|_| unit.state_directory().is_none());
         for directory in config.outputs.iter().map(Identity::directory).chain(storage) {
-            let can_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
+            let may_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
+            let can_make = may_make && systemd::opened(directory).is_none();
             if !directory.exists() && !can_make {
+                let mode = if unit.storage == Some(directory) { "-m 700 " } else { "" };
                 let quoted = directory.display().to_string().replace('\'', r"'\''");
                 eprintln!(
                     "warning: {} is not there, and `{user}` cannot make it; make it with: \
-                     install -d -o {user} -g {group} '{quoted}'",
+                     install -d {mode}-o {user} -g {group} '{quoted}'",
                     directory.display()
                 );
             }

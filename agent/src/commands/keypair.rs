@@ -1,9 +1,8 @@
 //! `joinbot keypair`
 
 use std::{
-    fs::OpenOptions,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    fs::File,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -28,7 +27,8 @@ pub(crate) enum Keypair {
     override_usage = "joinbot keypair create --storage DIR | --static [--static-key-path FILE] [--format text|json]"
 )]
 pub(crate) struct Create {
-    /// Keep the private half in this storage directory, for a bot that starts with it
+    /// Keep the private half in this storage directory, for a bot that starts with it; a key that is there already stays,
+    /// and is printed again
     #[arg(long, value_name = "DIR", conflicts_with_all = ["static_key", "static_key_path"])]
     storage: Option<PathBuf>,
     /// Make a static key: given to the agent from outside, never rotated
@@ -61,6 +61,11 @@ fn managed(directory: &Path, format: Format) -> Result<()> {
     let mut vault = Vault::open(Arc::new(Directory::open(directory)?))?;
     if vault.state().keys.is_empty() {
         vault.add_key(PrivateKey::generate_ed25519())?;
+    } else {
+        eprintln!(
+            "note: this key was in {} already; for a new one, name a directory that is empty or not there yet",
+            directory.display()
+        );
     }
     let key = vault.state().keys.last().context("a key was just stored")?;
     print(key, None, format);
@@ -73,17 +78,25 @@ fn fixed(path: Option<&Path>, format: Format) -> Result<()> {
         print(&key, Some(STANDARD.encode(key.to_pem().as_bytes())), format);
         return Ok(());
     };
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+    match write_new(path, key.to_pem().as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             bail!("{} exists; a static key is not overwritten: remove it first or choose another path", path.display())
         }
-        opened => opened.with_context(|| format!("cannot create {}", path.display()))?,
-    };
-    file.write_all(key.to_pem().as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))?;
+        written => written.with_context(|| format!("cannot write {}", path.display()))?,
+    }
     print(&key, None, format);
     Ok(())
+}
+
+/// Writes a file of mode 0600 that is not there yet, durably, and whole or not at all.
+fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let directory = path.parent().ok_or(io::ErrorKind::IsADirectory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(&path)?;
+    File::open(directory)?.sync_all()
 }
 
 fn print(key: &PrivateKey, private: Option<String>, format: Format) {

@@ -46,7 +46,11 @@ impl Status {
             bail!("the storage is memory, which only the running agent can see; ask its diag_addr")
         };
         // The daemon holds the lock; looking needs none.
-        let vault = Vault::open(Arc::new(Directory::look(path)))?;
+        let directory = Directory::look(path);
+        if let Some(warning) = directory.warning() {
+            eprintln!("warning: {warning}");
+        }
+        let vault = Vault::open(Arc::new(directory))?;
         let report = Report::of(vault.state(), config.token.to_string(), SystemClock.now());
         match self.format {
             Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),

@@ -1,9 +1,9 @@
 //! Storage in a directory of its own.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +25,7 @@ impl Directory {
     /// [`StorageError`]: found out here, so that it is found out before a join.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let failed = |action| move |error| StorageError::Io { action, place: path.display().to_string(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+        files::create_directory(path).map_err(failed("create"))?;
         let mode = fs::metadata(path).map_err(failed("read"))?.permissions().mode();
         if mode & 0o022 != 0 {
             return Err(StorageError::Open(path.to_owned()));
@@ -48,6 +48,18 @@ impl Directory {
     /// Looks at a directory that another process may be using. Nothing may be written through this.
     pub fn look(path: &Path) -> Self {
         Self { path: path.to_owned(), lock: None }
+    }
+
+    /// What is wrong with it though it can be used: others can look into it. Files are written for the owner alone, but one
+    /// that was copied here by hand need not be.
+    pub fn warning(&self) -> Option<String> {
+        let path = self.path.display();
+        let mode = fs::metadata(&self.path).ok()?.permissions().mode();
+        (mode & 0o055 != 0).then(|| {
+            format!(
+                "other users can look into {path}, where the bot's private keys are; close it with `chmod go= {path}`"
+            )
+        })
     }
 }
 

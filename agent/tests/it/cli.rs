@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -72,6 +73,29 @@ async fn one_shot_joins_and_status_shows_it() {
     assert_eq!(report["certificate"]["generation"], 1);
     assert_eq!(report["live"], true);
     assert!(!stdout(&status).contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn a_storage_that_others_can_look_into_is_warned_of() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    let storage = root.path().join("storage");
+    let warning = format!(
+        "other users can look into {storage}, where the bot's private keys are; close it with `chmod go= {storage}`",
+        storage = storage.display()
+    );
+    for (mode, warned) in [(0o700, false), (0o711, true), (0o750, true), (0o755, true)] {
+        fs::DirBuilder::new().recursive(true).create(&storage).unwrap();
+        fs::set_permissions(&storage, fs::Permissions::from_mode(mode)).unwrap();
+        let joined = run(&["start", "-c", path, "--oneshot"]).await;
+        let status = run(&["status", "-c", path]).await;
+        for output in [joined, status] {
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            assert_eq!(stderr(&output).contains(&warning), warned, "{mode:o}: {}", stderr(&output));
+        }
+    }
 }
 
 #[tokio::test]
@@ -196,7 +220,14 @@ async fn a_preregistered_keypair_is_made_once() {
     let create = ["keypair", "create", "--storage", storage.to_str().unwrap(), "--format", "json"];
     let created = run(&create).await;
     assert_eq!(created.status.code(), Some(0), "{}", stderr(&created));
-    assert_eq!(stdout(&created), stdout(&run(&create).await), "again it is the same");
+    assert!(!stderr(&created).contains("already"), "{}", stderr(&created));
+    let again = run(&create).await;
+    assert_eq!(stdout(&created), stdout(&again), "again it is the same");
+    let note = format!("this key was in {} already; for a new one, name a directory that is empty", storage.display());
+    assert!(stderr(&again).contains(&note), "{}", stderr(&again));
+    let elsewhere = root.path().join("elsewhere");
+    let another = run(&["keypair", "create", "--storage", elsewhere.to_str().unwrap(), "--format", "json"]).await;
+    assert_ne!(stdout(&another), stdout(&created));
     let document: serde_json::Value = serde_json::from_slice(&created.stdout).unwrap();
     let public = document["public_key"].as_str().unwrap();
     assert!(public.starts_with("ssh-ed25519 "), "{public}");
@@ -224,6 +255,29 @@ async fn a_static_keypair_is_printed_or_written_and_never_overwritten() {
     let before = fs::read(&path).unwrap();
     assert_eq!(run(&create).await.status.code(), Some(1));
     assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "nothing else is left behind");
+}
+
+#[tokio::test]
+async fn a_static_key_that_could_not_be_written_leaves_nothing_in_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("key.pem");
+    let path = path.to_str().unwrap();
+    // No file may grow, as on a disk that is full.
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$@\"";
+    let create = ["keypair", "create", "--static-key-path", path];
+    let full = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_joinbot")])
+        .args(create)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(stderr(&full).contains(&format!("cannot write {path}")), "{}", stderr(&full));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    let created = run(&create).await;
+    assert_eq!(created.status.code(), Some(0), "{}", stderr(&created));
 }
 
 #[tokio::test]
@@ -302,6 +356,7 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
     let path = configuration(&host, root.path());
+    let identity = format!("{}/identity", root.path().display());
     let install = async |user: &str, group: &str| {
         let accounts = ["--config", path.to_str().unwrap(), "--user", user, "--group", group];
         run(&[&["install", "systemd"] as &[&str], &accounts].concat()).await
@@ -312,8 +367,7 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
         let said = stderr(&nobody);
         assert!(said.contains("there is no user `joinbot-none`"), "{said}");
         assert!(said.contains("useradd --system --user-group --shell /usr/sbin/nologin joinbot-none\n"), "{said}");
-        let identity = root.path().join("identity");
-        let made = format!("install -d -o joinbot-none -g joinbot-none '{}'\n", identity.display());
+        let made = format!("install -d -o joinbot-none -g joinbot-none '{identity}'\n");
         assert!(said.contains(&made), "{said}");
 
         let said = stderr(&install("joinbot-none", "joinbot-others").await);
@@ -323,6 +377,13 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
     }
 
     let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(root.path().to_str().unwrap(), "/etc/joinbot-none")).unwrap();
+    let opened = install("root", "root").await;
+    assert!(stdout(&opened).contains("\nReadWritePaths=\"/etc/joinbot-none/identity\"\n"), "{}", stdout(&opened));
+    let said = stderr(&opened);
+    assert!(said.contains("install -d -o root -g root '/etc/joinbot-none/identity'\n"), "{said}");
+    assert!(said.contains("install -d -m 700 -o root -g root '/etc/joinbot-none/storage'\n"), "{said}");
+
     let storage = format!("{}/storage", root.path().display());
     fs::write(&path, text.replace(&storage, "storage")).unwrap();
     let relative = install("root", "root").await;

@@ -142,6 +142,51 @@ async fn a_refused_start_ends_it_and_a_later_refusal_does_not() {
 }
 
 #[tokio::test]
+async fn one_that_joined_before_it_was_started_stays_when_it_is_refused() {
+    let mut host = Host::new().await;
+    host.agent().join_once().await.unwrap();
+    host.authority.trouble([Trouble::refuse(Code::Locked)]);
+    let daemon = Daemon::start(&host, host.agent());
+    until("refused", || host.authority.book().streams == 2).await;
+    until("renewed", || {
+        let _ = daemon.orders.try_send(Order::Renew);
+        host.authority.book().accepted == 2
+    })
+    .await;
+    daemon.stop().await;
+
+    host.config.token = "other".parse().unwrap();
+    let refused = Daemon::start(&host, host.agent()).task.await.unwrap().unwrap_err();
+    assert!(matches!(refused, JoinError::OtherIdentity { .. }), "that was the join of another token: {refused}");
+}
+
+#[tokio::test]
+async fn an_output_that_cannot_be_written_is_tried_again_without_another_join() {
+    let root = tempfile::tempdir().unwrap();
+    let mut host = Host::new().await;
+    host.config.outputs = vec![Identity::new(root.path()).unwrap()];
+    // The directory can be written, and one of its files can't be: here, since what is written first can't be.
+    let obstacle = root.path().join(".tlscert.new");
+    std::fs::create_dir(&obstacle).unwrap();
+
+    let daemon = Daemon::start(&host, host.agent());
+    until("a part of the output", || root.path().join("key").exists()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(host.authority.book().streams, 1, "it joined, and did not join again");
+    assert!(!daemon.health.is_ready(), "other programs have no certificate yet");
+    std::fs::remove_dir(&obstacle).unwrap();
+    until("ready", || daemon.health.is_ready()).await;
+    assert!(root.path().join("tlscert").exists());
+    assert_eq!(host.authority.book().streams, 1);
+
+    std::fs::create_dir(&obstacle).unwrap();
+    host.authority.trouble([Trouble::refuse(Code::Locked)]);
+    daemon.orders.send(Order::Renew).await.unwrap();
+    until("refused", || host.authority.book().streams == 2).await;
+    assert!(daemon.stop().await, "it has joined, so that a refusal does not end it");
+}
+
+#[tokio::test]
 async fn it_can_be_stopped_before_it_has_joined() {
     let mut host = Host::new().await;
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

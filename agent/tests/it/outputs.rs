@@ -79,6 +79,17 @@ async fn an_output_that_cannot_be_written_is_found_out_before_the_join() {
 }
 
 #[tokio::test]
+async fn a_directory_in_the_place_of_an_outputs_file_is_found_out_before_the_join() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("tlscert")).unwrap();
+    let mut host = Host::new().await;
+    host.config.outputs = vec![Identity::new(root.path()).unwrap()];
+    let error = host.agent().join_once().await.unwrap_err();
+    assert!(error.to_string().ends_with("/tlscert: is a directory"), "{error}");
+    assert_eq!(host.authority.book().streams, 0);
+}
+
+#[tokio::test]
 async fn a_missing_output_is_restored_from_the_storage() {
     let root = tempfile::tempdir().unwrap();
     let host = joined(root.path()).await;

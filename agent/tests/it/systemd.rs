@@ -2,10 +2,10 @@
 
 use std::{io::Write as _, path::Path, process::Command};
 
-use join_agent::systemd::Unit;
+use join_agent::{output::Identity, systemd::Unit};
 
 fn unit<'a>(program: &'a str, config: &'a str, user: &'a str) -> Unit<'a> {
-    Unit { program: Path::new(program), config: Path::new(config), user, group: "joinbot", storage: None }
+    Unit { program: Path::new(program), config: Path::new(config), user, group: "joinbot", storage: None, outputs: &[] }
 }
 
 fn with_storage(storage: &str) -> String {
@@ -45,6 +45,32 @@ fn a_storage_below_var_lib_is_made_for_the_user_before_the_start() {
 }
 
 #[test]
+fn what_it_writes_in_places_that_are_read_only_otherwise_is_opened() {
+    let root = tempfile::tempdir().unwrap();
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
+    let outputs = ["/opt/app/identity", "/etc/a b/100%$x", "/etcetera", "/srv/../usr/x"].map(Path::new);
+    let below_link = link.join("none");
+    let outputs = [outputs.as_slice(), &[&below_link]].concat();
+    let outputs: Vec<_> = outputs.into_iter().map(|path| Identity::new(path).unwrap()).collect();
+    let unit = unit("/bin/true", "/etc/x", "joinbot");
+
+    let text = Unit { storage: Some(Path::new("/boot/joinbot")), outputs: &outputs, ..unit }.render().unwrap();
+
+    let opened: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("ReadWritePaths=")).collect();
+    assert_eq!(opened, [r#""/etc/a b/100%%$x""#, r#""/usr/x""#, r#""/etc/none""#, r#""/boot/joinbot""#]);
+    assert!(!with_storage("/var/lib/joinbot").contains("ReadWritePaths"));
+}
+
+#[test]
+fn a_bot_that_was_refused_is_not_started_again_at_once() {
+    let installed = unit("/bin/true", "/etc/x", "joinbot").render().unwrap();
+    for text in [installed.as_str(), include_str!("../../../deploy/joinbot@.service")] {
+        assert!(text.contains("\nRestart=on-failure\nRestartSec=5min\n"), "{text}");
+    }
+}
+
+#[test]
 fn systemd_accepts_it() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
         // Not with `eprintln!`: of a test that passes, nobody would see it. Not every machine has systemd, so that this is
@@ -55,8 +81,10 @@ fn systemd_accepts_it() {
     assert!(version.status.success());
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("joinbot.service");
-    std::fs::write(&path, with_storage("/var/lib/joinbot").replace("=joinbot\nGroup=joinbot\n", "=root\nGroup=root\n"))
-        .unwrap();
+    let outputs = [Identity::new(Path::new("/etc/a b/100%$x")).unwrap()];
+    let storage = Some(Path::new("/var/lib/joinbot"));
+    let unit = Unit { storage, outputs: &outputs, ..unit("/bin/true", "/etc/joinbot.yaml", "root") };
+    std::fs::write(&path, unit.render().unwrap().replace("\nGroup=joinbot\n", "\nGroup=root\n")).unwrap();
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !complaints.contains("joinbot.service"), "{}: {complaints}", output.status);
