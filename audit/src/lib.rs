@@ -26,11 +26,11 @@
 //! with the tree of an older checkpoint that the auditor kept; they stand in log order without a gap; each stream's versions are
 //! 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow (below); and the claimed views are what follows from it.
 //!
-//! Of the rules: each accepted join proved the bound key, the preregistered one or the secret, was under no lock, showed the
-//! newest generation and join state or spent an exemption, has the next generation or is counted as the next recovery within
-//! the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer. What was
-//! recorded within a minute of a lock or of a change of the bot may have met it. Refusals are taken as they are: that one is
-//! missing can't be seen.
+//! Of the rules: each accepted join proved the bound key, the preregistered one or, in time, the secret, was under no lock,
+//! showed the newest generation and join state or spent an exemption, has the next generation or is counted as the next
+//! recovery within the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer,
+//! to a proof of the bound key that was asked for within that answer's life. What was recorded within a minute of a lock or of
+//! a change of the bot may have met it. Refusals are taken as they are: that one is missing can't be seen.
 //!
 //! [`verify_portable`] checks the `.tlog-proof` of a single entry.
 
