@@ -190,20 +190,6 @@ impl Claims {
     }
 }
 
-/// The checkpoints that an export had before, by file, the largest first.
-pub(super) fn kept(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
-    let files = match fs::read_dir(root.join(CHECKPOINTS)) {
-        Ok(files) => files.collect::<io::Result<Vec<_>>>()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let size = |name: &std::ffi::OsStr| name.to_str()?.split_once('-')?.0.parse::<u64>().ok();
-    let mut sized: Vec<_> = files.iter().filter_map(|file| Some((size(&file.file_name())?, file.path()))).collect();
-    sized.sort();
-    let read = |path: PathBuf| Ok(read(&path)?.map(|text| (path, text)));
-    sized.into_iter().rev().filter_map(|(_, path)| read(path).transpose()).collect()
-}
-
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
     match super::read_text(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

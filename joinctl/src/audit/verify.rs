@@ -8,7 +8,7 @@ use join_audit::{AuditError, Policy, Progress, Report, Step};
 use join_proto::v1::{Empty, ViewsReport};
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{archive, export, progress, proof, sealed, trust::Trust};
+use super::{export, progress, proof, sealed, trust::Trust};
 use crate::{
     cli::Context,
     connection::walk,
@@ -38,7 +38,7 @@ pub(super) struct Verify {
     proof: Option<PathBuf>,
 
     /// A checkpoint that was kept: the log must still begin with what it sealed. An export that grew keeps its own in
-    /// DIR/checkpoints, of which the largest is taken when none is given.
+    /// DIR/checkpoints, and is compared with them as well.
     #[arg(long, value_name = "FILE")]
     trusted: Option<PathBuf>,
 
@@ -54,10 +54,7 @@ impl Verify {
         let trusted = self.trusted.as_deref().map(read).transpose()?;
         if let Some(directory) = self.from {
             let policy = self.trust.or_of_export(&directory)?;
-            let report = match trusted {
-                Some(trusted) => audit(directory, policy, Some(trusted)).await?,
-                None => audit_with_kept(directory, policy).await?,
-            };
+            let report = audit(directory, policy, trusted).await?;
             return Verdict { report, views: None }.end(context);
         }
         let client = context.connect().await?;
@@ -105,19 +102,6 @@ async fn audit(directory: PathBuf, policy: Policy, trusted: Option<String>) -> a
     };
     let report: Result<Report, AuditError> = tokio::task::spawn_blocking(audit).await?;
     Ok(report?)
-}
-
-/// Compares with the largest of the checkpoints that the export kept, as far as they are signed by a known log.
-async fn audit_with_kept(directory: PathBuf, policy: Policy) -> anyhow::Result<Report> {
-    for (file, kept) in archive::kept(&directory)? {
-        match audit(directory.clone(), policy.clone(), Some(kept)).await {
-            Err(error) if matches!(error.downcast_ref(), Some(AuditError::Trusted(_))) => {
-                eprintln!("{}: {error}; it is left out", file.display());
-            }
-            done => return done,
-        }
-    }
-    audit(directory, policy, None).await
 }
 
 fn begin(step: Step, total: Option<u64>) -> indicatif::ProgressBar {
