@@ -13,6 +13,7 @@
 //! | `checkpoints/SIZE-ROOT` | what was `checkpoint` before the export grew: the log must begin with what each of them sealed; optional. Names with a dot in front are files in the making |
 //! | `tile/…` | hash tiles of that checkpoint (c2sp.org/tlog-tiles): optional, but without them a changed entry is only found to exist, not found |
 //! | `views.jsonl` | `{"stream":"token/…","version":7,"state":{…}}` a line: the claimed state of every stream at that checkpoint, in any order; optional |
+//! | `.lock` | held by whoever writes the export; empty, and no part of it |
 //! | `end.json` | `{"entries":N}`: written last, after everything else is on the disk; without it the export was cut off |
 //!
 //! An envelope is RFC 8785 JSON: `{"v":1,"stream":"token/…","first_version":7,"events":[{"kind":"…","schema":1,"data":{…}}],
