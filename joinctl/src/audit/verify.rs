@@ -21,19 +21,20 @@ use crate::{
 #[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
 entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allowed each accepted join, and that \
 the state of tokens, bots, locks and administrators follows from the entries. \
-The code shares nothing with that which writes the log. Exit code 3: something is wrong.
+The code shares nothing with that which writes the log. Exit code 3: something is wrong. \
+With --policy, --from and --proof ask no server.
 
 Examples:
   joinctl audit verify
   joinctl audit verify --from ledger/ --policy auditors.policy
   joinctl audit verify --from ledger/ --trusted last-year/checkpoint
-  joinctl audit verify --proof event.tlog-proof")]
+  joinctl audit verify --proof event.tlog-proof --policy auditors.policy")]
 pub(super) struct Verify {
     /// Verify an export, offline, instead of what the authority has now.
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
 
-    /// Verify the proof of one event, as `audit prove` makes it.
+    /// Verify the proof of one event, as `audit prove` makes it; offline with --policy.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "trusted"])]
     proof: Option<PathBuf>,
 
