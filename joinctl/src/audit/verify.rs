@@ -8,7 +8,7 @@ use join_audit::{AuditError, Policy, Progress, Report, Step};
 use join_proto::v1::{Empty, ViewsReport};
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{export, progress, proof, sealed, trust::Trust};
+use super::{export, progress, proof, sealed, temporary, trust::Trust};
 use crate::{
     cli::Context,
     connection::walk,
@@ -21,8 +21,10 @@ use crate::{
 #[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
 entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allowed each accepted join, and that \
 the state of tokens, bots, locks and administrators follows from the entries. \
-The code shares nothing with that which writes the log. Exit code 3: something is wrong. \
-With --policy, --from and --proof ask no server.
+The code shares nothing with that which writes the log. Exit code 3: something is wrong.
+
+Without --from and --proof the ledger is copied into a temporary directory, which is gone afterwards: it needs the room of \
+an export (about 2 KB for each join), and TMPDIR says where. With --policy, --from and --proof ask no server.
 
 Examples:
   joinctl audit verify
@@ -60,22 +62,24 @@ impl Verify {
         }
         let client = context.connect().await?;
         let policy = self.trust.or_of_authority(&client).await?;
-        let directory = tempfile::tempdir()?;
-        export::download(&client, directory.path()).await?;
-        let report = audit(directory.path().to_owned(), policy, trusted).await?;
-        // What was found stands, whatever becomes of the authority meanwhile.
-        match client.cluster().verify_views(walk(Empty {})).await {
-            Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
-            Err(status) => {
-                let why = sealed::unreadable(status);
-                if !why.is::<Fault>() {
-                    Verdict { report, views: None }.end(context)?;
-                    return Err(why);
+        temporary::within(async |directory| {
+            export::download(&client, directory).await?;
+            let report = audit(directory.to_owned(), policy, trusted).await?;
+            // What was found stands, whatever becomes of the authority meanwhile.
+            match client.cluster().verify_views(walk(Empty {})).await {
+                Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
+                Err(status) => {
+                    let why = sealed::unreadable(status);
+                    if !why.is::<Fault>() {
+                        Verdict { report, views: None }.end(context)?;
+                        return Err(why);
+                    }
+                    let views = ViewsReport { differences: vec![why.to_string()], ..ViewsReport::default() };
+                    Verdict { report, views: Some(views) }.end(context)
                 }
-                let views = ViewsReport { differences: vec![why.to_string()], ..ViewsReport::default() };
-                Verdict { report, views: Some(views) }.end(context)
             }
-        }
+        })
+        .await
     }
 }
 

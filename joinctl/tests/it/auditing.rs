@@ -3,7 +3,9 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use join_credential::Role;
@@ -162,6 +164,28 @@ fn an_export_outlives_an_authority_that_lost_history() {
     still_good(authority.run(&["audit", "export", "--out", "ledger"]), "can't read its own ledger");
     let verified = authority.run(&["audit", "verify"]);
     assert_eq!(verified.code, 3, "{}{}", verified.stdout, verified.stderr);
+}
+
+#[test]
+fn a_verification_that_is_interrupted_leaves_nothing_behind() {
+    let authority = Authority::start();
+    authority.settle();
+    // It waits for a checkpoint of one entry more than there are.
+    authority.sql("UPDATE sequencer SET next_index = next_index + 1");
+    let temporary = authority.directory().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let is_empty = || fs::read_dir(&temporary).unwrap().next().is_none();
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut verify = authority.command(Role::Auditor, &["audit", "verify"]);
+        let mut verify = verify.env("TMPDIR", &temporary).spawn().unwrap();
+        while is_empty() {
+            assert_eq!(verify.try_wait().unwrap(), None);
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args([signal, &verify.id().to_string()]).status().unwrap().success());
+        assert_eq!(verify.wait().unwrap().code(), Some(code));
+        assert!(is_empty());
+    }
 }
 
 #[test]
