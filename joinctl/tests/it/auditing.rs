@@ -189,6 +189,35 @@ fn a_verification_that_is_interrupted_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_node_without_log_files_says_so_and_damaged_ones_are_a_finding() {
+    let authority = Authority::without_log().with_bot("example");
+    authority.settle();
+    for arguments in [&["export", "--out", "ledger"][..], &["verify"], &["prove", "0"]] {
+        let ran = authority.run(&[&["audit"], arguments].concat());
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("serves no files of the log") && ran.stderr.contains("another node"),
+            "{}",
+            ran.stderr
+        );
+    }
+
+    let authority = Authority::start().with_bot("example");
+    authority.settle();
+    authority.done(&["audit", "prove", "0"]);
+    let tiles = authority.log().join("tile/0/000.p");
+    for tile in fs::read_dir(&tiles).unwrap().map(|tile| tile.unwrap().path()) {
+        fs::remove_file(&tile).unwrap();
+        fs::create_dir(&tile).unwrap();
+    }
+    for arguments in [&["export", "--out", "ledger"][..], &["verify"], &["prove", "0"]] {
+        let ran = authority.run(&[&["audit"], arguments].concat());
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert!(ran.stderr.contains("can't read its own log"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn an_event_is_proven_to_whoever_has_the_key() {
     let authority = Authority::start().with_bot("example");
     authority.write("event.tlog-proof", &authority.done(&["audit", "prove", "token/example/1"]));
