@@ -173,6 +173,23 @@ async fn who_says_that_more_is_signed_than_is_stops_the_log() {
     }
 }
 
+#[tokio::test]
+async fn the_end_of_a_log_that_is_not_the_newest_is_told() {
+    let installed = Installed::with_cluster().await;
+    let running = installed.serve_with_log().await;
+    let admin = running.administrator(&installed.path("admin"));
+    until("a checkpoint is signed", async || admin.status().await.log_signed > 0).await;
+    running.stop().await;
+    for (ended, told) in [("tset.example/log", true), ("test.example/log", false)] {
+        let mut begin = installed.command(&["log", "begin", "--reason", "restored", "--ended", ended]);
+        begin.env("JOIND_LOG__ORIGIN", "test.example/log-2");
+        let begun = Finished::of(begin).await;
+        let note = format!("is of the log `test.example/log`, not of `{ended}`");
+        assert_eq!(begun.stderr.contains(&note), told, "{}", begun.stderr);
+        begun.done();
+    }
+}
+
 /// A collector that keeps what it is sent, as OTLP has it: protocol buffers over gRPC.
 async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
     let received = Arc::new(Mutex::new(Vec::new()));
