@@ -527,6 +527,21 @@ async fn what_we_show_people_as_configuration_is_one() {
     }
 }
 
+/// The certificate has that address, and no other.
+#[tokio::test]
+async fn what_compose_tells_to_type_goes_to_the_public_address() {
+    let read = |file: &str| fs::read_to_string(repository().join("deploy").join(file)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let named = read("env.example").replace("PUBLIC_ADDRESS=localhost", "PUBLIC_ADDRESS=authority.example.com");
+    fs::write(folder.path().join(".env"), named).unwrap();
+    let compose = read("compose.yaml");
+    let typed = compose.lines().find(|line| line.contains("joinctl")).unwrap().trim_start_matches('#');
+    let mut shell = Command::new("sh");
+    shell.current_dir(folder.path()).args(["-c", &format!("joinctl() {{ echo \"$@\"; }}; {typed}")]);
+    let given = Finished::of(shell).await.done();
+    assert_eq!(given, "--addr authority.example.com:3025 --identity ./admin status\n");
+}
+
 /// `${NAME:-default}` as Compose fills it in when the environment has no such name.
 fn with_defaults(text: &str) -> String {
     let mut filled = String::new();
