@@ -394,6 +394,12 @@ impl Written {
 }
 
 const DATABASE: &str = "database: {service_url: postgres://join_service@db/x}\n";
+/// The key of a witness.
+const WITNESS: &str = "witness.example/w1+20324abe+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X";
+
+fn witness(key: &str, url: &str) -> String {
+    format!("log: {{directory: log, witnesses: [{{key: '{key}', url: '{url}'}}]}}\n")
+}
 
 #[rstest]
 #[case::at_the_top("databse: {}\n", "databse")]
@@ -401,6 +407,11 @@ const DATABASE: &str = "database: {service_url: postgres://join_service@db/x}\n"
 #[case::in_a_list("log: {witnesses: [{key: k, url: u, weight: 1}]}\n", "weight")]
 #[case::in_a_choice("limits: {certificate_ttl_max: soon}\n", "certificate_ttl_max")]
 #[case::by_a_rule("limits: {certificate_ttl_default: 2d}\n", "limits.certificate_ttl_default")]
+#[case::in_the_logs_name("log: {origin: my log}\n", "log.origin")]
+#[case::in_a_witnesss_key(&witness("w+1+AA", "https://w.example"), "w+1+AA")]
+#[case::in_a_witnesss_url(&witness(WITNESS, "w.example"), "`w.example`")]
+#[case::in_a_urls_scheme(&witness(WITNESS, "localhost:8080"), "https://")]
+#[case::in_witnesses_of_nothing(&witness(WITNESS, "https://w.example").replace("directory: log, ", ""), "log.directory")]
 #[tokio::test]
 async fn a_key_that_is_wrong_is_named(#[case] line: &str, #[case] key: &str) {
     let written = Written::with(&format!("{DATABASE}{line}"));
