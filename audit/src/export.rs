@@ -69,8 +69,34 @@ impl Export {
 
     /// The text of the signed checkpoint, if there is one. What is not UTF-8 is nothing that was signed.
     pub(crate) fn checkpoint(&self) -> Result<Option<String>, ReadError> {
-        let bytes = read(&self.root.join("checkpoint"), MAX_NOTE)?;
+        self.note("checkpoint")
+    }
+
+    fn note(&self, name: &str) -> Result<Option<String>, ReadError> {
+        let bytes = self.file(name, MAX_NOTE)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The checkpoints that it had before, with the names of their files. What was being written when a run was interrupted
+    /// is none.
+    pub(crate) fn kept(&self) -> Result<Vec<(String, String)>, ReadError> {
+        let folder = self.root.join("checkpoints");
+        let error = |error| ReadError { path: folder.clone(), error };
+        let files = match fs::read_dir(&folder) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files.map_err(error)?,
+        };
+        let mut kept = Vec::new();
+        for file in files {
+            let name = file.map_err(error)?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.')
+                && let Some(note) = self.note(&format!("checkpoints/{name}"))?
+            {
+                kept.push((name, note));
+            }
+        }
+        kept.sort();
+        Ok(kept)
     }
 
     /// The end marker, if there is one that can be read.

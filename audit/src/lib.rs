@@ -10,9 +10,10 @@
 //! |---|---|
 //! | `entries-NNNNNN.jsonl` | `{"log_index":0,"envelope":"…"}` a line, in log order, across the files `entries-000000.jsonl`, `entries-000001.jsonl`, …; the envelope is a string whose UTF-8 bytes are the leaf of the log |
 //! | `checkpoint` | the signed note that seals exactly these entries (c2sp.org/tlog-checkpoint), with cosignatures |
-//! | `checkpoints/SIZE-ROOT` | what was `checkpoint` before the export grew; nothing reads them unless they are given to [`verify`] as the older checkpoint |
+//! | `checkpoints/SIZE-ROOT` | what was `checkpoint` before the export grew: the log must begin with what each of them sealed; optional. Names with a dot in front are files in the making |
 //! | `tile/…` | hash tiles of that checkpoint (c2sp.org/tlog-tiles): optional, but without them a changed entry is only found to exist, not found |
 //! | `views.jsonl` | `{"stream":"token/…","version":7,"state":{…}}` a line: the claimed state of every stream at that checkpoint, in any order; optional |
+//! | `.lock` | held by whoever writes the export; empty, and no part of it |
 //! | `end.json` | `{"entries":N}`: written last, after everything else is on the disk; without it the export was cut off |
 //!
 //! An envelope is RFC 8785 JSON: `{"v":1,"stream":"token/…","first_version":7,"events":[{"kind":"…","schema":1,"data":{…}}],
@@ -23,14 +24,14 @@
 //!
 //! [`verify`] reads the export once, in constant memory but for a version and a state a stream:
 //! the checkpoint is signed by a known log and cosigned as the [`Policy`] asks; the entries are the tree that it seals, and begin
-//! with the tree of an older checkpoint that the auditor kept; they stand in log order without a gap; each stream's versions are
+//! with the tree of each older checkpoint that the export or the auditor kept; they stand in log order without a gap; each stream's versions are
 //! 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow (below); and the claimed views are what follows from it.
 //!
-//! Of the rules: each accepted join proved the bound key, the preregistered one or the secret, was under no lock, showed the
-//! newest generation and join state or spent an exemption, has the next generation or is counted as the next recovery within
-//! the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer. What was
-//! recorded within a minute of a lock or of a change of the bot may have met it. Refusals are taken as they are: that one is
-//! missing can't be seen.
+//! Of the rules: each accepted join proved the bound key, the preregistered one or, in time, the secret, was under no lock,
+//! showed the newest generation and join state or spent an exemption, has the next generation or is counted as the next
+//! recovery within the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer,
+//! to a proof of the bound key that was asked for within that answer's life. What was recorded within a minute of a lock or of
+//! a change of the bot may have met it. Refusals are taken as they are: that one is missing can't be seen.
 //!
 //! [`verify_portable`] checks the `.tlog-proof` of a single entry.
 

@@ -44,24 +44,27 @@ fn ensure(holds: bool, otherwise: &str) -> Checked {
 impl Rules {
     /// Why the entry was not allowed.
     pub(crate) fn check(&self, before: Option<&State>, entry: &Entry) -> Checked {
-        let Some(State::Token(token)) = before else { return Ok(()) };
-        let mut joins = entry.events.iter().filter_map(|event| match event {
-            Event::JoinAccepted(join) => Some(join),
-            _ => None,
-        });
-        match (joins.next(), joins.next()) {
-            (None, _) => {
+        let token = match before {
+            Some(State::Token(token)) => token,
+            Some(_) => return Ok(()),
+            None => {
+                let joins = |event: &Event| answers(event) || belongs_to_a_join(event);
+                return ensure(!entry.events.iter().any(joins), "a join is part of the first entry of its stream");
+            }
+        };
+        let mut answers = entry.events.iter().filter(|event| answers(event));
+        match (answers.next(), answers.next()) {
+            (_, Some(_)) => Err("one append gives two answers".to_owned()),
+            (Some(Event::JoinAccepted(join)), None) => Join::new(self, token, join, entry).check(),
+            (answer, None) => {
                 if let Some(stray) = entry.events.iter().find(|event| belongs_to_a_join(event)) {
                     return Err(format!("`{}` is part of an accepted join, and none is there", stray.kind().0));
                 }
-                let resumed = entry.events.iter().find_map(|event| match event {
-                    Event::JoinResumed(resumed) => Some(resumed),
-                    _ => None,
-                });
-                resumed.map_or(Ok(()), |resumed| self.check_resume(token, resumed, entry))
+                match answer {
+                    Some(Event::JoinResumed(resumed)) => self.check_resume(token, resumed, entry),
+                    _ => Ok(()),
+                }
             }
-            (Some(join), None) => Join::new(self, token, join, entry).check(),
-            (Some(_), Some(_)) => Err("one append accepts two joins".to_owned()),
         }
     }
 
@@ -86,11 +89,14 @@ impl Rules {
     }
 
     fn check_resume(&self, token: &TokenState, resumed: &JoinResumed, entry: &Entry) -> Checked {
-        let latest = token.latest().filter(|_| token.binding.as_ref().is_some_and(|binding| binding.resumable));
-        let repeats = latest.is_some_and(|latest| {
-            latest.join.attempt.as_ref() == Some(&resumed.attempt) && latest.join.serial == resumed.serial
+        let latest = token.binding.as_ref().zip(token.latest()).filter(|(binding, latest)| {
+            let attempt = latest.join.attempt.as_ref();
+            binding.resumable && attempt == Some(&resumed.attempt) && latest.join.serial == resumed.serial
         });
-        ensure(repeats, "what was given again is not the answer of the latest join")?;
+        let (binding, latest) = latest.ok_or("what was given again is not the answer of the latest join")?;
+        let asked = first_challenge(token, entry)?;
+        ensure(asked.key == binding.key.fingerprint(), "the key that was proven is not the bound one")?;
+        ensure(asked.at <= latest.join.not_after, "what was given again had ended when it was asked for")?;
         self.check_locks(token, entry, None)
     }
 
@@ -112,6 +118,11 @@ impl Rules {
     }
 }
 
+/// Whether an event says that a join was answered, by new credentials or the latest ones again.
+fn answers(event: &Event) -> bool {
+    matches!(event, Event::JoinAccepted(_) | Event::JoinResumed(_))
+}
+
 /// Whether an event stands beside an accepted join only.
 fn belongs_to_a_join(event: &Event) -> bool {
     matches!(
@@ -130,6 +141,19 @@ fn challenges(entry: &Entry) -> impl Iterator<Item = &ChallengeIssued> {
         Event::ChallengeIssued(issued) => Some(issued),
         _ => None,
     })
+}
+
+/// The challenge that was solved first. All that stand there must be solved, and this one for the first time.
+fn first_challenge<'e>(token: &TokenState, entry: &'e Entry) -> Result<&'e ChallengeIssued, String> {
+    let solved = |challenge: &ChallengeIssued| {
+        let is_it = |event: &Event| matches!(event, Event::ChallengeSolved(it) if it.challenge == challenge.challenge);
+        entry.events.iter().any(is_it)
+    };
+    ensure(challenges(entry).all(solved), "a challenge is not solved")?;
+    let first = challenges(entry).next().ok_or("no key was proven")?;
+    let refused = token.refused_challenges.iter().any(|refused| refused.challenge == first.challenge);
+    ensure(!refused, "its challenge was refused before")?;
+    Ok(first)
 }
 
 /// An accepted join, and the token before it.
@@ -198,15 +222,7 @@ impl<'a> Join<'a> {
     /// The bound key was proven, or the one that is bound with this join.
     fn check_key(&self) -> Checked {
         let Self { token, join, entry, .. } = self;
-        let solved = |challenge: &ChallengeIssued| {
-            let is_it =
-                |event: &Event| matches!(event, Event::ChallengeSolved(it) if it.challenge == challenge.challenge);
-            entry.events.iter().any(is_it)
-        };
-        ensure(challenges(entry).all(solved), "a challenge is not solved")?;
-        let first = challenges(entry).next().ok_or("no key was proven")?;
-        let refused = token.refused_challenges.iter().any(|refused| refused.challenge == first.challenge);
-        ensure(!refused, "its challenge was refused before")?;
+        let first = first_challenge(token, entry)?;
         let bound = entry.events.iter().find_map(|event| match event {
             Event::KeypairBound(bound) => Some(&bound.key),
             _ => None,
@@ -221,9 +237,12 @@ impl<'a> Join<'a> {
             let spends = entry.events.iter().any(|event| matches!(event, Event::RegistrationSecretSpent(_)));
             let may_bind = match &token.spec.initial_public_key {
                 Some(preregistered) => preregistered == key && !spends,
-                None => token.secret.is_some() && spends,
+                None => {
+                    let in_time = token.spec.must_register_before.is_none_or(|end| self.now < end);
+                    token.secret.is_some() && spends && in_time
+                }
             };
-            ensure(may_bind, "the key is neither preregistered nor bound by the token's secret")?;
+            ensure(may_bind, "the key is neither preregistered nor bound in time by the token's secret")?;
             ensure(token.retired.iter().all(|retired| retired.key != *key), "the token had this key before")?;
         }
         let after = self.rotated.map_or(key, |rotated| &rotated.new);

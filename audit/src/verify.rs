@@ -1,5 +1,6 @@
 //! The audit of a whole export.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use serde::Serialize;
@@ -73,7 +74,8 @@ impl Report {
     }
 }
 
-/// Audits an export. `trusted` is the text of an older checkpoint that the auditor kept: the log must begin with what it sealed.
+/// Audits an export. `trusted` is the text of an older checkpoint that the auditor kept: the log must begin with what it sealed,
+/// as with what each of those sealed that the export kept.
 ///
 /// # Errors
 /// [`AuditError`] when a file cannot be read at all, or `trusted` is no checkpoint of a log that the policy knows.
@@ -88,13 +90,15 @@ pub fn verify(
     let export = Export::open(export);
     let mut findings = Findings::default();
     let checkpoint = checkpoint(&export, policy, &mut findings)?;
+    let mut older: Vec<Checkpoint> = trusted.into_iter().chain(kept(&export, policy, &mut findings)?).collect();
+    older.sort_by_key(|older| Reverse(older.size));
     let end = export.end()?.map(|end| end.entries);
     let mut audit = Audit {
         comparison: checkpoint
             .as_ref()
             .filter(|_| export.has_tiles())
             .map(|checkpoint| Comparison::new(&export, checkpoint.size)),
-        trusted,
+        older,
         tree: Accumulator::default(),
         streams: Streams::default(),
         events: 0,
@@ -178,11 +182,27 @@ fn checkpoint(export: &Export, policy: &Policy, findings: &mut Findings) -> Resu
     }
 }
 
+/// The checkpoints that the export had before. One that no known log signed is not as it was kept.
+fn kept(export: &Export, policy: &Policy, findings: &mut Findings) -> Result<Vec<Checkpoint>, ReadError> {
+    let mut kept = Vec::new();
+    for (file, note) in export.kept()? {
+        match policy.signed(&note) {
+            Ok(checkpoint) => kept.push(checkpoint),
+            Err(finding) => {
+                let what = format!("checkpoints/{file}: {}", finding.what);
+                findings.add(Finding { what, ..finding });
+            }
+        }
+    }
+    Ok(kept)
+}
+
 /// An audit under way.
 struct Audit<'a> {
     tree: Accumulator,
     comparison: Option<Comparison<'a>>,
-    trusted: Option<Checkpoint>,
+    /// Older checkpoints that are still to be compared with, the smallest last.
+    older: Vec<Checkpoint>,
     streams: Streams,
     events: u64,
     findings: Findings,
@@ -207,7 +227,7 @@ impl Audit<'_> {
             let what = format!("the entry says that it has log index {}", entry.log_index);
             self.find(Fault::LogIndex, Place::entry(index), what);
         }
-        self.must_begin_as_trusted();
+        self.must_begin_as_before();
         let hash = leaf(entry.envelope.as_bytes());
         self.tree.push(hash);
         if let Some(comparison) = &mut self.comparison {
@@ -223,16 +243,16 @@ impl Audit<'_> {
         Ok(true)
     }
 
-    /// At the size of the older checkpoint: the root has to be its root.
-    fn must_begin_as_trusted(&mut self) {
+    /// At the size of an older checkpoint: the root has to be its root.
+    fn must_begin_as_before(&mut self) {
         let size = self.tree.size();
-        if let Some(trusted) = self.trusted.take_if(|trusted| trusted.size == size)
-            && trusted.root != self.tree.root()
-        {
-            let what = format!(
-                "the first {size} entries are not those that the older checkpoint sealed: history was rewritten"
-            );
-            self.find(Fault::Rewritten, Place::UNKNOWN, what);
+        while let Some(older) = self.older.pop_if(|older| older.size == size) {
+            if older.root != self.tree.root() {
+                let what = format!(
+                    "the first {size} entries are not those that the older checkpoint sealed: history was rewritten"
+                );
+                self.find(Fault::Rewritten, Place::UNKNOWN, what);
+            }
         }
     }
 
@@ -257,10 +277,10 @@ impl Audit<'_> {
     /// After the last entry: the checkpoint seals these entries, all of them and no others.
     fn must_be_sealed(&mut self, checkpoint: Option<&Checkpoint>) -> Result<(), AuditError> {
         let entries = self.tree.size();
-        self.must_begin_as_trusted();
-        if let Some(trusted) = self.trusted.take() {
+        self.must_begin_as_before();
+        if let Some(largest) = self.older.first() {
             let what =
-                format!("the older checkpoint sealed {} entries, {entries} are there: history was cut", trusted.size);
+                format!("the older checkpoint sealed {} entries, {entries} are there: history was cut", largest.size);
             self.find(Fault::Rewritten, Place::entry(entries), what);
         }
         let Some(checkpoint) = checkpoint else { return Ok(()) };

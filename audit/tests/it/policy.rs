@@ -29,6 +29,15 @@ fn the_cosigned_checkpoint_of_the_test_vectors_meets_its_policy() {
     assert_eq!((proven.index, proven.checkpoint.size, proven.checkpoint.origin.as_str()), (2, 3, "join.example/log-a"));
 }
 
+#[test]
+fn the_policy_that_the_manual_shows_is_one() {
+    let manual = include_str!("../../../docs/operating.md");
+    let shown = manual.split("```").find(|block| block.starts_with("\n# auditors.policy")).unwrap();
+    shown.parse::<Policy>().unwrap();
+    let alone: String = shown.lines().filter(|line| line.starts_with("log ")).chain(["\nquorum none\n"]).collect();
+    alone.parse::<Policy>().unwrap();
+}
+
 fn ml_dsa_key() -> String {
     let key = [vec![6], vec![9; 1312]].concat();
     let identity = [b"ml-dsa.example/w\n".as_slice(), &key].concat();

@@ -152,6 +152,44 @@ fn a_missing_end_or_checkpoint_or_file() {
 }
 
 #[test]
+fn a_checkpoint_that_the_export_kept() {
+    let history = History::of(300);
+    let directory = Export::of(&history).written();
+    let kept = |size: usize| note_of(&history.envelopes()[..size]).to_string();
+    let audited = |file: &str, note: &str| {
+        let path = directory.path().join("checkpoints").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, note).unwrap();
+        let report = audit(directory.path(), &log_policy(), None);
+        fs::remove_file(path).unwrap();
+        report.findings
+    };
+    fs::create_dir(directory.path().join("checkpoints")).unwrap();
+    fs::write(directory.path().join("checkpoints/100-aa"), kept(100)).unwrap();
+    assert_eq!(audited("200-bb", &kept(200)), []);
+    assert_eq!(audited(".tmp8f2Qzk", "join.exa"), [], "a run that was interrupted left it behind");
+
+    let other = note_of(&History::of(301).envelopes()[1..201]).to_string();
+    let forged = kept(200).replacen("\n200\n", "\n199\n", 1);
+    let foreign = kept(200).replace("log-a", "log-b");
+    // Its size is the one that was signed, whatever the file is called.
+    for (file, note, fault, told) in [
+        ("200-bb", other.as_str(), Fault::Rewritten, "the first 200 entries are not those"),
+        ("99-bb", &other, Fault::Rewritten, "the first 200 entries are not those"),
+        ("notes", &other, Fault::Rewritten, "the first 200 entries are not those"),
+        ("200-bb", &forged, Fault::ForgedCheckpoint, "checkpoints/200-bb: the checkpoint has a wrong signature"),
+        ("200-bb", &foreign, Fault::ForgedCheckpoint, "is not signed by a known key"),
+        ("200-bb", "", Fault::ForgedCheckpoint, "is not a signed note"),
+    ] {
+        let findings = audited(file, note);
+        assert_eq!((findings.len(), findings[0].fault), (1, fault), "{file}: {findings:?}");
+        assert!(findings[0].what.contains(told), "{file}: {}", findings[0]);
+    }
+    let cut = audited("301-bb", &note_of(&History::of(301).envelopes()).to_string());
+    assert_eq!((cut[0].fault, cut[0].place.log_index), (Fault::Rewritten, Some(300)));
+}
+
+#[test]
 fn history_rewritten_by_the_log_itself() {
     let history = History::of(300);
     let mut export = Export::of(&history);

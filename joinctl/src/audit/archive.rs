@@ -1,8 +1,10 @@
 //! An export directory in the making; `join-audit` says what is in one. It can be left off anywhere and gone on with.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    ffi::OsStr,
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +29,10 @@ const CHECKPOINT: &str = "checkpoint";
 const CHECKPOINTS: &str = "checkpoints";
 /// Written last.
 const END: &str = "end.json";
+/// Held by the run that writes.
+const LOCK: &str = ".lock";
+/// How the names of files begin that are not whole yet. All of them are in the directory itself.
+const UNFINISHED: &str = ".tmp";
 
 /// An open export.
 pub(super) struct Archive {
@@ -35,6 +41,7 @@ pub(super) struct Archive {
     entries: BufWriter<File>,
     /// Nothing of it was changed yet.
     untouched: bool,
+    _lock: File,
 }
 
 /// A line of entries.
@@ -62,24 +69,24 @@ impl Archive {
     /// Begins an export of the log with that key, or finds one; nothing of one that is there is changed.
     ///
     /// # Errors
-    /// When the directory holds something else, or the export of another log.
+    /// When the directory holds something else, or the export of another log, or another run writes there.
     pub(super) fn open(root: &Path, log_key: &str) -> anyhow::Result<Self> {
         let shown = root.display();
         fs::create_dir_all(root).with_context(|| format!("cannot make {shown}"))?;
+        if !root.join(POLICY).exists() && holds_something(root)? {
+            bail!("{shown} is not empty and holds no export; take another directory");
+        }
+        let lock = lock(root)?;
+        remove_unfinished(root)?;
         let policy = format!("log {log_key}\nquorum none\n");
         match fs::read_to_string(root.join(POLICY)) {
             Ok(found) if found == policy => {}
             Ok(_) => bail!("{shown} holds the export of another log; take another directory"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if fs::read_dir(root)?.next().is_some() {
-                    bail!("{shown} is not empty and holds no export; take another directory");
-                }
-                put(root, POLICY, policy.as_bytes())?;
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => put(root, POLICY, policy.as_bytes())?,
             Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
         }
         let next = count(root)?;
-        Ok(Self { root: root.to_owned(), next, entries: open_entries(root, next)?, untouched: true })
+        Ok(Self { root: root.to_owned(), next, entries: open_entries(root, next)?, untouched: true, _lock: lock })
     }
 
     /// With the first change it has no end marker until it is sealed again.
@@ -141,8 +148,7 @@ impl Archive {
 
     /// What the authority claims of each stream, to be written as it comes.
     pub(super) fn claims(&self) -> anyhow::Result<Claims> {
-        let file =
-            NamedTempFile::new_in(&self.root).with_context(|| format!("cannot write {}", self.root.display()))?;
+        let file = unfinished(&self.root).with_context(|| format!("cannot write {}", self.root.display()))?;
         Ok(Claims(BufWriter::new(file)))
     }
 
@@ -190,20 +196,6 @@ impl Claims {
     }
 }
 
-/// The checkpoints that an export had before, by file, the largest first.
-pub(super) fn kept(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
-    let files = match fs::read_dir(root.join(CHECKPOINTS)) {
-        Ok(files) => files.collect::<io::Result<Vec<_>>>()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let size = |name: &std::ffi::OsStr| name.to_str()?.split_once('-')?.0.parse::<u64>().ok();
-    let mut sized: Vec<_> = files.iter().filter_map(|file| Some((size(&file.file_name())?, file.path()))).collect();
-    sized.sort();
-    let read = |path: PathBuf| Ok(read(&path)?.map(|text| (path, text)));
-    sized.into_iter().rev().filter_map(|(_, path)| read(path).transpose()).collect()
-}
-
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
     match super::read_text(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -224,9 +216,53 @@ fn entry_file(number: u64) -> String {
 
 /// The file that the entry at `next` goes into, cut to the entries before it.
 fn open_entries(root: &Path, next: u64) -> anyhow::Result<BufWriter<File>> {
-    let path = root.join(entry_file(next / ENTRIES_PER_FILE));
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    Ok(BufWriter::new(file.with_context(|| format!("cannot write {}", path.display()))?))
+    open(&root.join(entry_file(next / ENTRIES_PER_FILE))).map(BufWriter::new)
+}
+
+/// Opens a file to go on with. As the temporary ones are, all are readable by their owner alone: who may read the ledger,
+/// the authority says.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    file.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Keeps a second run out for as long as the file is open.
+fn lock(root: &Path) -> anyhow::Result<File> {
+    let lock = open(&root.join(LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another `joinctl audit export` writes to {} at the moment: wait until it ends, or take another directory",
+            root.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", root.display())),
+    }
+}
+
+/// Whether there is more than what an export begins with.
+fn holds_something(root: &Path) -> io::Result<bool> {
+    let names: Vec<_> = fs::read_dir(root)?.map(|file| Ok(file?.file_name())).collect::<io::Result<_>>()?;
+    Ok(names.iter().any(|name| name != LOCK && !is_unfinished(name)))
+}
+
+/// Removes what interrupted runs left behind.
+fn remove_unfinished(root: &Path) -> anyhow::Result<()> {
+    for file in fs::read_dir(root)? {
+        let file = file?;
+        if is_unfinished(&file.file_name()) {
+            let path = file.path();
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_unfinished(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+}
+
+fn unfinished(root: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(root)
 }
 
 /// How many entries are there. What was cut off in the middle of a line is dropped.
@@ -260,7 +296,7 @@ fn put(root: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let write = || {
         let folder = path.parent().unwrap_or(root);
         fs::create_dir_all(folder)?;
-        let mut file = NamedTempFile::new_in(folder)?;
+        let mut file = unfinished(root)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|error| error.error)?;
@@ -272,6 +308,8 @@ fn put(root: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn entry(log_index: u64) -> ExportedEntry {
@@ -306,6 +344,28 @@ mod tests {
         assert!(!archive.has(END));
         archive.seal("note").unwrap();
         assert_eq!(fs::read_to_string(root.join(END)).unwrap(), "{\"entries\":6}\n");
+    }
+
+    #[test]
+    fn one_run_at_a_time_writes_and_removes_what_others_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        // A run died before it had begun.
+        fs::write(root.join(".tmpAbCdEf"), "log log+k").unwrap();
+        let mut first = filled(root, 0..2);
+        assert!(!root.join(".tmpAbCdEf").exists());
+        let claims = first.claims().unwrap();
+        let second = Archive::open(root, "log+key").err().unwrap().to_string();
+        assert!(second.contains("another `joinctl audit export` writes to"), "{second}");
+
+        first.claim(claims).unwrap();
+        first.put("tile/0/000.p/2", b"hashes").unwrap();
+        first.seal("note").unwrap();
+        drop(filled(root, 2..3));
+        for file in ["entries-000000.jsonl", "tile/0/000.p/2", POLICY, VIEWS, CHECKPOINT, LOCK] {
+            let mode = fs::metadata(root.join(file)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{file}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod replay;
 mod row;
 mod sealed;
 mod standing;
+mod temporary;
 mod trust;
 mod verify;
 

@@ -33,11 +33,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Which event.
 #[derive(Args, Debug)]
 #[command(after_long_help = "The proof holds the entry (line `extra`), its path to a checkpoint, and the signed \
-checkpoint. Whoever trusts the log's key can check it offline, with `joinctl audit verify --proof` or any tool that reads c2sp.org/tlog-proof.
+checkpoint. Whoever has the log's key in a policy file can check it offline, with `joinctl audit verify --proof FILE --policy \
+FILE` or any tool that reads c2sp.org/tlog-proof.
 
 Examples:
   joinctl audit prove 17 > event.tlog-proof
-  joinctl audit prove token/example/12 > event.tlog-proof")]
+  joinctl audit prove token/example/12 > event.tlog-proof
+  joinctl audit verify --proof event.tlog-proof --policy auditors.policy")]
 pub(super) struct Prove {
     /// Log index, or token/NAME/VERSION, as `audit ls` shows them.
     event: Wanted,

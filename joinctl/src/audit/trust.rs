@@ -17,6 +17,10 @@ use crate::connection::Client;
 pub(super) struct Trust {
     /// Trusted keys of logs and witnesses (c2sp.org/tlog-policy).
     ///
+    /// A line for each: `log KEY`, `witness NAME KEY`, `group NAME all|any|N MEMBER…`; and at the end `quorum NAME`, which
+    /// is the witness or group that must have cosigned, or `quorum none`. An export has such a file, `policy`; one's own
+    /// holds a key that came by another way.
+    ///
     /// Without, the key that the authority tells is trusted, or that which the export was made with: good against
     /// mistakes, not against those who can change both.
     #[arg(long, value_name = "FILE")]

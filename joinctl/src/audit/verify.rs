@@ -8,7 +8,7 @@ use join_audit::{AuditError, Policy, Progress, Report, Step};
 use join_proto::v1::{Empty, ViewsReport};
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{archive, export, progress, proof, sealed, trust::Trust};
+use super::{export, progress, proof, sealed, temporary, trust::Trust};
 use crate::{
     cli::Context,
     connection::walk,
@@ -23,22 +23,25 @@ entries in this order, that every stream's versions are 1, 2, 3, …, that the r
 the state of tokens, bots, locks and administrators follows from the entries. \
 The code shares nothing with that which writes the log. Exit code 3: something is wrong.
 
+Without --from and --proof the ledger is copied into a temporary directory, which is gone afterwards: it needs the room of \
+an export (about 2 KB for each join), and TMPDIR says where. With --policy, --from and --proof ask no server.
+
 Examples:
   joinctl audit verify
   joinctl audit verify --from ledger/ --policy auditors.policy
   joinctl audit verify --from ledger/ --trusted last-year/checkpoint
-  joinctl audit verify --proof event.tlog-proof")]
+  joinctl audit verify --proof event.tlog-proof --policy auditors.policy")]
 pub(super) struct Verify {
     /// Verify an export, offline, instead of what the authority has now.
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
 
-    /// Verify the proof of one event, as `audit prove` makes it.
+    /// Verify the proof of one event, as `audit prove` makes it; offline with --policy.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "trusted"])]
     proof: Option<PathBuf>,
 
     /// A checkpoint that was kept: the log must still begin with what it sealed. An export that grew keeps its own in
-    /// DIR/checkpoints, of which the largest is taken when none is given.
+    /// DIR/checkpoints, and is compared with them as well.
     #[arg(long, value_name = "FILE")]
     trusted: Option<PathBuf>,
 
@@ -54,30 +57,29 @@ impl Verify {
         let trusted = self.trusted.as_deref().map(read).transpose()?;
         if let Some(directory) = self.from {
             let policy = self.trust.or_of_export(&directory)?;
-            let report = match trusted {
-                Some(trusted) => audit(directory, policy, Some(trusted)).await?,
-                None => audit_with_kept(directory, policy).await?,
-            };
+            let report = audit(directory, policy, trusted).await?;
             return Verdict { report, views: None }.end(context);
         }
         let client = context.connect().await?;
         let policy = self.trust.or_of_authority(&client).await?;
-        let directory = tempfile::tempdir()?;
-        export::download(&client, directory.path()).await?;
-        let report = audit(directory.path().to_owned(), policy, trusted).await?;
-        // What was found stands, whatever becomes of the authority meanwhile.
-        match client.cluster().verify_views(walk(Empty {})).await {
-            Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
-            Err(status) => {
-                let why = sealed::unreadable(status);
-                if !why.is::<Fault>() {
-                    Verdict { report, views: None }.end(context)?;
-                    return Err(why);
+        temporary::within(async |directory| {
+            export::download(&client, directory).await?;
+            let report = audit(directory.to_owned(), policy, trusted).await?;
+            // What was found stands, whatever becomes of the authority meanwhile.
+            match client.cluster().verify_views(walk(Empty {})).await {
+                Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
+                Err(status) => {
+                    let why = sealed::unreadable(status);
+                    if !why.is::<Fault>() {
+                        Verdict { report, views: None }.end(context)?;
+                        return Err(why);
+                    }
+                    let views = ViewsReport { differences: vec![why.to_string()], ..ViewsReport::default() };
+                    Verdict { report, views: Some(views) }.end(context)
                 }
-                let views = ViewsReport { differences: vec![why.to_string()], ..ViewsReport::default() };
-                Verdict { report, views: Some(views) }.end(context)
             }
-        }
+        })
+        .await
     }
 }
 
@@ -105,19 +107,6 @@ async fn audit(directory: PathBuf, policy: Policy, trusted: Option<String>) -> a
     };
     let report: Result<Report, AuditError> = tokio::task::spawn_blocking(audit).await?;
     Ok(report?)
-}
-
-/// Compares with the largest of the checkpoints that the export kept, as far as they are signed by a known log.
-async fn audit_with_kept(directory: PathBuf, policy: Policy) -> anyhow::Result<Report> {
-    for (file, kept) in archive::kept(&directory)? {
-        match audit(directory.clone(), policy.clone(), Some(kept)).await {
-            Err(error) if matches!(error.downcast_ref(), Some(AuditError::Trusted(_))) => {
-                eprintln!("{}: {error}; it is left out", file.display());
-            }
-            done => return done,
-        }
-    }
-    audit(directory, policy, None).await
 }
 
 fn begin(step: Step, total: Option<u64>) -> indicatif::ProgressBar {

@@ -61,13 +61,15 @@ impl Add {
                 bail!("{reference} exists already; nothing was created");
             }
         }
+        // Without it nobody could be told how the bot joins.
+        let ca = client.ca().await?;
         let bot = client.create(bot).await?;
         let created = match client.create(token).await {
             Ok(created) => created,
             Err(error) => return Err(error.context(undo(&client, &bot).await)),
         };
         let Resource::Token(token) = &created else { bail!("the authority answered with a {}", created.kind()) };
-        let uri = client.joining_uri(token).await.with_context(|| {
+        let uri = client.joining_uri(token, &ca).with_context(|| {
             format!("{} and {} are created, but the joining URI is not known", bot.reference(), created.reference())
         })?;
         output::print(context.format, &tree(&bot, &created, &uri), || {

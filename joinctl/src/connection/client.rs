@@ -40,7 +40,7 @@ pub(crate) struct Selection {
 }
 
 impl Client {
-    pub(super) fn new(channel: Channel, address: Address) -> Self {
+    pub(crate) fn new(channel: Channel, address: Address) -> Self {
         Self { channel: Patient::new(channel), address }
     }
 
@@ -233,8 +233,8 @@ impl Client {
     }
 
     /// Where the bot joins with the token's waiting secret: what `joinbot start identity --join-uri` takes.
-    pub(crate) async fn joining_uri(&self, token: &Token) -> anyhow::Result<String> {
-        token::joining_uri(token, &self.address, &self.ca().await?.pins)
+    pub(crate) fn joining_uri(&self, token: &Token, ca: &Ca) -> anyhow::Result<String> {
+        token::joining_uri(token, &self.address, &ca.pins)
     }
 }
 

@@ -7,6 +7,7 @@ use tonic::{Status, body::Body};
 use tower::ServiceExt as _;
 
 use super::Client;
+use crate::exit::Fault;
 
 /// The largest file taken: a checkpoint with many cosignatures; a hash tile has 8 KiB.
 const MAX_FILE: usize = 256 << 10;
@@ -21,6 +22,13 @@ impl Client {
             StatusCode::NOT_FOUND => return Ok(None),
             StatusCode::SERVICE_UNAVAILABLE => {
                 return Err(Status::unavailable(format!("/log/{path} is not served now")).into());
+            }
+            StatusCode::MISDIRECTED_REQUEST => {
+                bail!("this node serves no files of the log (it has no log.directory): ask another node")
+            }
+            // As where it can't read its own ledger: to an auditor that is a finding.
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                bail!(Fault(format!("the authority can't read its own log: /log/{path} is damaged; its log says how")))
             }
             other => bail!("/log/{path} is not served: the authority answers {other}"),
         }

@@ -3,7 +3,9 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use join_credential::Role;
@@ -113,11 +115,11 @@ fn the_ledger_is_verified_exported_and_grows() {
     let kept: Vec<_> = fs::read_dir(export.join("checkpoints")).unwrap().map(|file| file.unwrap().path()).collect();
     let [before] = kept.as_slice() else { panic!("{kept:?}") };
     assert_eq!(fs::read(before).unwrap(), fs::read(authority.directory().join("kept")).unwrap());
-    // It is compared without being asked for; one that nobody signed counts for nothing, and is told of.
+    // It is compared without being asked for, and what was done to it is found.
     fs::write(before, fs::read_to_string(before).unwrap().replace("/log", "/gol")).unwrap();
     let ran = authority.run(&["audit", "verify", "--from", "ledger"]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(ran.stderr.contains("it is left out"), "{}", ran.stderr);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("checkpoints/"), "{}", ran.stderr);
     fs::copy(authority.directory().join("kept"), before).unwrap();
     assert_eq!(authority.run(&["audit", "verify", "--from", "ledger"]).code, 0);
 
@@ -162,6 +164,57 @@ fn an_export_outlives_an_authority_that_lost_history() {
     still_good(authority.run(&["audit", "export", "--out", "ledger"]), "can't read its own ledger");
     let verified = authority.run(&["audit", "verify"]);
     assert_eq!(verified.code, 3, "{}{}", verified.stdout, verified.stderr);
+}
+
+#[test]
+fn a_verification_that_is_interrupted_leaves_nothing_behind() {
+    let authority = Authority::start();
+    authority.settle();
+    // It waits for a checkpoint of one entry more than there are.
+    authority.sql("UPDATE sequencer SET next_index = next_index + 1");
+    let temporary = authority.directory().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let is_empty = || fs::read_dir(&temporary).unwrap().next().is_none();
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut verify = authority.command(Role::Auditor, &["audit", "verify"]);
+        let mut verify = verify.env("TMPDIR", &temporary).spawn().unwrap();
+        while is_empty() {
+            assert_eq!(verify.try_wait().unwrap(), None);
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args([signal, &verify.id().to_string()]).status().unwrap().success());
+        assert_eq!(verify.wait().unwrap().code(), Some(code));
+        assert!(is_empty());
+    }
+}
+
+#[test]
+fn a_node_without_log_files_says_so_and_damaged_ones_are_a_finding() {
+    let authority = Authority::without_log().with_bot("example");
+    authority.settle();
+    for arguments in [&["export", "--out", "ledger"][..], &["verify"], &["prove", "0"]] {
+        let ran = authority.run(&[&["audit"], arguments].concat());
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("serves no files of the log") && ran.stderr.contains("another node"),
+            "{}",
+            ran.stderr
+        );
+    }
+
+    let authority = Authority::start().with_bot("example");
+    authority.settle();
+    authority.done(&["audit", "prove", "0"]);
+    let tiles = authority.log().join("tile/0/000.p");
+    for tile in fs::read_dir(&tiles).unwrap().map(|tile| tile.unwrap().path()) {
+        fs::remove_file(&tile).unwrap();
+        fs::create_dir(&tile).unwrap();
+    }
+    for arguments in [&["export", "--out", "ledger"][..], &["verify"], &["prove", "0"]] {
+        let ran = authority.run(&[&["audit"], arguments].concat());
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert!(ran.stderr.contains("can't read its own log"), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -38,13 +38,27 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn start() -> Self {
+        Self::serving(Some("log"))
+    }
+
+    /// One whose node writes no log files.
+    pub(crate) fn without_log() -> Self {
+        Self::serving(None)
+    }
+
+    fn serving(log: Option<&str>) -> Self {
         let superuser: PgConnectOptions = join_embedded::for_tests().url("postgres", "postgres").parse().unwrap();
         let runtime = Runtime::new().unwrap();
         let database = unused_name();
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("work")).unwrap();
-        let node = runtime.block_on(serve(&superuser, &database, folder.path()));
+        let node = runtime.block_on(serve(&superuser, &database, folder.path(), log));
         Self { runtime, address: node.address.to_string(), node: Some(node), superuser, database, folder }
+    }
+
+    /// Where its node writes the log's files.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
     }
 
     /// The directory in which `joinctl` runs.
@@ -130,7 +144,7 @@ impl Drop for Authority {
     }
 }
 
-async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> Node {
+async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path, log: Option<&str>) -> Node {
     let roles = provision::fresh(superuser, database).await.unwrap();
     let ledger = Ledger::connect(roles.service, Settings { connections: 6, ..Settings::default() }).await.unwrap();
     let name: Name = "test.example".parse().unwrap();
@@ -154,7 +168,7 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> N
         listen: any_port,
         metrics_listen: any_port,
         names: vec!["127.0.0.1".to_owned()],
-        log_directory: Some(folder.join("log")),
+        log_directory: log.map(|log| folder.join(log)),
         log_origin: None,
         witnesses: Vec::new(),
         limits: Limits::default(),

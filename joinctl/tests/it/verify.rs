@@ -140,17 +140,15 @@ fn the_proof_of_an_event_is_checked_and_tells_the_event() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_a_finding_in_the_checkpoint_and_left_out_in_one_that_was_kept() {
-    for (file, code, told) in
-        [("checkpoint", 3, "the ledger is not what it should be"), ("checkpoints/2-00", 0, "it is left out")]
-    {
+fn bytes_that_are_no_text_are_a_finding_in_a_checkpoint() {
+    for file in ["checkpoint", "checkpoints/2-00"] {
         let folder = tempfile::tempdir().unwrap();
         export(folder.path());
         let path = folder.path().join("export").join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, b"join.example/log-a\n\xff").unwrap();
         let ran = verify(folder.path(), &["--from", "export"]);
-        assert_eq!(ran.code, code, "{file}: {}{}", ran.stdout, ran.stderr);
-        assert!(ran.stderr.contains(told), "{file}: {}", ran.stderr);
+        assert_eq!(ran.code, 3, "{file}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("the ledger is not what it should be"), "{file}: {}", ran.stderr);
     }
 }

@@ -241,7 +241,8 @@ impl FromStr for VerifierKey {
     }
 }
 
-fn check_name(name: &str) -> Result<(), NoteError> {
+/// Whether a key may have that name, and so a log that origin (c2sp.org/signed-note).
+pub fn check_name(name: &str) -> Result<(), NoteError> {
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+') {
         return Err(NoteError::Key("a key's name is not empty and has no spaces and no plus sign"));
     }

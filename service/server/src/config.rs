@@ -12,6 +12,8 @@ use figment::{
 };
 use join_credential::MasterKey;
 use join_domain::{decision::join::Policy, id::Name};
+use join_log::{VerifierKey, note};
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 /// The whole configuration.
@@ -81,7 +83,7 @@ pub struct Log {
     pub directory: Option<PathBuf>,
     /// Name of the log in checkpoints; by default `<cluster>/log`. A restored or forked database needs another.
     pub origin: Option<String>,
-    /// Witnesses that are asked to cosign each checkpoint.
+    /// Witnesses that are asked to cosign each checkpoint; only with a directory.
     pub witnesses: Vec<Witness>,
 }
 
@@ -230,6 +232,7 @@ impl Config {
                 );
             }
         }
+        self.log.check()?;
         self.telemetry.check()?;
         let Limits { certificate_ttl_default: default, certificate_ttl_max: max, .. } = self.limits;
         if default < Duration::from_secs(10) || default > max {
@@ -266,6 +269,38 @@ impl Config {
         shown.database.service_url = mask_password(&shown.database.service_url);
         shown.database.owner_url = shown.database.owner_url.as_deref().map(mask_password);
         Ok(serde_yaml_ng::to_string(&shown)?)
+    }
+}
+
+impl Log {
+    /// What a node would refuse only once it has connected.
+    fn check(&self) -> anyhow::Result<()> {
+        if let Some(origin) = &self.origin {
+            note::check_name(origin).with_context(|| format!("log.origin: `{origin}` can't be signed under"))?;
+        }
+        if self.directory.is_none() && !self.witnesses.is_empty() {
+            bail!(
+                "log.witnesses cosign what this node signs, and without log.directory it signs nothing: set that, or \
+                 take the witnesses out"
+            );
+        }
+        self.witnesses.iter().try_for_each(|witness| witness.parsed().map(drop))
+    }
+}
+
+impl Witness {
+    /// Its key and URL.
+    ///
+    /// # Errors
+    /// Names the one that is none.
+    pub fn parsed(&self) -> anyhow::Result<(VerifierKey, Url)> {
+        let Self { key, url } = self;
+        let verifier = key.parse().with_context(|| format!("log.witnesses: `{key}` is not a verifier key"))?;
+        let parsed: Url = url.parse().with_context(|| format!("log.witnesses: `{url}` is not a URL"))?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            bail!("log.witnesses: `{url}` does not begin with https:// or http://");
+        }
+        Ok((verifier, parsed))
     }
 }
 

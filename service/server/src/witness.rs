@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use join_log::{
     Checkpoint, SignatureLine, SignedNote, TileReader, VerifierKey, root_at,
     witness::{Answer, Submission, WitnessError, monitoring_path},
@@ -32,13 +31,10 @@ impl Witness {
     /// # Errors
     /// Names the key or URL that is not one.
     pub fn new(configured: &config::Witness) -> anyhow::Result<Self> {
-        let key = configured.key.parse();
-        let key = key.with_context(|| format!("log.witnesses: `{}` is not a verifier key", configured.key))?;
-        reqwest::Url::parse(&configured.url)
-            .with_context(|| format!("log.witnesses: `{}` is not a URL", configured.url))?;
+        let (key, url) = configured.parsed()?;
         let client =
             reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Self { key, url: configured.url.trim_end_matches('/').to_owned(), client, seen: 0, contradiction: None })
+        Ok(Self { key, url: url.as_str().trim_end_matches('/').to_owned(), client, seen: 0, contradiction: None })
     }
 
     /// The largest size that it is known to have cosigned.

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use join_ledger::Import;
-use join_log::NoteSigner;
+use join_log::{Checkpoint, NoteSigner, SignedNote};
 use join_log_tests::{Archive, Fleet};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::time::timeout;
@@ -118,6 +118,17 @@ async fn an_archive_that_is_not_what_was_signed_is_not_imported() {
     assert_eq!(import(&into, &archive).await.unwrap(), 3);
     fs::write(&file, good.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     assert_eq!(import(&into, &archive).await.unwrap(), 3);
+    fs::write(&file, &good).unwrap();
+    // What it kept seals another history, or is damaged.
+    let kept = archive.join("checkpoints/2-5a5a5a5a5a5a5a5a");
+    fs::create_dir(archive.join("checkpoints")).unwrap();
+    let checkpoint = Checkpoint { origin: ARCHIVED.to_owned(), size: 2, root: [0x5a; 32] };
+    let note = SignedNote::sign(&checkpoint, &[NoteSigner::from_seed(ARCHIVED, &[5; 32]).unwrap()]).to_string();
+    for note in [note.replacen("\n2\n", "\n1\n", 1), note] {
+        fs::write(&kept, note).unwrap();
+        assert_eq!(import(&into, &archive).await.unwrap(), 3);
+    }
+    fs::remove_file(kept).unwrap();
     let mut superuser = into.superuser().await;
     for table in ["entry", "log_entry", "stream", "log_past"] {
         assert_eq!(count(&mut superuser, &format!("*) FROM {table}")).await, 0, "{table}");
@@ -127,7 +138,6 @@ async fn an_archive_that_is_not_what_was_signed_is_not_imported() {
         format!("{none:#}").contains("is it an archive") || format!("{none:#}").contains("an archive of"),
         "{none:#}"
     );
-    fs::write(&file, good).unwrap();
     assert_eq!(import(&into, &archive).await.unwrap(), 0);
 }
 

@@ -19,6 +19,9 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
     let Some(ended) = ended.or(recorded.as_deref()) else {
         bail!("the database knows of no checkpoint: say with --ended which log ends");
     };
+    if let Some(recorded) = recorded.as_deref().filter(|recorded| *recorded != ended) {
+        eprintln!("note: the newest checkpoint that the database knows is of the log `{recorded}`, not of `{ended}`");
+    }
     if ended == next {
         bail!(
             "log.origin is still `{next}`: set it to a name that was never used, and log.directory to an empty \

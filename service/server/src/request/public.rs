@@ -1,6 +1,9 @@
 //! What needs no identity, and is no call: health, revocation lists, the log's files, the OpenAPI document.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    io::ErrorKind,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     Router,
@@ -71,18 +74,19 @@ async fn openapi() -> Response {
 
 /// The newest checkpoint that this node publishes.
 async fn checkpoint(State(app): State<Arc<App>>) -> Response {
-    let Some(directory) = &app.log_directory else { return no_such_file() };
+    let Some(directory) = &app.log_directory else { return no_log_here() };
     match tokio::fs::read(directory.join("checkpoint")).await {
         Ok(note) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")], note)
             .into_response(),
-        Err(_) => no_such_file(),
+        Err(error) if error.kind() == ErrorKind::NotFound => no_such_file(),
+        Err(error) => refused(&internal(error)),
     }
 }
 
 /// A tile of the published checkpoint. Hash tiles are public; entry bundles need the role `auditor`.
 async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: axum::extract::Request) -> Response {
-    let tile = Tile::parse(&format!("tile/{path}"));
-    let (Some(directory), Some(tile)) = (app.log_directory.clone(), tile) else { return no_such_file() };
+    let Some(directory) = app.log_directory.clone() else { return no_log_here() };
+    let Some(tile) = Tile::parse(&format!("tile/{path}")) else { return no_such_file() };
     // What needs a role is nothing for a cache that many share.
     let cache = match tile.layer {
         Layer::Entries => "private, max-age=31536000, immutable",
@@ -107,4 +111,9 @@ async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: ax
 
 fn no_such_file() -> Response {
     (StatusCode::NOT_FOUND, "this node has no such file of the log\n").into_response()
+}
+
+/// Without log.directory. Another node may have what is asked for.
+fn no_log_here() -> Response {
+    (StatusCode::MISDIRECTED_REQUEST, "this node serves no files of the log: ask another\n").into_response()
 }

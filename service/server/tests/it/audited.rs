@@ -57,6 +57,8 @@ const FIRST: &[&str] = &["keypair.bound"];
 const ROTATED: &[&str] = &["keypair.rotated"];
 const RESUMED: &[&str] = &["join.resumed"];
 
+const UNREGISTERED: &str = "the key is neither preregistered nor bound in time by the token's secret";
+
 type Forgery = fn(&mut Vec<Value>);
 
 const FORGERIES: &[(&str, Forgery)] = &[
@@ -94,8 +96,17 @@ const FORGERIES: &[(&str, Forgery)] = &[
         let other = data(history, FIRST, "challenge.issued")["key"].clone();
         data(history, RENEWED, "challenge.issued")["key"] = other;
     }),
-    ("the key is neither preregistered nor bound by the token's secret", |history| {
+    (UNREGISTERED, |history| {
         data(history, &["token.created"], "token.created")["secret"] = Value::Null;
+    }),
+    (UNREGISTERED, |history| {
+        data(history, &["token.created"], "token.created")["spec"]["must_register_before"] =
+            json!("2020-01-01T00:00:00Z");
+    }),
+    ("a join is part of the first entry of its stream", |history| {
+        let first = history.iter().position(|entry| holds(entry, FIRST[0])).unwrap();
+        let mut join = history.remove(first);
+        events(entry(history, &["token.created"])).append(events(&mut join));
     }),
     ("no new key was due", |history| {
         let due = entry(history, &["token.updated"]);
@@ -119,6 +130,20 @@ const FORGERIES: &[(&str, Forgery)] = &[
     }),
     ("what was given again is not the answer of the latest join", |history| {
         data(history, RESUMED, "join.resumed")["serial"] = json!("0123456789abcdef0123456789abcdef");
+    }),
+    ("no key was proven", |history| {
+        events(entry(history, RESUMED)).retain(|event| event["kind"] == "join.resumed");
+    }),
+    ("the key that was proven is not the bound one", |history| {
+        let other = data(history, RECOVERED, "challenge.issued")["key"].clone();
+        data(history, RESUMED, "challenge.issued")["key"] = other;
+    }),
+    ("what was given again had ended when it was asked for", |history| {
+        data(history, RESUMED, "challenge.issued")["at"] = json!("2100-01-01T00:00:00Z");
+    }),
+    ("one append gives two answers", |history| {
+        let again = events(entry(history, RESUMED)).clone();
+        events(entry(history, RESUMED)).extend(again);
     }),
     ("the token had the new key before", |history| {
         let old = data(history, ROTATED, "keypair.rotated")["old"].clone();

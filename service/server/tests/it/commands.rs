@@ -173,6 +173,23 @@ async fn who_says_that_more_is_signed_than_is_stops_the_log() {
     }
 }
 
+#[tokio::test]
+async fn the_end_of_a_log_that_is_not_the_newest_is_told() {
+    let installed = Installed::with_cluster().await;
+    let running = installed.serve_with_log().await;
+    let admin = running.administrator(&installed.path("admin"));
+    until("a checkpoint is signed", async || admin.status().await.log_signed > 0).await;
+    running.stop().await;
+    for (ended, told) in [("tset.example/log", true), ("test.example/log", false)] {
+        let mut begin = installed.command(&["log", "begin", "--reason", "restored", "--ended", ended]);
+        begin.env("JOIND_LOG__ORIGIN", "test.example/log-2");
+        let begun = Finished::of(begin).await;
+        let note = format!("is of the log `test.example/log`, not of `{ended}`");
+        assert_eq!(begun.stderr.contains(&note), told, "{}", begun.stderr);
+        begun.done();
+    }
+}
+
 /// A collector that keeps what it is sent, as OTLP has it: protocol buffers over gRPC.
 async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
     let received = Arc::new(Mutex::new(Vec::new()));
@@ -377,6 +394,12 @@ impl Written {
 }
 
 const DATABASE: &str = "database: {service_url: postgres://join_service@db/x}\n";
+/// The key of a witness.
+const WITNESS: &str = "witness.example/w1+20324abe+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X";
+
+fn witness(key: &str, url: &str) -> String {
+    format!("log: {{directory: log, witnesses: [{{key: '{key}', url: '{url}'}}]}}\n")
+}
 
 #[rstest]
 #[case::at_the_top("databse: {}\n", "databse")]
@@ -384,6 +407,11 @@ const DATABASE: &str = "database: {service_url: postgres://join_service@db/x}\n"
 #[case::in_a_list("log: {witnesses: [{key: k, url: u, weight: 1}]}\n", "weight")]
 #[case::in_a_choice("limits: {certificate_ttl_max: soon}\n", "certificate_ttl_max")]
 #[case::by_a_rule("limits: {certificate_ttl_default: 2d}\n", "limits.certificate_ttl_default")]
+#[case::in_the_logs_name("log: {origin: my log}\n", "log.origin")]
+#[case::in_a_witnesss_key(&witness("w+1+AA", "https://w.example"), "w+1+AA")]
+#[case::in_a_witnesss_url(&witness(WITNESS, "w.example"), "`w.example`")]
+#[case::in_a_urls_scheme(&witness(WITNESS, "localhost:8080"), "https://")]
+#[case::in_witnesses_of_nothing(&witness(WITNESS, "https://w.example").replace("directory: log, ", ""), "log.directory")]
 #[tokio::test]
 async fn a_key_that_is_wrong_is_named(#[case] line: &str, #[case] key: &str) {
     let written = Written::with(&format!("{DATABASE}{line}"));
@@ -508,6 +536,21 @@ async fn what_we_show_people_as_configuration_is_one() {
         assert_eq!(shown["cluster_name"], "example.com");
         assert_eq!(shown["database"]["service_url"], "postgres://join_service:***@postgres/join_authority");
     }
+}
+
+/// The certificate has that address, and no other.
+#[tokio::test]
+async fn what_compose_tells_to_type_goes_to_the_public_address() {
+    let read = |file: &str| fs::read_to_string(repository().join("deploy").join(file)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let named = read("env.example").replace("PUBLIC_ADDRESS=localhost", "PUBLIC_ADDRESS=authority.example.com");
+    fs::write(folder.path().join(".env"), named).unwrap();
+    let compose = read("compose.yaml");
+    let typed = compose.lines().find(|line| line.contains("joinctl")).unwrap().trim_start_matches('#');
+    let mut shell = Command::new("sh");
+    shell.current_dir(folder.path()).args(["-c", &format!("joinctl() {{ echo \"$@\"; }}; {typed}")]);
+    let given = Finished::of(shell).await.done();
+    assert_eq!(given, "--addr authority.example.com:3025 --identity ./admin status\n");
 }
 
 /// `${NAME:-default}` as Compose fills it in when the environment has no such name.
