@@ -6,6 +6,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use futures::{SinkExt as _, channel::mpsc};
 use join_domain::{
     proof::{CHALLENGE_LIFE, SubjectKeys},
     refusal::{Code, Refusal},
@@ -14,8 +15,6 @@ use join_proto::teleport::{
     self as wire, challenge, challenge_solution, client_params, join_request, join_response,
     join_service_server::JoinService, result,
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -40,11 +39,12 @@ pub struct Joining(pub Arc<App>);
 
 #[tonic::async_trait]
 impl JoinService for Joining {
-    type JoinStream = ReceiverStream<Result<wire::JoinResponse, Status>>;
+    type JoinStream = mpsc::Receiver<Result<wire::JoinResponse, Status>>;
 
     async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
         let peer = self.0.peer(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
-        let (answers, told) = mpsc::channel(1);
+        // One answer waits until the connection takes it.
+        let (answers, told) = mpsc::channel(0);
         let (_, extensions, inbound) = request.into_parts();
         let conversation = Conversation {
             app: Arc::clone(&self.0),
@@ -57,7 +57,7 @@ impl JoinService for Joining {
             span: tracing::Span::current(),
         };
         self.0.to_its_end(&extensions, conversation.run(answers));
-        Ok(Response::new(ReceiverStream::new(told)))
+        Ok(Response::new(told))
     }
 }
 
@@ -85,7 +85,7 @@ struct Conversation {
 impl Conversation {
     /// Answers message by message. It is no part of what sends the answers: a client that reads none, or goes away, must
     /// not be able to stop a step halfway, with all that the step holds.
-    async fn run(mut self, answers: mpsc::Sender<Result<wire::JoinResponse, Status>>) {
+    async fn run(mut self, mut answers: mpsc::Sender<Result<wire::JoinResponse, Status>>) {
         loop {
             let answer = match self.next().await {
                 Ok(Some(answer)) => Ok(answer),
@@ -97,7 +97,7 @@ impl Conversation {
                 }
             };
             let is_last = answer.is_err();
-            if answers.send(answer).await.is_err() || is_last {
+            if answers.feed(answer).await.is_err() || is_last {
                 break;
             }
         }
