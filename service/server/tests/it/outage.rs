@@ -29,6 +29,9 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     }
     world.catch_up("first").await;
     let challenged = bots[0].clone();
+    let mut health = HealthClient::new(world.stranger().channel().await);
+    let mut watched = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 
     blocking(move || postgres.stop().unwrap()).await;
 
@@ -46,9 +49,9 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     unknown.token = "unknown".to_owned();
     assert_eq!(unknown.join().await.unwrap_err(), "UNAVAILABLE");
     assert_eq!(world.admin.get_token("first").await.unwrap_err(), "UNAVAILABLE");
-    let mut health = HealthClient::new(world.stranger().channel().await);
     let serving = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(serving.status(), ServingStatus::NotServing);
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing, "a watcher is told");
 
     let postgres = start(path).await;
 
@@ -68,6 +71,7 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     assert_eq!(world.news("first").await, RENEWED, "it happened once");
     assert_eq!(world.locks().await, 0);
     until("it is ready again", async || world.readiness().await == "ok\n").await;
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     world.check().await;
     blocking(move || postgres.stop().unwrap()).await;
 }
