@@ -26,7 +26,8 @@ pub struct Unit<'a> {
 
 impl Unit<'_> {
     /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs usually
-    /// are; directories elsewhere are opened one by one. A bot that never joined ends when it is refused; started again at once, it would fill the ledger with its refusals.
+    /// are; directories elsewhere are opened one by one. A bot that never joined ends when it is refused; started again at
+    /// once, it would fill the ledger with its refusals.
     ///
     /// # Errors
     /// When a name or path can't stand in a unit file.

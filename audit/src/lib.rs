@@ -24,8 +24,8 @@
 //!
 //! [`verify`] reads the export once, in constant memory but for a version and a state a stream:
 //! the checkpoint is signed by a known log and cosigned as the [`Policy`] asks; the entries are the tree that it seals, and begin
-//! with the tree of each older checkpoint that the export or the auditor kept; they stand in log order without a gap; each stream's versions are
-//! 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow (below); and the claimed views are what follows from it.
+//! with the tree of each older checkpoint that the export or the auditor kept; they stand in log order without a gap; each
+//! stream's versions are 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow (below); and the claimed views are what follows from it.
 //!
 //! Of the rules: each accepted join proved the bound key, the preregistered one or, in time, the secret, was under no lock,
 //! showed the newest generation and join state or spent an exemption, has the next generation or is counted as the next

@@ -80,6 +80,7 @@ pub(crate) struct Tokens {
 #[derive(Debug)]
 struct Place {
     weight: u32,
+    /// When it was read into this place.
     made: Instant,
     known: Mutex<Option<Arc<KnownToken>>>,
 }
@@ -184,8 +185,8 @@ impl TokenSlot {
         self.fresh
     }
 
-    /// True when the attempt that the last [`reload`](Self::reload) asked about was accepted before; false also when it asked
-    /// about none.
+    /// True when the attempt that the last [`reload`](Self::reload) asked about was accepted before; false also when it
+    /// asked about none.
     pub fn attempt_accepted_before(&self) -> bool {
         self.attempt_accepted_before
     }
