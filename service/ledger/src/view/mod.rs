@@ -1,11 +1,10 @@
 //! Views: what people ask for, kept up with the log in its order.
 //!
 //! A view is a function of the log up to its checkpoint, and of nothing else; the pieces in which the log arrived leave
-//! no trace in it. What it says of a stream follows from that stream alone, but for sums. That is why a rebuild, stream by
-//! stream, gives the same rows, and why a comparison proves them.
+//! no trace in it. What it says of a stream follows from that stream alone. That is why a rebuild, stream by stream, gives
+//! the same rows, and why a comparison proves them.
 
 mod certificate;
-mod count;
 mod instance;
 mod token;
 
@@ -19,7 +18,7 @@ pub use self::{
     certificate::Certificate,
     instance::{Authentication, Instance, InstanceFilter},
 };
-use self::{certificate::Certificates, count::Counts, instance::Instances, token::Tokens};
+use self::{certificate::Certificates, instance::Instances, token::Tokens};
 use crate::{
     Ledger, LedgerError,
     lease::in_time,
@@ -27,7 +26,7 @@ use crate::{
 };
 
 /// Every table that is a view.
-pub(crate) const TABLES: [&str; 4] = ["token_view", "instance_view", "certificate_view", "count_view"];
+pub(crate) const TABLES: [&str; 3] = ["token_view", "instance_view", "certificate_view"];
 
 /// Entries that one step projects, at most.
 const STEP: u32 = 2000;
@@ -100,18 +99,15 @@ pub(crate) async fn project(connection: &mut PgConnection, entries: &[Entry]) ->
     let mut tokens = Tokens::read(connection, entries).await?;
     let mut instances = Instances::read(connection, entries).await?;
     let mut certificates = Certificates::default();
-    let mut counts = Counts::default();
     for entry in entries {
         for event in &entry.events {
             tokens.apply(entry, event);
             let token = tokens.of(entry);
             instances.apply(entry, event, token);
             certificates.apply(entry, event, token);
-            counts.apply(event);
         }
     }
     tokens.write(connection).await?;
     instances.write(connection).await?;
-    certificates.write(connection).await?;
-    counts.write(connection).await
+    certificates.write(connection).await
 }

@@ -22,7 +22,7 @@ use crate::support::*;
 const RELEASES: [(&str, i64); 1] = [("0.1.0", 20_261_122_000_006)];
 
 /// What a history is stored of. Keys and secrets are in none.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 12] = [
     "entry",
     "log_entry",
     "sequencer",
@@ -35,7 +35,6 @@ const TABLES: [&str; 13] = [
     "token_view",
     "instance_view",
     "certificate_view",
-    "count_view",
 ];
 
 fn file(release: &str) -> PathBuf {

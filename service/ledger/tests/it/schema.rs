@@ -10,7 +10,7 @@ const OF_A_STREAM: [&str; 4] = ["entry", "secret", "snapshot", "stream"];
 const DIRECTORIES: [&str; 2] = ["claim", "lineage"];
 /// One order for one database, and what follows from it.
 const ORDER: [&str; 5] = ["log_entry", "log_head", "log_past", "outbox", "sequencer"];
-const VIEWS: [&str; 5] = ["certificate_view", "count_view", "instance_view", "token_view", "view_checkpoint"];
+const VIEWS: [&str; 4] = ["certificate_view", "instance_view", "token_view", "view_checkpoint"];
 /// Neither of a stream nor of a join.
 const OTHERS: [&str; 2] = ["_sqlx_migrations", "authority_key"];
 

@@ -49,7 +49,6 @@ async fn instances_show_their_lineage_and_newest_authentications() {
     assert_eq!((instance.latest[0].case, &instance.latest[0].serial), (None, &serial));
     let of_bot = InstanceFilter { bot: Some(name("example")), limit: 10, ..InstanceFilter::default() };
     assert_eq!(ledger.instances(&of_bot).await.unwrap(), [instance]);
-    assert_eq!(ledger.event_counts().await.unwrap()["join.accepted"], 15);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,10 +162,10 @@ async fn a_step_that_failed_is_made_again_from_the_same_entries() {
     ledger.sequence_once(100).await.unwrap();
     let settled = ledger.settled().await.unwrap();
     let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
-    sqlx::query("ALTER TABLE count_view RENAME TO elsewhere").execute(&mut superuser).await.unwrap();
+    sqlx::query("ALTER TABLE certificate_view RENAME TO elsewhere").execute(&mut superuser).await.unwrap();
     ledger.project_once(100).await.unwrap_err();
     assert_eq!(ledger.views_settled().await.unwrap(), 0);
-    sqlx::query("ALTER TABLE elsewhere RENAME TO count_view").execute(&mut superuser).await.unwrap();
+    sqlx::query("ALTER TABLE elsewhere RENAME TO certificate_view").execute(&mut superuser).await.unwrap();
     // What the failed step had locked is given back a moment later.
     let mut projected = 0;
     for _ in 0..200 {
