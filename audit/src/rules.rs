@@ -323,7 +323,7 @@ impl<'a> Join<'a> {
         let Self { token, join, .. } = self;
         let Some(latest) = token.latest() else { return Ok(()) };
         // The owner who comes back for an answer after its time pays with a recovery, and its documents are of before.
-        if token.is_latest_attempt(join.attempt.as_ref(), &join.subject_keys) {
+        if token.is_latest_attempt(join.attempt, &join.subject_keys) {
             let asked = challenges(self.entry).next().map(|challenge| challenge.at);
             let late = asked.is_some_and(|asked| latest.join.not_after < asked);
             return ensure(late && join.case == JoinCase::Recovery, "its attempt is that of the join before");

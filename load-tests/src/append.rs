@@ -250,7 +250,7 @@ async fn append(ledger: &Ledger, number: u64) -> Result<(), JoinError> {
     let mut slot = ledger.token(&name).await.map_err(|error| broken(&error))?;
     let known = slot.known().ok_or_else(|| broken(&"an imported token is missing"))?;
     let (events, attempt) = renewal(&known.token, number);
-    let change = Change { events, decided_at: ledger.now(), origin: origin(&attempt) };
+    let change = Change { events, decided_at: ledger.now(), origin: origin(attempt) };
     let append = known.following(change).using_up(Some(attempt));
     match slot.append(append).await {
         Ok(_) => Ok(()),
@@ -286,7 +286,7 @@ async fn try_transact(pool: &PgPool, number: u64, same_rows: bool) -> anyhow::Re
     let (events, attempt) = renewal(token, number);
     let first_version = u64::try_from(version)? + 1;
     let now = chrono::Utc::now();
-    let entry = Entry { stream, first_version, events, decided_at: now, recorded_at: now, origin: origin(&attempt) };
+    let entry = Entry { stream, first_version, events, decided_at: now, recorded_at: now, origin: origin(attempt) };
     let instance = token.instance().map(|instance| instance.0);
     let after = State::after(Some(before), &entry)?;
     let last_version = i64::try_from(entry.last_version())?;
@@ -303,7 +303,7 @@ async fn try_transact(pool: &PgPool, number: u64, same_rows: bool) -> anyhow::Re
         .bind(i64::try_from(part.last_version())?)
         .bind(now)
         .bind(part.to_envelope()?)
-        .bind(used_up.then(|| attempt.key()).flatten())
+        .bind(used_up.then(|| attempt.key()))
         .execute(&mut *transaction)
         .await?;
     }
@@ -338,11 +338,11 @@ fn one_by_one(entry: &Entry) -> Vec<Entry> {
         .collect()
 }
 
-fn origin(attempt: &AttemptHash) -> Origin {
+fn origin(attempt: AttemptHash) -> Origin {
     Origin {
         actor: "bot-fleet".to_owned(),
         address: Some("127.0.0.1:40000".to_owned()),
-        attempt: Some(attempt.clone()),
+        attempt: Some(attempt),
         request: Some("00000000-000001".to_owned()),
         trace: None,
     }
@@ -351,7 +351,8 @@ fn origin(attempt: &AttemptHash) -> Origin {
 /// The events of a renewal.
 fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
     let now = chrono::Utc::now();
-    let attempt = AttemptHash(hex::encode([[0; 8], [0; 8], [0; 8], number.to_be_bytes()].concat()));
+    let attempt =
+        AttemptHash::from_bytes([[0; 8], [0; 8], [0; 8], number.to_be_bytes()].concat().try_into().expect("32 bytes"));
     let challenge = ChallengeId(Uuid::from_u64_pair(number, scrambled(number)));
     let latest = &token.latest().expect("imported tokens have joined").join;
     let generation = latest.generation + 1;
@@ -376,7 +377,7 @@ fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
         not_before: now,
         not_after: now + TimeDelta::hours(1),
         subject_keys: "J5DU8jBZ2oW6LhXfQx1o2q0u7l3k9m4nJ5DU8jBZ2oW".to_owned(),
-        attempt: Some(attempt.clone()),
+        attempt: Some(attempt),
         seen: Sighting { certificate: Some(certificate), join_state },
         ..JoinAccepted::clone(latest)
     };

@@ -16,7 +16,7 @@ use join_domain::{
     decision::{
         self,
         administer::{self, GrantAsked, TokenWritten},
-        join::{self, Fresh, Policy, Proven, Solved, Verdict},
+        join::{self, Fresh, Policy, Proven, Record, Solved, Verdict},
         opening::{self, FirstStep, Opening, SecretShown},
     },
     envelope::{Entry, Origin, StreamId},
@@ -26,6 +26,7 @@ use join_domain::{
     },
     id::{AttemptHash, AttemptId, BotId, ChallengeId, GrantId, InstanceId, LockId, Name, TokenId},
     key::PublicKey,
+    proof,
     refusal::Code,
     resource::{BotSpec, ExemptionKind, LockTarget, Recovery, TokenSpec},
     state::{BotState, LockState, State, TokenState, token::RefusedChallenge},
@@ -312,22 +313,23 @@ impl Authority {
             serial: String::new(),
         };
         let context = self.known(&token, around.locks, around.accepted_before);
-        let verdict = join::decide(context, &proven, fresh, Policy::default(), time(now));
+        let Verdict { record: Record { events, uses_up, lock }, answer: told } =
+            join::decide(context, &proven, fresh, Policy::default(), time(now));
         let after = |events| after(token.clone(), events, now);
         let key = |token: &TokenState| token.binding.as_ref().map(|binding| number(&binding.key)).unwrap_or_default();
-        match verdict {
-            Verdict::Accept { events, join, uses_up } => {
+        match told {
+            join::Answer::Accept(join) => {
                 let exempted = events.iter().any(|event| matches!(event, Event::ExemptionConsumed(_)));
                 let after = after(events);
                 let (answer, case, uses_up) = (answer(&join, key(&after)), join.case, uses_up.is_some());
                 (Decided::Accepted { answer, case, uses_up, exempted, late }, Some(after))
             }
-            Verdict::Resume { events, accepted } => {
+            join::Answer::Resume(join) => {
                 let after = after(events);
-                (Decided::Resumed(answer(&accepted.join, key(&after))), Some(after))
+                (Decided::Resumed(answer(&join, key(&after))), Some(after))
             }
-            Verdict::RotateFirst => (Decided::RotateFirst, None),
-            Verdict::Refuse { refusal, events, lock } => {
+            join::Answer::RotateFirst => (Decided::RotateFirst, None),
+            join::Answer::Refuse(refusal) => {
                 let after = (!events.is_empty()).then(|| after(events));
                 let remembers = |token: &TokenState| {
                     token.refused_challenges.iter().any(|old| old.challenge == proven.solved.challenge)
@@ -418,23 +420,23 @@ fn leave_out(rule: Rule, token: &TokenState, proven: &mut Proven, around: &mut A
         Rule::JoinStatesAreJudged => {
             if let Some(latest) = latest {
                 let sequence = small(latest.recovery_count.into());
-                proven.join_state = join_state(Some(JoinState { instance: short(latest.instance), sequence }));
+                proven.seen.join_state = join_state(Some(JoinState { instance: short(latest.instance), sequence }));
             }
         }
         Rule::GenerationsAreJudged => {
-            if let (Some(latest), Some(certificate)) = (latest, &mut proven.certificate)
+            if let (Some(latest), Some(certificate)) = (latest, &mut proven.seen.certificate)
                 && certificate.instance == latest.instance
             {
                 certificate.generation = latest.generation;
             }
         }
         Rule::WhatIsAheadIsNoTheft => {
-            if let JoinStateSeen::Authentic { sequence, .. } = &mut proven.join_state
+            if let JoinStateSeen::Authentic { sequence, .. } = &mut proven.seen.join_state
                 && *sequence > token.recovery_count
             {
                 *sequence = 0;
             }
-            if let (Some(latest), Some(certificate)) = (latest, &mut proven.certificate)
+            if let (Some(latest), Some(certificate)) = (latest, &mut proven.seen.certificate)
                 && certificate.generation > latest.generation
             {
                 certificate.generation = 0;
@@ -445,7 +447,7 @@ fn leave_out(rule: Rule, token: &TokenState, proven: &mut Proven, around: &mut A
 }
 
 fn hits_limit(token: &TokenState, proven: &Proven) -> bool {
-    token.binding.is_some() && proven.certificate.is_none() && token.limit_used_up()
+    token.binding.is_some() && proven.seen.certificate.is_none() && token.limit_used_up()
 }
 
 fn after(token: TokenState, events: Vec<Event>, now: Tick) -> TokenState {
@@ -525,13 +527,15 @@ fn proven(shown: &Shown) -> Proven {
         key: public(key),
         purpose,
         issued_at,
-        replayable_until: issued_at + TimeDelta::seconds(120),
+        replayable_until: issued_at + TimeDelta::seconds(proof::REPLAYABLE),
     };
     Proven {
         attempt: shown.attempt.map(attempt),
         subject_keys: shown.subject.to_string(),
-        certificate: shown.certificate.map(client_certificate),
-        join_state: join_state(shown.join_state),
+        seen: Sighting {
+            certificate: shown.certificate.map(client_certificate),
+            join_state: join_state(shown.join_state),
+        },
         evidence: shown.evidence.into(),
         solved: solved(shown.challenge, shown.key, shown.purpose.into()),
         rotated: shown.rotated.map(|key| solved(shown.challenge.wrapping_add(128), key, ChallengePurpose::Rotation)),
@@ -541,7 +545,7 @@ fn proven(shown: &Shown) -> Proven {
 
 fn is_match(token: &TokenState, proven: &Proven) -> bool {
     let hash: Option<AttemptHash> = proven.attempt.as_ref().map(|id| id.hash(token.id, token.era));
-    token.is_latest_attempt(hash.as_ref(), &proven.subject_keys)
+    token.is_latest_attempt(hash, &proven.subject_keys)
 }
 
 fn client_certificate(certificate: Certificate) -> ClientCertificate {

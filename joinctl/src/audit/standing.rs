@@ -79,8 +79,7 @@ fn told(token: &TokenState, event: &Event) -> String {
             facts.push(format!("certificate until {}", shown(latest.join.not_after)));
         }
     }
-    let now = time(event.decided_at);
-    if token.secret.is_some() && token.spec.must_register_before.is_none_or(|end| now.is_some_and(|now| now < end)) {
+    if time(event.decided_at).is_some_and(|now| token.takes_secret(now)) {
         facts.push("a registration secret waits".to_owned());
     }
     let times = [

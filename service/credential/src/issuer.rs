@@ -91,9 +91,11 @@ pub struct Issuer {
     /// All that are trusted; the active one first.
     pub(crate) authorities: Vec<CertificateAuthority>,
     tls_ca_certificates: Vec<CertificateDer<'static>>,
+    tls_ca_pems: Vec<String>,
     cross_certificates: Vec<CertificateDer<'static>>,
     ssh_ca: Ed25519Signer,
     ssh_ca_keys: Vec<Vec<u8>>,
+    ssh_ca_lines: Vec<String>,
     join_state: JoinStateSigner,
 }
 
@@ -110,13 +112,16 @@ impl Issuer {
         let cross_certificates =
             retired.map(|key| CertificateAuthority::open(key).certify(&cluster, active)).collect::<Result<_, _>>()?;
         let ssh_ca_keys = keys.trusted(Purpose::SshCa).filter_map(|key| key.public_key());
-        let ssh_ca_keys = ssh_ca_keys.map(|key| ssh_key::PublicKey::from_openssh(&key.to_authorized_key())?.to_bytes());
+        let ssh_ca_lines: Vec<_> = ssh_ca_keys.map(|key| key.to_authorized_key()).collect();
+        let ssh_ca_keys = ssh_ca_lines.iter().map(|line| ssh_key::PublicKey::from_openssh(line)?.to_bytes());
         Ok(Self {
             cross_certificates,
+            tls_ca_pems: authorities.iter().map(|ca| pem("CERTIFICATE", &ca.certificate)).collect(),
             tls_ca_certificates: authorities.iter().map(|ca| ca.certificate.clone()).collect(),
             authorities,
             ssh_ca: keys.ed25519_signer(Purpose::SshCa),
             ssh_ca_keys: ssh_ca_keys.collect::<Result<_, ssh_key::Error>>()?,
+            ssh_ca_lines,
             join_state: JoinStateSigner::new(
                 keys.active(Purpose::JoinState).kid(),
                 keys.ed25519_signer(Purpose::JoinState),
@@ -143,9 +148,14 @@ impl Issuer {
         &self.tls_ca_certificates
     }
 
-    /// The same in PEM.
+    /// The same in PEM, each by itself.
+    pub fn tls_ca_pems(&self) -> &[String] {
+        &self.tls_ca_pems
+    }
+
+    /// The same in PEM, as one file has them.
     pub fn ca_bundle(&self) -> String {
-        self.tls_ca_certificates.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
+        self.tls_ca_pems.concat()
     }
 
     /// The active CA as the retired ones certify it: for those who know only an older CA.
@@ -156,6 +166,11 @@ impl Issuer {
     /// The SSH CA keys (wire form) that are trusted: the active one first.
     pub fn ssh_ca_keys(&self) -> &[Vec<u8>] {
         &self.ssh_ca_keys
+    }
+
+    /// The same as lines of authorized_keys.
+    pub fn ssh_ca_lines(&self) -> &[String] {
+        &self.ssh_ca_lines
     }
 
     /// The cluster's name.

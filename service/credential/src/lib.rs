@@ -33,7 +33,7 @@ pub use issuer::{Credentials, Grant, IssueError, Issuer};
 pub use keys::{AuthorityKey, AuthorityKeys, KeysError, Phase, Purpose, SealedKey};
 pub use master::MasterKey;
 pub use presented::{ClientCertificates, Presented};
-pub use sealer::Sealer;
+pub use sealer::{KeyedHash, Sealer};
 pub use serial::Serial;
 pub use subject::Subject;
 pub use x509::pem;

@@ -92,13 +92,11 @@ impl Sealer {
         serde_json::from_slice(&self.open(purpose, "", &sealed)?).map_err(|_| OpenError)
     }
 
-    /// HMAC-SHA-256 of data; without the secret nobody can test guesses against it.
-    pub fn keyed_hash(&self, purpose: &str, data: &[u8]) -> [u8; 32] {
+    /// The keyed hash of one purpose.
+    pub fn keyed_hash(&self, purpose: &str) -> KeyedHash {
         let prk = hkdf::Salt::none(hkdf::HKDF_SHA256).extract(self.secret());
         let info = [b"join keyed hash\n".as_slice(), purpose.as_bytes()];
-        let key = prk.expand(&info, hmac::HMAC_SHA256).expect("32 bytes can be derived");
-        let tag = hmac::sign(&hmac::Key::from(key), data);
-        tag.as_ref().try_into().expect("an HMAC-SHA-256 tag has 32 bytes")
+        KeyedHash(prk.expand(&info, hmac::HMAC_SHA256).expect("32 bytes can be derived").into())
     }
 
     fn message_key(&self, salt: &[u8], purpose: &str) -> LessSafeKey {
@@ -106,6 +104,17 @@ impl Sealer {
         let info = [b"join seal\n".as_slice(), purpose.as_bytes()];
         let key = prk.expand(&info, &aead::AES_256_GCM).expect("32 bytes can be derived");
         LessSafeKey::new(UnboundKey::from(key))
+    }
+}
+
+/// HMAC-SHA-256 under a key of one purpose: without it nobody can test guesses against what is stored.
+#[derive(Debug)]
+pub struct KeyedHash(hmac::Key);
+
+impl KeyedHash {
+    /// The hash of data.
+    pub fn hash(&self, data: &[u8]) -> [u8; 32] {
+        hmac::sign(&self.0, data).as_ref().try_into().expect("an HMAC-SHA-256 tag has 32 bytes")
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Timestamp,
-    event::Event,
+    event::{Event, JoinAccepted},
     id::{AttemptHash, BotId, LockId, TokenId},
     upcast::{self, UpcastError},
 };
@@ -145,6 +145,14 @@ impl Entry {
         self.first_version.saturating_add(self.events.len() as u64).saturating_sub(1)
     }
 
+    /// The join that it accepted.
+    pub fn accepted(&self) -> Option<&JoinAccepted> {
+        self.events.iter().find_map(|event| match event {
+            Event::JoinAccepted(join) => Some(&**join),
+            _ => None,
+        })
+    }
+
     /// The canonical bytes (RFC 8785), which are stored and hashed.
     ///
     /// # Errors
@@ -159,7 +167,7 @@ impl Entry {
             recorded_at: self.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
             actor: &self.origin.actor,
             address: self.origin.address.as_deref(),
-            attempt: self.origin.attempt.as_ref().map(|hash| hash.0.as_str()),
+            attempt: self.origin.attempt,
             request: self.origin.request.as_deref(),
             trace: self.origin.trace.as_deref(),
         };
@@ -201,7 +209,7 @@ impl Entry {
             origin: Origin {
                 actor: stored.actor,
                 address: stored.address,
-                attempt: stored.attempt.map(AttemptHash),
+                attempt: stored.attempt,
                 request: stored.request,
                 trace: stored.trace,
             },
@@ -222,7 +230,7 @@ struct Envelope<'a> {
     recorded_at: String,
     actor: String,
     address: Option<String>,
-    attempt: Option<String>,
+    attempt: Option<AttemptHash>,
     request: Option<String>,
     trace: Option<String>,
 }
@@ -242,7 +250,7 @@ struct StoredEvent<'a> {
 struct WrittenEnvelope<'a> {
     actor: &'a str,
     address: Option<&'a str>,
-    attempt: Option<&'a str>,
+    attempt: Option<AttemptHash>,
     decided_at: String,
     events: Vec<WrittenEvent<'a>>,
     first_version: u64,

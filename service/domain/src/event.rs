@@ -128,11 +128,11 @@ catalogue! {
 
 impl Event {
     /// The attempt that it decides.
-    pub fn attempt(&self) -> Option<&AttemptHash> {
+    pub fn attempt(&self) -> Option<AttemptHash> {
         match self {
-            Self::JoinAccepted(accepted) => accepted.attempt.as_ref(),
-            Self::JoinResumed(resumed) => Some(&resumed.attempt),
-            Self::JoinRefused(refused) => refused.attempt.as_ref(),
+            Self::JoinAccepted(accepted) => accepted.attempt,
+            Self::JoinResumed(resumed) => Some(resumed.attempt),
+            Self::JoinRefused(refused) => refused.attempt,
             _ => None,
         }
     }

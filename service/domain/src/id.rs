@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// A name that does not fit the rules.
@@ -99,15 +99,42 @@ pub fn user_name(bot: &Name) -> String {
     format!("bot-{bot}")
 }
 
-/// The SHA-256 of an attempt id within one binding of one token, in hex. An attempt id itself is never recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct AttemptHash(pub String);
+/// The SHA-256 of an attempt id within one binding of one token; hex in records. An attempt id itself is never recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AttemptHash([u8; 32]);
 
 impl AttemptHash {
-    /// Its last 128 bits, by which the attempts of one token are told apart; none for what is not a hash.
-    pub fn key(&self) -> Option<Uuid> {
-        self.0.get(32..).and_then(|half| Uuid::try_parse(half).ok())
+    /// The hash of these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its last 128 bits, by which the attempts of one token are told apart.
+    pub fn key(&self) -> Uuid {
+        let [.., half] = self.0.as_chunks::<16>().0 else { return Uuid::nil() };
+        Uuid::from_bytes(*half)
+    }
+}
+
+impl TryFrom<String> for AttemptHash {
+    type Error = hex::FromHexError;
+
+    fn try_from(text: String) -> Result<Self, hex::FromHexError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map(|()| Self(bytes))
+    }
+}
+
+impl Serialize for AttemptHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for AttemptHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(hex::Buffer::<32>::new().format(&self.0))
     }
 }
 
@@ -139,7 +166,9 @@ impl AttemptId {
         context.update(token.0.as_bytes());
         context.update(&era.to_be_bytes());
         context.update(self.0.as_bytes());
-        AttemptHash(hex::encode(context.finish()))
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        AttemptHash(hash)
     }
 }
 

@@ -21,15 +21,20 @@ pub const CHALLENGE_LIFE: i64 = 60;
 pub const NOT_BEFORE_SLACK: i64 = 10;
 /// How far two clocks may be apart, in seconds.
 pub const LEEWAY: i64 = 60;
+/// How long after its issue the solution of a challenge could be shown again, in seconds: it is taken a [`LEEWAY`] after
+/// its end, by a node whose clock may be another behind.
+pub const REPLAYABLE: i64 = CHALLENGE_LIFE + 2 * LEEWAY;
 /// The longest solution or join state that is looked at, in bytes.
 pub const MAX_DOCUMENT: usize = 8 * 1024;
 
 /// The public keys for which certificates are asked, as sent: a PKIX DER and an SSH wire form.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectKeys {
     /// SubjectPublicKeyInfo, DER.
+    #[serde(rename = "subject_tls")]
     pub tls: Vec<u8>,
     /// SSH wire form.
+    #[serde(rename = "subject_ssh")]
     pub ssh: Vec<u8>,
 }
 

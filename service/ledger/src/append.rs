@@ -150,9 +150,7 @@ impl StreamAppend {
             server,
             recorded_at,
             entry,
-            attempt: uses_up
-                .map(|attempt| attempt.key().ok_or_else(|| malformed(&"the attempt is no hash")))
-                .transpose()?,
+            attempt: uses_up.map(|attempt| attempt.key()),
             lineage: lineage_of(&after).filter(|now| Some(*now) != lineage_before),
             claimed,
             released,

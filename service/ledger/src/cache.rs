@@ -195,7 +195,7 @@ impl TokenSlot {
     ///
     /// # Errors
     /// [`LedgerError`]; what was known is forgotten then.
-    pub async fn reload(&mut self, extra: &[LockTarget], attempt: Option<&AttemptHash>) -> Result<(), LedgerError> {
+    pub async fn reload(&mut self, extra: &[LockTarget], attempt: Option<AttemptHash>) -> Result<(), LedgerError> {
         self.forget();
         let (known, accepted) = Box::pin(load(&self.ledger, &self.name, extra, attempt)).await?;
         self.attempt_accepted_before = accepted;
@@ -289,10 +289,10 @@ async fn load(
     ledger: &Ledger,
     name: &Name,
     extra: &[LockTarget],
-    attempt: Option<&AttemptHash>,
+    attempt: Option<AttemptHash>,
 ) -> Result<(Option<KnownToken>, bool), LedgerError> {
     let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
-    let attempt = attempt.and_then(AttemptHash::key);
+    let attempt = attempt.map(|attempt| attempt.key());
     // All at one moment, since it is one statement: what it finds together was true together.
     let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, ledger.now(), attempt);
     let rows = in_time(load.fetch_all(&mut *ledger.connection().await?)).await?;

@@ -3,7 +3,7 @@
 //! The copy is a fork of the log that it was taken from, as soon as anything is appended to either of them. So the name
 //! under which the archive was signed is ended in the copy, which signs under another one or not at all.
 
-use join_domain::{Timestamp, envelope::Entry, event::Event, id::AttemptHash};
+use join_domain::{Timestamp, envelope::Entry};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 
 /// Tables that history is in, or that follow from it.
 const HISTORY: &str = "entry, log_entry, outbox, stream, claim, lineage, sequencer, log_head, log_past, view_checkpoint, \
-    token_view, instance_view, certificate_view, count_view";
+    token_view, instance_view, certificate_view";
 
 const IS_EMPTY: &str = "
 SELECT NOT EXISTS (SELECT FROM entry) AND NOT EXISTS (SELECT FROM outbox) AND NOT EXISTS (SELECT FROM log_past)
@@ -93,12 +93,7 @@ impl Import {
         for envelope in envelopes {
             let entry = Entry::from_envelope(envelope)
                 .map_err(|error| LedgerError::Corrupt(format!("entry {} of the archive: {error}", self.next)))?;
-            let attempt = used_up(&entry).map(|attempt| {
-                let malformed =
-                    || LedgerError::Corrupt(format!("entry {} of the archive: its attempt is no hash", self.next));
-                attempt.key().ok_or_else(malformed)
-            });
-            let attempt = attempt.transpose()?;
+            let attempt = entry.accepted().and_then(|join| join.attempt).map(|attempt| attempt.key());
             let (id, first_version) = (Field::Uuid(entry.stream.id), Field::Int(signed(entry.first_version)));
             entries.push([
                 id,
@@ -150,12 +145,4 @@ impl Import {
         sqlx::query("COMMIT").execute(connection).await?;
         Ok(self.connection.close().await?)
     }
-}
-
-/// The attempt that an accepted join used up.
-fn used_up(entry: &Entry) -> Option<&AttemptHash> {
-    entry.events.iter().find_map(|event| match event {
-        Event::JoinAccepted(join) => join.attempt.as_ref(),
-        _ => None,
-    })
 }

@@ -17,8 +17,8 @@ pub(crate) async fn append(
     connection: &mut PgConnection,
     rows: &[&Row],
 ) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
-    match Next::of(rows) {
-        Some(next) => go_on(connection, &next, rows.len()).await,
+    match PlainEntries::of(rows) {
+        Some(plain) => append_plain(connection, &plain, rows.len()).await,
         None => append_in_order(connection, rows).await,
     }
 }
@@ -28,9 +28,9 @@ pub(crate) async fn append_in_order(
     connection: &mut PgConnection,
     rows: &[&Row],
 ) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
-    let answers = begin_or_go_on(connection, &Arguments::of(rows)).await?;
+    let done = append_any(connection, &Arguments::of(rows)).await?;
     let mut appended = vec![None; rows.len()];
-    for Answer { ord, server } in answers {
+    for Appended { ord, server } in done {
         if let Some(done) = place(ord).and_then(|place| appended.get_mut(place)) {
             *done = Some(ServerRun(server));
         }
@@ -43,38 +43,38 @@ fn place(ord: i64) -> Option<usize> {
     usize::try_from(ord).ok()?.checked_sub(1)
 }
 
-/// The statement of entries that tokens go on with.
-async fn go_on(
+/// The statement of plain entries, which are nearly all: it does nothing that those don't need.
+async fn append_plain(
     connection: &mut PgConnection,
-    next: &Next<'_>,
+    plain: &PlainEntries<'_>,
     rows: usize,
 ) -> Result<Vec<Option<ServerRun>>, sqlx::Error> {
     let append = sqlx::query_file_scalar!(
-        "sql/append_next.sql",
-        &next.id as _,
-        &next.first_version as _,
-        &next.last_version as _,
-        &next.fence as _,
-        &next.instance_id as _,
-        &next.recorded_at as _,
-        &next.envelope as _,
-        &next.attempt as _,
-        &next.begins_lineage as _,
-        &next.state as _,
-        next.server.0,
+        "sql/append_plain.sql",
+        &plain.id as _,
+        &plain.first_version as _,
+        &plain.last_version as _,
+        &plain.fence as _,
+        &plain.instance_id as _,
+        &plain.recorded_at as _,
+        &plain.envelope as _,
+        &plain.attempt as _,
+        &plain.begins_lineage as _,
+        &plain.state as _,
+        plain.server.0,
     );
     let ords = append.fetch_all(connection).await?;
     let mut appended = vec![None; rows];
-    for place in ords.into_iter().filter_map(place).filter_map(|sorted| next.places.get(sorted)) {
+    for place in ords.into_iter().filter_map(place).filter_map(|sorted| plain.places.get(sorted)) {
         if let Some(done) = appended.get_mut(*place) {
-            *done = Some(next.server);
+            *done = Some(plain.server);
         }
     }
     Ok(appended)
 }
 
-/// Entries that live tokens go on with, sorted by stream, as columns.
-struct Next<'r> {
+/// Plain entries, sorted by stream, as columns.
+struct PlainEntries<'r> {
     /// Where each of them stands among the rows.
     places: Vec<usize>,
     id: Vec<Uuid>,
@@ -93,11 +93,11 @@ struct Next<'r> {
     server: ServerRun,
 }
 
-impl<'r> Next<'r> {
+impl<'r> PlainEntries<'r> {
     /// None when there is another kind of row among them.
     fn of(rows: &[&'r Row]) -> Option<Self> {
         let server = rows.first()?.server?;
-        if !rows.iter().all(|row| goes_on(row) && row.server == Some(server)) {
+        if !rows.iter().all(|row| is_plain(row) && row.server == Some(server)) {
             return None;
         }
         let mut by_stream: Vec<(usize, &Row)> = rows.iter().copied().enumerate().collect();
@@ -128,9 +128,9 @@ impl<'r> Next<'r> {
     }
 }
 
-/// True for a live token that exists, when no claim or secret comes or goes. One that gets a bot is appended in a
-/// transaction, with [`append_in_order`].
-fn goes_on(row: &Row) -> bool {
+/// True for an entry of a live token that exists, when no claim or secret comes or goes. One that gets a bot is appended in
+/// a transaction, with [`append_in_order`].
+fn is_plain(row: &Row) -> bool {
     row.stream.kind == StreamKind::Token
         && row.columns.live
         && row.first_version > 1
@@ -140,16 +140,16 @@ fn goes_on(row: &Row) -> bool {
 }
 
 /// A row that was appended, and where.
-struct Answer {
+struct Appended {
     ord: i64,
     server: Timestamp,
 }
 
 /// The statement of any append.
-async fn begin_or_go_on(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<Answer>, sqlx::Error> {
+async fn append_any(connection: &mut PgConnection, arguments: &Arguments<'_>) -> Result<Vec<Appended>, sqlx::Error> {
     let Arguments { streams, claimed, released, kept, forgotten } = arguments;
     let append = sqlx::query_file_as!(
-        Answer,
+        Appended,
         "sql/append.sql",
         &streams.ord as _,
         &streams.id as _,

@@ -103,7 +103,7 @@ impl Fleet {
         let challenge = ChallengeId(id(4, self.bot.wrapping_mul(1 << 20).wrapping_add(self.round)));
         let first = generation == 1;
         let purpose = if first { ChallengePurpose::Registration } else { ChallengePurpose::Bound };
-        let attempt = AttemptHash(format!("{:032x}{:032x}", self.bot, self.round));
+        let attempt = attempt_of(self.bot, self.round);
         let mut events = vec![
             Event::ChallengeIssued(ChallengeIssued {
                 challenge,
@@ -137,7 +137,7 @@ impl Fleet {
             roles: vec!["deploy".to_owned()],
             principals: vec!["deploy".to_owned()],
             subject_keys: "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ".to_owned(),
-            attempt: Some(attempt.clone()),
+            attempt: Some(attempt),
             seen: self.seen(generation),
         })));
         let version = if first { 2 } else { 8 + (generation - 2) * 4 };
@@ -186,6 +186,11 @@ impl Iterator for Fleet {
         }
         Some(entry)
     }
+}
+
+fn attempt_of(bot: u64, round: u64) -> AttemptHash {
+    let halves = [u128::from(bot).to_be_bytes(), u128::from(round).to_be_bytes()];
+    AttemptHash::from_bytes(halves.concat().try_into().unwrap_or_default())
 }
 
 fn serial(bot: u64, generation: u64) -> String {

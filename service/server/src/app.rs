@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
-    ceremony::{Answer as _, Ceremonies, join::internal},
+    ceremony::{Ceremonies, OrRefuse as _, internal},
     cluster::administrator_stream,
     places::RequestPlace,
     readiness::Readiness,
@@ -60,7 +60,7 @@ impl App {
         let presented = self.presented(connection).await?;
         if let Presented::Administrator(identity) = &presented {
             let stream = administrator_stream(&identity.serial);
-            let recorded = self.ceremonies.ledger.load(stream).await.answer()?;
+            let recorded = self.ceremonies.ledger.load(stream).await.or_refuse()?;
             match recorded.as_ref().and_then(|stored| stored.administrator()) {
                 Some(recorded) if recorded.live => {}
                 Some(_) => return Err(unauthenticated("the identity was revoked")),

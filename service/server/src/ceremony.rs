@@ -4,6 +4,7 @@ pub mod administer;
 pub mod behind;
 pub mod join;
 pub mod pending;
+pub mod secret;
 pub mod strangers;
 
 use std::sync::Arc;
@@ -17,10 +18,7 @@ use join_domain::{
 use join_ledger::{AppendError, Ledger, LedgerError};
 
 use self::{behind::Behind, strangers::Strangers};
-use crate::{entropy::Entropy, keyring::Keyring};
-
-/// Purpose of the stored registration secret, and of its keyed hash.
-pub const REGISTRATION_SECRET: &str = "registration-secret";
+use crate::{entropy::Entropy, keyring::Keyring, telemetry};
 
 /// Everything that ceremonies need.
 pub struct Ceremonies {
@@ -46,23 +44,33 @@ pub(crate) fn unavailable(why: impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::Unavailable, "the authority cannot reach its database at the moment: retry the same attempt")
 }
 
-/// Failures of the ledger as answers; a function, for neither type is this crate's own.
-pub(crate) trait Answer<T> {
-    /// The value, or the refusal that the caller gets.
-    fn answer(self) -> Result<T, Refusal>;
+/// Our fault: the log has the details, the client an id to look for.
+pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
+    let request = telemetry::current_request().unwrap_or_else(|| "-".into());
+    tracing::error!("internal error: {error}");
+    Refusal::new(
+        Code::Internal,
+        format!("the authority failed; an administrator finds the cause in its log under request {request}"),
+    )
 }
 
-impl<T> Answer<T> for Result<T, LedgerError> {
-    fn answer(self) -> Result<T, Refusal> {
+/// Failures of the ledger as answers; a trait, for neither type is this crate's own.
+pub(crate) trait OrRefuse<T> {
+    /// The value, or the refusal that the caller gets.
+    fn or_refuse(self) -> Result<T, Refusal>;
+}
+
+impl<T> OrRefuse<T> for Result<T, LedgerError> {
+    fn or_refuse(self) -> Result<T, Refusal> {
         self.map_err(|error| match error {
             LedgerError::Unavailable(_) => unavailable(error),
-            other => join::internal(other),
+            other => internal(other),
         })
     }
 }
 
-impl<T> Answer<T> for Result<T, AppendError> {
-    fn answer(self) -> Result<T, Refusal> {
+impl<T> OrRefuse<T> for Result<T, AppendError> {
+    fn or_refuse(self) -> Result<T, Refusal> {
         self.map_err(|error| match error {
             AppendError::Conflict | AppendError::AttemptSeen => {
                 Refusal::new(Code::Conflict, "somebody else changed it at the same moment: try again")
@@ -78,7 +86,7 @@ impl<T> Answer<T> for Result<T, AppendError> {
                 Refusal::new(Code::RateLimited, "the authority is overloaded: retry the same attempt later")
             }
             AppendError::OutcomeUnknown(_) | AppendError::Unavailable(_) => unavailable(error),
-            other => join::internal(other),
+            other => internal(other),
         })
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use join_credential::{AuthorityKeys, ClientCertificates, Issuer, MasterKey, SealedKey};
+use join_credential::{AuthorityKeys, ClientCertificates, Issuer, KeyedHash, MasterKey, SealedKey};
 use join_domain::{
     id::Name,
     refusal::{Code, Refusal},
@@ -18,7 +18,10 @@ use join_domain::{
 use join_ledger::Ledger;
 use tokio::sync::Mutex;
 
-use crate::{ceremony::unavailable, cluster};
+use crate::{
+    ceremony::{secret::REGISTRATION_SECRET, unavailable},
+    cluster,
+};
 
 /// How old what is known may be when somebody shows a signature by an unknown key. Keys are on standby for much longer
 /// before they sign, so a key that was not known a second ago is none; and strangers can't make us look all the time.
@@ -32,6 +35,8 @@ pub struct Opened {
     pub issuer: Issuer,
     /// Reads client certificates.
     pub certificates: ClientCertificates,
+    /// Hashes registration secrets.
+    pub secrets: KeyedHash,
     stored: Vec<SealedKey>,
     /// False when another master key sealed some of them.
     complete: bool,
@@ -134,6 +139,7 @@ impl Opened {
     fn of(keys: AuthorityKeys, stored: Vec<SealedKey>, complete: bool) -> anyhow::Result<Self> {
         Ok(Self {
             issuer: Issuer::new(&keys)?,
+            secrets: keys.sealer().keyed_hash(REGISTRATION_SECRET),
             certificates: ClientCertificates::new(&keys).context("the CA certificates cannot be read")?,
             keys,
             stored,

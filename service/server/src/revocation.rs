@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     app::App,
-    ceremony::{Answer as _, join::internal},
+    ceremony::{OrRefuse as _, internal},
     keyring::Opened,
 };
 
@@ -130,7 +130,7 @@ impl Completeness {
         let mut looks = 0;
         loop {
             let now = ledger.now();
-            let positions = ledger.positions().await.answer()?;
+            let positions = ledger.positions().await.or_refuse()?;
             let end = positions.next_index.saturating_add(positions.unsequenced);
             let (moment, awaited) = *self.awaited.get_or_insert((now, end));
             let reached = positions.views >= awaited;
@@ -151,7 +151,7 @@ impl Completeness {
 }
 
 async fn revoked(ledger: &Ledger, now: Timestamp) -> Result<Vec<Revoked>, Refusal> {
-    let certificates = ledger.revoked_certificates(now).await.answer()?;
+    let certificates = ledger.revoked_certificates(now).await.or_refuse()?;
     certificates
         .iter()
         .map(|certificate| {

@@ -16,7 +16,7 @@ pub use self::record::refuse_unfinished;
 use super::Known;
 use crate::{
     Timestamp,
-    event::{ChallengePurpose, ClientCertificate, Event, JoinAccepted, JoinResumed, JoinStateSeen, LockCreated},
+    event::{ChallengePurpose, Event, JoinAccepted, JoinResumed, LockCreated, Sighting},
     id::{AttemptHash, AttemptId, ChallengeId, GrantId, InstanceId, LockId},
     key::PublicKey,
     refusal::{Code, Refusal},
@@ -49,10 +49,8 @@ pub struct Proven {
     pub attempt: Option<AttemptId>,
     /// Hash of the subject keys.
     pub subject_keys: String,
-    /// Its live certificate.
-    pub certificate: Option<ClientCertificate>,
-    /// Its join state.
-    pub join_state: JoinStateSeen,
+    /// Its live certificate and its join state.
+    pub seen: Sighting,
     /// [`TokenState::evidence`] when the first challenge was issued.
     pub evidence: u64,
     /// The challenge that was solved first.
@@ -70,7 +68,7 @@ pub struct Fresh {
     pub instance: InstanceId,
     /// For a lock.
     pub lock: LockId,
-    /// X.509 serial number: 16 bytes in hex, the first below 0x80 and not zero.
+    /// Serial number of the certificates: 16 bytes in hex.
     pub serial: String,
 }
 
@@ -91,49 +89,51 @@ impl Default for Policy {
     }
 }
 
-/// What was decided.
+/// What was decided: first it is recorded, then answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Record the events, then sign the credentials of `join`.
-    Accept {
-        /// All events of the join.
-        events: Vec<Event>,
-        /// The record that the credentials are signed from.
-        join: Arc<JoinAccepted>,
-        /// The attempt that this uses up, for the ledger's uniqueness; none when it was accepted before.
-        uses_up: Option<AttemptHash>,
-    },
-    /// Record the events, then give the recorded answer again.
-    Resume {
-        /// All events of the resume.
-        events: Vec<Event>,
-        /// The record of the accepted join.
-        accepted: Box<Accepted>,
-    },
-    /// Ask for a new key first, challenge it, and decide again.
+pub struct Verdict {
+    /// What to record.
+    pub record: Record,
+    /// What to answer once that is done.
+    pub answer: Answer,
+}
+
+/// What a decision records, in one append.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The token's events; none when a new key is asked for first, or the client only lost a race.
+    pub events: Vec<Event>,
+    /// The attempt that an accepted join uses up, for the ledger's uniqueness; none when it was accepted before.
+    pub uses_up: Option<AttemptHash>,
+    /// The lock that a refusal creates.
+    pub lock: Option<Box<(LockId, LockCreated)>>,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Credentials, signed from this record.
+    Accept(Arc<JoinAccepted>),
+    /// The credentials of an earlier join again, signed from its record.
+    Resume(Arc<JoinAccepted>),
+    /// A new key is needed first: it is challenged, and the join decided again.
     RotateFirst,
-    /// Record the events, and the lock if there is one, then refuse.
-    Refuse {
-        /// The answer.
-        refusal: Refusal,
-        /// What to record; empty when the client only lost a race.
-        events: Vec<Event>,
-        /// The lock to create in the same append.
-        lock: Option<Box<(LockId, LockCreated)>>,
-    },
+    /// No.
+    Refuse(Refusal),
 }
 
 /// The targets that a client showed: locks on them concern its attempt, beside those on token, bot and lineage.
 pub fn shown_targets(proven: &Proven) -> Vec<LockTarget> {
     let key = |solved: &Solved| LockTarget::PublicKey(solved.key.fingerprint());
-    let instance = proven.certificate.iter().map(|certificate| LockTarget::BotInstanceId(certificate.instance));
+    let instance = proven.seen.certificate.iter().map(|certificate| LockTarget::BotInstanceId(certificate.instance));
     instance.chain([key(&proven.solved)]).chain(proven.rotated.as_ref().map(key)).collect()
 }
 
 /// Decides a join.
 pub fn decide(known: Known<'_>, proven: &Proven, fresh: Fresh, policy: Policy, now: Timestamp) -> Verdict {
     let attempt = proven.attempt.as_ref().map(|id| id.hash(known.token.id, known.token.era));
-    Attempt { known, proven, attempt, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
+    let fingerprint = proven.solved.key.fingerprint();
+    Attempt { known, proven, attempt, fingerprint, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
 }
 
 /// One decision in the making.
@@ -142,6 +142,8 @@ struct Attempt<'a> {
     proven: &'a Proven,
     /// Hash of the client's name for it.
     attempt: Option<AttemptHash>,
+    /// Of the key that solved the first challenge.
+    fingerprint: String,
     fresh: Fresh,
     policy: Policy,
     now: Timestamp,
@@ -208,14 +210,15 @@ impl Attempt<'_> {
         self.check_locks()?;
         self.check_key()?;
         let mut events = self.proof_events();
-        if let Some(attempt) = self.attempt.clone() {
+        if let Some(attempt) = self.attempt {
             events.push(Event::JoinResumed(JoinResumed { attempt, serial: accepted.join.serial.clone() }));
         }
-        Ok(Verdict::Resume { events, accepted: Box::new(accepted.clone()) })
+        let record = Record { events, ..Record::default() };
+        Ok(Verdict { record, answer: Answer::Resume(Arc::clone(&accepted.join)) })
     }
 
     fn first_join(&self, bot: &BotState) -> Step<Verdict> {
-        if self.proven.certificate.is_some() {
+        if self.proven.seen.certificate.is_some() {
             return Err(Box::new(self.refuse(Refusal::new(
                 Code::BindingNotAllowed,
                 "existing credentials cannot start a binding: join without the client certificate",
@@ -242,7 +245,7 @@ impl Attempt<'_> {
     }
 
     fn is_latest_attempt(&self) -> bool {
-        self.known.token.is_latest_attempt(self.attempt.as_ref(), &self.proven.subject_keys)
+        self.known.token.is_latest_attempt(self.attempt, &self.proven.subject_keys)
     }
 
     /// The reinstatement bundle, which stands for all three kinds.

@@ -61,9 +61,8 @@ pub fn open(known: Known<'_>, opening: Opening<'_>, now: Timestamp) -> Result<Fi
         if let Some(key) = &token.spec.initial_public_key {
             return Ok(FirstStep::Challenge(key.clone(), ChallengePurpose::Preregistered));
         }
-        let in_time = token.spec.must_register_before.is_none_or(|end| now < end);
         return match opening.secret {
-            SecretShown::Right if in_time => Ok(FirstStep::RequestKey),
+            SecretShown::Right if token.takes_secret(now) => Ok(FirstStep::RequestKey),
             _ => Err(Refusal::new(
                 Code::RegistrationSecretRequired,
                 "the registration secret is missing, wrong, used or expired",

@@ -342,17 +342,22 @@ impl TokenState {
     }
 
     /// True when `attempt` is the latest accepted one, for the same subject keys.
-    pub fn is_latest_attempt(&self, attempt: Option<&AttemptHash>, subject_keys: &str) -> bool {
+    pub fn is_latest_attempt(&self, attempt: Option<AttemptHash>, subject_keys: &str) -> bool {
         let resumable = self.binding.as_ref().filter(|binding| binding.resumable);
         let latest = resumable.and_then(|binding| binding.latest.as_ref());
         latest.is_some_and(|latest| {
-            attempt.is_some() && latest.join.attempt.as_ref() == attempt && latest.join.subject_keys == subject_keys
+            attempt.is_some() && latest.join.attempt == attempt && latest.join.subject_keys == subject_keys
         })
     }
 
     /// An open exemption of one kind that is in force.
     pub fn open_grant(&self, kind: ExemptionKind, now: Timestamp) -> Option<&Grant> {
         self.grants.iter().find(|grant| grant.kind == kind && grant.is_open(now))
+    }
+
+    /// True while it has a registration secret that can still be used.
+    pub fn takes_secret(&self, now: Timestamp) -> bool {
+        self.secret.is_some() && self.spec.must_register_before.is_none_or(|end| now < end)
     }
 
     /// True when a new key is due.

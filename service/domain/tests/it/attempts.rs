@@ -60,7 +60,7 @@ fn a_lost_answer_is_given_again(
     for _ in 0..3 {
         authority.pass(TimeDelta::minutes(1));
         let resumed = authority.join(&mut client.clone()).resumed();
-        assert_eq!(resumed.join, accepted, "same instance, generation, count, serial and not_after");
+        assert_eq!(resumed, accepted, "same instance, generation, count, serial and not_after");
     }
     let _ = authority.join(&mut client).resumed();
 
@@ -129,7 +129,7 @@ fn past_the_window_the_latest_attempt_is_a_recovery_and_never_locks() {
     let join = authority.join_without_answer(&mut owner).accepted();
     assert_eq!((join.case, join.generation, join.recovery_count), (JoinCase::Recovery, 1, 2));
     assert_eq!(join.previous_instance, Some(lost.instance));
-    assert_eq!(authority.join(&mut owner).resumed().join, join, "it is the latest attempt again");
+    assert_eq!(authority.join(&mut owner).resumed(), join, "it is the latest attempt again");
     assert_eq!(authority.join(&mut owner).accepted().generation, 2);
 }
 
@@ -162,7 +162,7 @@ fn the_window_lasts_as_long_as_the_certificate() {
     let mut owner = Client { life: Some(TimeDelta::seconds(10)), ..owner };
     let lost = authority.join_without_answer(&mut owner).accepted();
     authority.now = lost.not_after;
-    assert_eq!(authority.join(&mut owner.clone()).resumed().join, lost);
+    assert_eq!(authority.join(&mut owner.clone()).resumed(), lost);
     authority.pass(TimeDelta::microseconds(1));
     let join = authority.join(&mut owner).accepted();
     assert_eq!(join.case, JoinCase::Recovery, "though the certificate before it still lives");
@@ -175,7 +175,7 @@ fn the_window_is_judged_by_the_time_of_the_challenge() {
     authority.now = lost.not_after;
     let proven = authority.solve(&mut owner);
     authority.pass(TimeDelta::seconds(60));
-    assert_eq!(authority.decide(&proven).resumed().join, lost);
+    assert_eq!(authority.decide(&proven).resumed(), lost);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_due_rotation_does_not_delay_a_resume() {
     let (mut authority, mut owner) = Scenario::bound(standard(1));
     let lost = authority.join_without_answer(&mut owner).accepted();
     authority.request_rotation();
-    assert_eq!(authority.join(&mut owner).resumed().join, lost);
+    assert_eq!(authority.join(&mut owner).resumed(), lost);
     let next = authority.join(&mut owner.offering(2)).accepted();
     assert_eq!(next.key, key(2).fingerprint());
 }
@@ -225,7 +225,7 @@ fn a_reinstatement_forgets_the_latest_attempt() {
     let join = authority.join(&mut thief.clone()).accepted();
     assert_eq!(join.recovery_count, 3, "not the answer that the thief lost, but a join that spends the bundle");
     assert_eq!(authority.uses_left(grant), 0);
-    assert_eq!(authority.join(&mut thief).resumed().join, join, "and that one can be resumed");
+    assert_eq!(authority.join(&mut thief).resumed(), join, "and that one can be resumed");
 }
 
 #[rstest]
@@ -247,7 +247,7 @@ fn one_attempt_sent_many_times_at_once_is_one_join_with_equal_answers() {
     let mut answers = at_once.iter().map(|proven| authority.decide(proven));
     let accepted = answers.next().unwrap().accepted();
     for answer in answers {
-        assert_eq!(answer.resumed().join, accepted);
+        assert_eq!(answer.resumed(), accepted);
     }
     assert_eq!(authority.token.latest().unwrap().join.generation, 2);
 }
@@ -269,7 +269,7 @@ fn one_attempt_of_a_rotation_sent_many_times_at_once_is_one_join_and_the_retries
         // The challenge names the key that is bound by now.
         let _ = answer.refused(Code::Conflict);
     }
-    assert_eq!(authority.join(&mut owner).resumed().join, accepted);
+    assert_eq!(authority.join(&mut owner).resumed(), accepted);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_refusal_does_not_end_an_attempt() {
     let join = authority.join_without_answer(&mut owner).accepted();
     assert_eq!(owner.pending, attempt);
     owner.join_state = JoinStateSeen::Missing;
-    assert_eq!(authority.join(&mut owner).resumed().join, join);
+    assert_eq!(authority.join(&mut owner).resumed(), join);
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn two_copies_of_one_disk_share_a_pending_attempt_and_get_the_same_certificate()
     let _ = authority.solve(&mut owner);
     let mut copy = owner.clone();
     let accepted = authority.join(&mut owner).accepted();
-    assert_eq!(authority.join(&mut copy).resumed().join, accepted);
+    assert_eq!(authority.join(&mut copy).resumed(), accepted);
     let _ = authority.join(&mut owner).accepted();
     let _ = authority.join(&mut copy).locked_with(Code::GenerationMismatch);
 }

@@ -34,7 +34,7 @@ fn entry() -> Entry {
             Event::ChallengeSolved(ChallengeSolved { challenge }),
             Event::GenerationBumped(GenerationBumped { instance: InstanceId(Uuid::from_u128(0x101)), generation: 8 }),
             Event::JoinResumed(JoinResumed {
-                attempt: AttemptHash("5e".repeat(32)),
+                attempt: AttemptHash::from_bytes([0x5e; 32]),
                 serial: "é \u{1} \"\\/ \u{20ac}".to_owned(),
             }),
         ],
@@ -43,7 +43,7 @@ fn entry() -> Entry {
         origin: Origin {
             actor: "bot-example".to_owned(),
             address: Some("[2001:db8::7]:51000".to_owned()),
-            attempt: Some(AttemptHash("5e".repeat(32))),
+            attempt: Some(AttemptHash::from_bytes([0x5e; 32])),
             request: None,
             trace: Some("0af7651916cd43dd8448eb211c80319c".to_owned()),
         },

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use join_domain::{
     decision::join::Proven,
     event::JoinStateSeen,
-    proof::JoinStateError,
+    proof::{self, JoinStateError},
     refusal::Code,
     resource::{ExemptionKind, LockTarget},
 };
@@ -15,12 +15,12 @@ use crate::scenario::{Scenario, standard};
 
 #[rstest]
 #[case::everything_right(|_: &mut Proven| {})]
-#[case::no_join_state(|proven: &mut Proven| proven.join_state = JoinStateSeen::Missing)]
+#[case::no_join_state(|proven: &mut Proven| proven.seen.join_state = JoinStateSeen::Missing)]
 #[case::forged_join_state(|proven: &mut Proven| {
-    proven.join_state = JoinStateSeen::NotAuthentic(JoinStateError::BadSignature);
+    proven.seen.join_state = JoinStateSeen::NotAuthentic(JoinStateError::BadSignature);
 })]
-#[case::other_generation(|proven: &mut Proven| proven.certificate.as_mut().unwrap().generation = 9)]
-#[case::no_certificate(|proven: &mut Proven| proven.certificate = None)]
+#[case::other_generation(|proven: &mut Proven| proven.seen.certificate.as_mut().unwrap().generation = 9)]
+#[case::no_certificate(|proven: &mut Proven| proven.seen.certificate = None)]
 fn evidence_from_before_the_latest_join_gets_conflict(#[case] change: fn(&mut Proven)) {
     let (mut authority, mut owner) = Scenario::bound(standard(5));
     let mut other = owner.clone();
@@ -90,7 +90,7 @@ fn a_challenge_that_was_accepted_is_resumed_and_then_lost() {
     let (mut authority, mut owner) = Scenario::bound(standard(1));
     let proven = authority.solve(&mut owner);
     let join = authority.decide(&proven).accepted();
-    assert_eq!(authority.decide(&proven).resumed().join, join);
+    assert_eq!(authority.decide(&proven).resumed(), join);
     let _ = authority.join(&mut owner).resumed();
     let _ = authority.join(&mut owner).accepted();
     let _ = authority.decide(&proven).refused(Code::Conflict);
@@ -117,11 +117,11 @@ fn refused_challenges_are_forgotten_when_they_cannot_be_replayed_any_more() {
         let _ = authority.join(&mut owner).refused(Code::Locked);
     }
     assert_eq!(authority.token.refused_challenges.len(), 3);
-    authority.pass(TimeDelta::seconds(121));
+    authority.pass(TimeDelta::seconds(proof::REPLAYABLE + 1));
     let _ = authority.join(&mut owner).refused(Code::Locked);
     assert_eq!(authority.token.refused_challenges.len(), 1);
     authority.unlock();
-    authority.pass(TimeDelta::seconds(121));
+    authority.pass(TimeDelta::seconds(proof::REPLAYABLE + 1));
     let _ = authority.join(&mut owner).accepted();
     assert_eq!(authority.token.refused_challenges, []);
 }

@@ -263,7 +263,9 @@ fn a_bundle_is_taken_before_grants_of_a_kind() {
 fn a_bundle_ends_after_a_day() {
     let (mut authority, mut owner, _) = locked();
     let _ = authority.reinstate();
-    authority.pass(TimeDelta::hours(24));
+    authority.pass(TimeDelta::hours(24) - TimeDelta::seconds(1));
+    let _ = authority.clone().join(&mut owner.clone()).accepted();
+    authority.pass(TimeDelta::seconds(1));
     let _ = authority.join(&mut owner).locked_with(Code::JoinStateInvalid);
 }
 

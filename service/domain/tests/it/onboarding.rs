@@ -148,7 +148,7 @@ fn an_unfinished_rotation_is_recorded_with_its_proof_and_cannot_be_decided_later
     authority.request_rotation();
     let proven = authority.solve(&mut owner);
     let Solved { challenge, .. } = proven.solved;
-    let seen = Sighting { certificate: proven.certificate.clone(), join_state: proven.join_state.clone() };
+    let seen = proven.seen.clone();
     let failed = Refusal::new(Code::RotationFailed, "the client sent no new key");
     let events =
         join::refuse_unfinished(&authority.token, Some(&proven.solved), proven.attempt.as_ref(), seen, &failed);
@@ -180,7 +180,7 @@ fn existing_credentials_cannot_start_a_binding(#[case] spec: TokenSpec) {
     client.certificate = Some((of_another_token(), beginning() + TimeDelta::hours(1)));
     assert_eq!(authority.open(&client).unwrap_err().code, Code::BindingNotAllowed);
     let mut proven = authority.solve(&mut client.clone().without_certificate());
-    proven.certificate = Some(of_another_token());
+    proven.seen.certificate = Some(of_another_token());
     let _ = authority.decide(&proven).refused(Code::BindingNotAllowed);
     let _ = authority.join(&mut client.without_certificate()).accepted();
 }

@@ -106,12 +106,12 @@ fn a_resume_is_looked_for_before_every_rule_but_locks() {
     authority.request_rotation();
     owner.join_state = JoinStateSeen::Missing;
     owner.certificate = None;
-    assert_eq!(authority.join(&mut owner.clone()).resumed().join, accepted);
-    assert_eq!(authority.decide(&early).resumed().join, accepted);
+    assert_eq!(authority.join(&mut owner.clone()).resumed(), accepted);
+    assert_eq!(authority.decide(&early).resumed(), accepted);
     let lock = authority.lock(LockTarget::JoinToken("example".parse().unwrap()), None);
     assert_eq!(authority.join(&mut owner.clone()).refused(Code::Locked).lock, Some(lock));
     authority.unlock();
-    assert_eq!(authority.join(&mut owner).resumed().join, accepted);
+    assert_eq!(authority.join(&mut owner).resumed(), accepted);
 }
 
 #[test]

@@ -11,16 +11,19 @@ use join_domain::{
     decision::{
         Known,
         administer::{self, GrantAsked, SecretSource, TokenWritten},
-        join::{self, Fresh, Policy, Proven, Solved, Verdict},
+        join::{self, Answer, Fresh, Policy, Proven, Record, Solved, Verdict},
         opening::{self, FirstStep, Opening, SecretShown},
     },
     envelope::{Entry, Origin, StreamId},
-    event::{BotCreated, ChallengePurpose, ClientCertificate, Event, JoinAccepted, JoinStateSeen, LockCreated},
+    event::{
+        BotCreated, ChallengePurpose, ClientCertificate, Event, JoinAccepted, JoinStateSeen, LockCreated, Sighting,
+    },
     id::{AttemptHash, AttemptId, BotId, ChallengeId, GrantId, InstanceId, LockId, TokenId},
     key::PublicKey,
+    proof,
     refusal::{Code, Refusal},
     resource::{BotSpec, ExemptionKind, LockTarget, Recovery, RecoveryMode, TokenSpec},
-    state::{BotState, LockState, State, TokenState, token::Accepted},
+    state::{BotState, LockState, State, TokenState},
 };
 use uuid::Uuid;
 
@@ -172,7 +175,7 @@ pub(crate) enum Outcome {
     /// Accepted.
     Accepted(Arc<JoinAccepted>),
     /// The recorded answer again.
-    Resumed(Box<Accepted>),
+    Resumed(Arc<JoinAccepted>),
     /// A new key is asked for.
     RotateFirst,
     /// Refused, and whether a lock was created with it.
@@ -191,9 +194,9 @@ impl Outcome {
 
     /// It was resumed.
     #[track_caller]
-    pub(crate) fn resumed(self) -> Accepted {
+    pub(crate) fn resumed(self) -> Arc<JoinAccepted> {
         match self {
-            Self::Resumed(accepted) => *accepted,
+            Self::Resumed(join) => join,
             other => panic!("should be resumed, was {other:?}"),
         }
     }
@@ -329,8 +332,7 @@ impl Scenario {
         Ok(Proven {
             attempt: client.pending.clone(),
             subject_keys: client.subject_keys.clone(),
-            certificate: self.live(client),
-            join_state: client.join_state.clone(),
+            seen: Sighting { certificate: self.live(client), join_state: client.join_state.clone() },
             evidence: self.token.evidence,
             solved: self.solved(challenged, purpose),
             rotated: None,
@@ -344,7 +346,7 @@ impl Scenario {
             key,
             purpose,
             issued_at: self.now,
-            replayable_until: self.now + TimeDelta::seconds(120),
+            replayable_until: self.now + TimeDelta::seconds(proof::REPLAYABLE),
         }
     }
 
@@ -361,29 +363,23 @@ impl Scenario {
             lock: LockId(Uuid::from_u128(0x2000 + number)),
             serial: format!("{:032x}", 0x3000 + number),
         };
-        match join::decide(self.known(Some(proven)), proven, fresh, Policy::default(), self.now) {
-            Verdict::Accept { events, join, uses_up } => {
-                self.record(events);
-                if let Some(attempt) = uses_up {
-                    assert!(self.accepted_attempts.insert(attempt), "an attempt is used up once");
-                }
-                Outcome::Accepted(join)
-            }
-            Verdict::Resume { events, accepted } => {
-                self.record(events);
-                Outcome::Resumed(accepted)
-            }
-            Verdict::RotateFirst => Outcome::RotateFirst,
-            Verdict::Refuse { refusal, events, lock } => {
-                let locked = lock.is_some();
-                if !events.is_empty() {
-                    self.record(events);
-                }
-                if let Some((id, created)) = lock.map(|lock| *lock) {
-                    self.begin_lock(id, created);
-                }
-                Outcome::Refused(refusal, locked)
-            }
+        let Verdict { record: Record { events, uses_up, lock }, answer } =
+            join::decide(self.known(Some(proven)), proven, fresh, Policy::default(), self.now);
+        if !events.is_empty() {
+            self.record(events);
+        }
+        if let Some(attempt) = uses_up {
+            assert!(self.accepted_attempts.insert(attempt), "an attempt is used up once");
+        }
+        let locked = lock.is_some();
+        if let Some((id, created)) = lock.map(|lock| *lock) {
+            self.begin_lock(id, created);
+        }
+        match answer {
+            Answer::Accept(join) => Outcome::Accepted(join),
+            Answer::Resume(join) => Outcome::Resumed(join),
+            Answer::RotateFirst => Outcome::RotateFirst,
+            Answer::Refuse(refusal) => Outcome::Refused(refusal, locked),
         }
     }
 
@@ -417,7 +413,7 @@ impl Scenario {
         let outcome = self.join_without_answer(client);
         match &outcome {
             Outcome::Accepted(join) => self.store(client, join),
-            Outcome::Resumed(accepted) => self.store(client, &accepted.join),
+            Outcome::Resumed(join) => self.store(client, join),
             Outcome::RotateFirst | Outcome::Refused(..) => {}
         }
         outcome

@@ -113,13 +113,10 @@ impl Folding {
 
 /// Whether the entry uses up this attempt. One that had been accepted before is not used up again.
 fn uses_up(before: Option<&Folded>, entry: &Entry, stored: Option<Uuid>) -> bool {
-    let accepted = entry.events.iter().find_map(|event| match event {
-        Event::JoinAccepted(join) => join.attempt.as_ref(),
-        _ => None,
-    });
+    let accepted = entry.accepted().and_then(|join| join.attempt);
     let again = || {
         let Some(State::Token(token)) = before.map(|before| &before.state) else { return false };
-        let latest = token.latest().and_then(|latest| latest.join.attempt.as_ref());
+        let latest = token.latest().and_then(|latest| latest.join.attempt);
         // An older one comes back by an exemption, or where many hosts share one key.
         latest == accepted
             || token.spec.recovery.mode == RecoveryMode::Insecure
@@ -127,7 +124,7 @@ fn uses_up(before: Option<&Folded>, entry: &Entry, stored: Option<Uuid>) -> bool
     };
     match (accepted, stored) {
         (None, stored) => stored.is_none(),
-        (Some(accepted), Some(_)) => accepted.key() == stored,
+        (Some(accepted), Some(stored)) => accepted.key() == stored,
         (Some(_), None) => again(),
     }
 }

@@ -138,9 +138,9 @@ async fn an_attempt_is_used_up_once() {
     let seen = renew(&ledger, &mut slot, Some(attempt(1))).await;
     assert!(matches!(seen, Err(AppendError::AttemptSeen)), "{seen:?}");
     assert!(slot.known().is_none(), "after an error nothing is known");
-    slot.reload(&[], Some(&attempt(1))).await.unwrap();
+    slot.reload(&[], Some(attempt(1))).await.unwrap();
     assert!(slot.attempt_accepted_before());
-    slot.reload(&[], Some(&attempt(3))).await.unwrap();
+    slot.reload(&[], Some(attempt(3))).await.unwrap();
     assert!(!slot.attempt_accepted_before());
     renew(&ledger, &mut slot, Some(attempt(3))).await.unwrap();
 }

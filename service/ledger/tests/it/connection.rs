@@ -66,7 +66,7 @@ async fn an_append_whose_connection_is_lost_has_an_unknown_outcome() {
 
     // The retry finds out: here, that nothing was appended.
     let mut slot = ledger.token(&name("example")).await.unwrap();
-    slot.reload(&[], Some(&attempt(1))).await.unwrap();
+    slot.reload(&[], Some(attempt(1))).await.unwrap();
     assert!(!slot.attempt_accepted_before());
     renew(&ledger, &mut slot, Some(attempt(1))).await.unwrap();
 }

@@ -80,7 +80,7 @@ async fn what_a_failover_lost_counts_nowhere() {
     assert!(!slot.is_fresh());
     let outcome = renew(&node, &mut slot, Some(attempt(3))).await;
     assert!(matches!(outcome, Err(AppendError::Conflict)), "{outcome:?}");
-    slot.reload(&[], Some(&attempt(1))).await.unwrap();
+    slot.reload(&[], Some(attempt(1))).await.unwrap();
     assert!(!slot.attempt_accepted_before(), "it was lost");
     assert_eq!(renew(&node, &mut slot, Some(attempt(3))).await.unwrap(), 3);
 

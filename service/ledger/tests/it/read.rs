@@ -1,6 +1,12 @@
 //! Lists, histories of streams, and states of the past.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use join_domain::{
     envelope::StreamKind,
@@ -191,17 +197,22 @@ async fn what_is_read_beside_joins_never_outlives_what_they_know() {
     create_token(&ledger, "example", 2, ("example", bot)).await;
     first_join(&ledger, "example", key(1), 70).await;
     let example = name("example");
+    let joins_go_on = Arc::new(AtomicBool::new(true));
     let reading = tokio::spawn({
-        let (ledger, example) = (ledger.clone(), example.clone());
+        let (ledger, example, joins_go_on) = (ledger.clone(), example.clone(), Arc::clone(&joins_go_on));
         async move {
-            loop {
+            let mut reads = 0;
+            while joins_go_on.load(Ordering::Relaxed) {
                 ledger.read_token(&example).await.unwrap().unwrap();
+                reads += 1;
             }
+            reads
         }
     });
     for _ in 0..200 {
         let mut slot = ledger.token(&example).await.unwrap();
         renew(&ledger, &mut slot, None).await.expect("nothing but this node's own joins moves the token");
     }
-    reading.abort();
+    joins_go_on.store(false, Ordering::Relaxed);
+    assert!(reading.await.unwrap() > 10, "it was read meanwhile");
 }

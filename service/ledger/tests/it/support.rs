@@ -217,7 +217,7 @@ pub(crate) async fn example(ledger: &Ledger) -> TokenId {
 }
 
 pub(crate) fn attempt(number: u64) -> AttemptHash {
-    AttemptHash(format!("{number:064x}"))
+    AttemptHash::from_bytes([[0; 8], [0; 8], [0; 8], number.to_be_bytes()].concat().try_into().unwrap())
 }
 
 pub(crate) fn accepted(at: Timestamp, instance: u128, generation: u64, attempt: Option<AttemptHash>) -> Event {
@@ -255,7 +255,7 @@ pub(crate) async fn renew(ledger: &Ledger, slot: &mut TokenSlot, by: Option<Atte
     let latest = known.token.latest().unwrap();
     let generation = latest.join.generation + 1;
     let bumped = GenerationBumped { instance: latest.join.instance, generation };
-    let joined = accepted(ledger.now(), latest.join.instance.0.as_u128(), generation, by.clone());
+    let joined = accepted(ledger.now(), latest.join.instance.0.as_u128(), generation, by);
     let append = known.following(change(ledger, vec![Event::GenerationBumped(bumped), joined])).using_up(by);
     slot.append(append).await.map(|_| generation)
 }

@@ -11,7 +11,7 @@ use join_domain::{
 };
 use join_ledger::{Append, AppendError, Change, SecretChange, Stored, StreamAppend};
 
-use super::{Answer as _, Ceremonies, REGISTRATION_SECRET, join::internal};
+use super::{Ceremonies, OrRefuse as _, internal, secret::REGISTRATION_SECRET};
 use crate::request::{caller::Administrator, problem::invalid, resource::LockWritten};
 
 /// How often an act is decided again after a conflict.
@@ -69,7 +69,7 @@ impl Ceremonies {
         self.write(|| async {
             let (stored, bot) = self.bot(name).await?;
             check_revision(revision, Some(stored.version))?;
-            let tokens = self.ledger.tokens_of_bot(bot.id).await.answer()?;
+            let tokens = self.ledger.tokens_of_bot(bot.id).await.or_refuse()?;
             if let Some(token) = tokens.first() {
                 return Err(invalid("name", format!("bot `{name}` is joined by token `{token}`: remove that first")));
             }
@@ -233,7 +233,7 @@ impl Ceremonies {
     pub async fn create_lock(&self, admin: &Administrator, written: &LockWritten) -> Result<LockId, Refusal> {
         self.check_expiry(written)?;
         let id = written.id.unwrap_or_else(|| LockId(self.entropy.uuid()));
-        if self.ledger.load(StreamId::from(id)).await.answer()?.is_some() {
+        if self.ledger.load(StreamId::from(id)).await.or_refuse()?.is_some() {
             return Err(Refusal::new(Code::AlreadyExists, format!("lock `{id}` exists, or did: leave the name out")));
         }
         self.write(|| async {
@@ -256,7 +256,7 @@ impl Ceremonies {
     /// STALE_REVISION, INVALID_REQUEST.
     pub async fn upsert_lock(&self, admin: &Administrator, written: &LockWritten) -> Result<LockId, Refusal> {
         let Some(id) = written.id else { return self.create_lock(admin, written).await };
-        if self.ledger.load(StreamId::from(id)).await.answer()?.is_none() {
+        if self.ledger.load(StreamId::from(id)).await.or_refuse()?.is_none() {
             return self.create_lock(admin, written).await;
         }
         self.check_expiry(written)?;
@@ -309,7 +309,7 @@ impl Ceremonies {
     /// # Errors
     /// NOT_FOUND.
     pub async fn lock(&self, id: LockId) -> Result<(Stored, LockState), Refusal> {
-        let stored = self.ledger.load(StreamId::from(id)).await.answer()?;
+        let stored = self.ledger.load(StreamId::from(id)).await.or_refuse()?;
         let found = stored.and_then(|stored| {
             let lock = stored.lock().filter(|lock| lock.live)?.clone();
             Some((stored, lock))
@@ -322,11 +322,10 @@ impl Ceremonies {
     /// # Errors
     /// When the database can't be read.
     pub async fn pending_secret(&self, token: &TokenState) -> Result<Option<String>, Refusal> {
-        let usable = token.spec.must_register_before.is_none_or(|end| self.ledger.now() < end);
-        if token.secret.is_none() || !usable {
+        if !token.takes_secret(self.ledger.now()) {
             return Ok(None);
         }
-        let sealed = self.ledger.secret(StreamId::from(token.id), REGISTRATION_SECRET).await.answer()?;
+        let sealed = self.ledger.secret(StreamId::from(token.id), REGISTRATION_SECRET).await.or_refuse()?;
         let Some(sealed) = sealed else { return Ok(None) };
         let keyring = self.keyring.get();
         let opened = keyring.keys.sealer().open(REGISTRATION_SECRET, &token.id.to_string(), &sealed);
@@ -335,7 +334,7 @@ impl Ceremonies {
     }
 
     async fn find_bot(&self, name: &Name) -> Result<Option<(Stored, BotState)>, Refusal> {
-        let stored = self.ledger.find(Namespace::BotName, name.as_str()).await.answer()?;
+        let stored = self.ledger.find(Namespace::BotName, name.as_str()).await.or_refuse()?;
         Ok(stored.and_then(|stored| {
             let bot = stored.bot()?.clone();
             Some((stored, bot))
@@ -343,7 +342,7 @@ impl Ceremonies {
     }
 
     async fn find_token(&self, name: &Name) -> Result<Option<(Stored, TokenState)>, Refusal> {
-        let stored = self.ledger.find(Namespace::TokenName, name.as_str()).await.answer()?;
+        let stored = self.ledger.find(Namespace::TokenName, name.as_str()).await.or_refuse()?;
         Ok(stored.and_then(|stored| {
             let token = stored.token()?.clone();
             Some((stored, token))
@@ -351,7 +350,7 @@ impl Ceremonies {
     }
 
     async fn own_locks(&self, name: &Name) -> Result<Vec<(Stored, LockState)>, Refusal> {
-        let stored = self.ledger.locks_on(&[LockTarget::JoinToken(name.clone())]).await.answer()?;
+        let stored = self.ledger.locks_on(&[LockTarget::JoinToken(name.clone())]).await.or_refuse()?;
         Ok(stored
             .into_iter()
             .filter_map(|stored| {
@@ -435,10 +434,10 @@ impl Ceremonies {
             match self.ledger.append(append).await {
                 Ok(_) => return Ok(answer),
                 Err(AppendError::Conflict) => {}
-                Err(error) => return Err(error).answer(),
+                Err(error) => return Err(error).or_refuse(),
             }
         }
-        Err(AppendError::Conflict).answer()
+        Err(AppendError::Conflict).or_refuse()
     }
 }
 

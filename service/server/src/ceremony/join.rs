@@ -1,38 +1,30 @@
 //! A join, step by step: load → decide → append → issue. gRPC streams and HTTP calls both come through here.
 
-use std::{borrow::Cow, time::Instant};
+mod conclude;
+mod issue;
 
 use chrono::TimeDelta;
-use join_credential::{Grant, Serial, Subject};
+use join_credential::Subject;
 use join_domain::{
-    Timestamp,
     decision::{
         Known,
-        join::{self, Fresh, Proven, Verdict, shown_targets},
         opening::{self, FirstStep, Opening, SecretShown},
     },
-    envelope::StreamId,
-    event::{ChallengePurpose, Event, JoinAccepted, JoinStateSeen, LockCreated},
-    id::{AttemptId, InstanceId, LockId, Name},
+    event::{ChallengePurpose, JoinStateSeen, Sighting},
+    id::{AttemptId, Name},
     key::{KeyError, PublicKey},
     proof::{self, Challenge, JoinState, SubjectKeys},
     refusal::{Code, Refusal},
-    state::{Namespace, TokenState},
+    state::TokenState,
 };
-use join_ledger::{Append, AppendError, Change, KnownToken, SecretChange, Stored, StreamAppend, TokenSlot};
-use subtle::ConstantTimeEq as _;
 
+pub use self::issue::Joined;
 use super::{
-    Answer as _, Ceremonies, REGISTRATION_SECRET,
+    Ceremonies, OrRefuse as _,
     pending::{Issued, Pending, Stage},
 };
-use crate::{
-    request::{caller::Peer, problem::invalid},
-    telemetry::{self, METRICS},
-};
+use crate::request::{caller::Peer, problem::invalid};
 
-/// How often a decision is made again from fresh state before the client is told to retry.
-const MAX_TRIES: usize = 8;
 /// The most keys that a client may say it holds.
 const MAX_HELD_KEYS: usize = 16;
 
@@ -65,18 +57,6 @@ pub enum Step {
     Joined(Box<Joined>),
 }
 
-/// What an accepted join hands out.
-pub struct Joined {
-    /// X.509 certificate, DER.
-    pub tls_certificate: Vec<u8>,
-    /// SSH certificate, wire form.
-    pub ssh_certificate: Vec<u8>,
-    /// Join state document.
-    pub join_state: String,
-    /// The key that is bound now.
-    pub bound_key: PublicKey,
-}
-
 impl Ceremonies {
     /// The first step: which key to challenge, or that a key is asked for.
     ///
@@ -98,20 +78,22 @@ impl Ceremonies {
         }
         let join_state = self.read_join_state(&ask.join_state).await?;
 
+        let sent_secret = self.sent_secret(&ask.secret);
+
         let mut remembered = self.ledger.remembered_token(&token).await;
         let mut is_counted = false;
         loop {
             let is_fresh = remembered.is_none();
             let known = match remembered.take() {
                 Some(known) => known,
-                None => self.ledger.read_token(&token).await.answer()?.ok_or_else(unknown)?,
+                None => self.ledger.read_token(&token).await.or_refuse()?.ok_or_else(unknown)?,
             };
             let now = self.ledger.now();
             let state = &known.token;
             if state.secret.is_some() && !ask.secret.is_empty() && !std::mem::replace(&mut is_counted, true) {
                 self.strangers.check_guess(&token, peer)?;
             }
-            let secret = self.compare_secret(&ask.secret, state.secret.as_deref(), state.spent_secret.as_deref());
+            let secret = sent_secret.compare(state.secret.as_deref(), state.spent_secret.as_deref());
             let opening = Opening { certificate: peer.certificate.as_ref(), secret, held_keys: &held_keys };
             let context = Known { token: state, bot: known.bot.as_ref(), locks: &[], attempt_accepted_before: false };
             let first = opening::open(context, opening, now);
@@ -124,11 +106,9 @@ impl Ceremonies {
                 token: token.clone(),
                 token_id: state.id,
                 attempt,
-                subject_tls: ask.subject.tls,
-                subject_ssh: ask.subject.ssh,
+                subject_keys: ask.subject,
                 subject: Some(subject),
-                certificate: peer.certificate.clone(),
-                join_state,
+                seen: Sighting { certificate: peer.certificate.clone(), join_state },
                 evidence: state.evidence,
                 secret,
                 life_millis: ask.life.map(|life| life.num_milliseconds()),
@@ -227,217 +207,9 @@ impl Ceremonies {
         }
     }
 
-    /// Possession is proven: decide, append, issue.
-    async fn conclude(&self, mut pending: Box<Pending>, proven: Proven, peer: &Peer) -> Result<Step, Refusal> {
-        self.keyring.usable()?;
-        let started = Instant::now();
-        let mut slot = self.ledger.token(&pending.token).await.answer()?;
-        // The era of the token for which everything that concerns the attempt was read.
-        let mut looked = None;
-        for _ in 0..MAX_TRIES {
-            let now = self.ledger.now();
-            let Some(known) = slot.known().filter(|known| known.token.id == pending.token_id) else {
-                if slot.is_fresh() {
-                    return Err(self.strangers.refused_from(&pending.token, peer, Refusal::access_denied()));
-                }
-                slot.reload(&[], None).await.answer()?;
-                continue;
-            };
-            let era = known.token.era;
-            if looked != Some(era) && !is_routine(&slot, &proven) {
-                look_again(&mut slot, &pending, &proven, era).await?;
-                looked = Some(era);
-                continue;
-            }
-            let context = Known {
-                token: &known.token,
-                bot: known.bot.as_ref(),
-                locks: &known.locks,
-                attempt_accepted_before: slot.attempt_accepted_before(),
-            };
-            let mut verdict = join::decide(context, &proven, self.fresh(now), self.policy, now);
-            if matches!(verdict, Verdict::Refuse { .. } | Verdict::RotateFirst) && looked != Some(era) {
-                look_again(&mut slot, &pending, &proven, era).await?;
-                looked = Some(era);
-                continue;
-            }
-            let plain_refusal = matches!(verdict, Verdict::Refuse { lock: None, .. });
-            let (events, uses_up, lock) = match &mut verdict {
-                Verdict::RotateFirst => {
-                    pending.stage = Stage::RotationKey(proven.solved.clone());
-                    pending.expires = now + TimeDelta::seconds(proof::CHALLENGE_LIFE);
-                    return Ok(Step::KeyRequest(pending));
-                }
-                Verdict::Accept { events, uses_up, .. } => (std::mem::take(events), uses_up.take(), None),
-                Verdict::Resume { events, .. } => (std::mem::take(events), None, None),
-                Verdict::Refuse { events, lock, .. } => (std::mem::take(events), None, lock.as_deref()),
-            };
-            if events.is_empty() {
-                return Err(self.refused(&verdict, &pending));
-            }
-            if plain_refusal {
-                self.strangers.check_refusals(&pending.token, peer)?;
-            }
-            let (first, lock) = self.token_append(known, events, lock, peer);
-            let append = Append::all([first.using_up(uses_up)].into_iter().chain(lock).collect());
-            match slot.append(append).await {
-                Ok(recorded) => {
-                    METRICS.decided(started.elapsed().as_secs_f64());
-                    let token = recorded.streams.first().and_then(Stored::token);
-                    let token = token.ok_or_else(|| internal("an append of a token recorded none"))?;
-                    return self.answer(verdict, token, &pending).map(|joined| Step::Joined(Box::new(joined)));
-                }
-                Err(AppendError::ClaimTaken { namespace: Namespace::Key, .. }) => {
-                    let taken = Refusal::new(
-                        Code::KeyAlreadyBound,
-                        "the key belongs to another token: one key binds one token, so make a new keypair",
-                    );
-                    drop(slot);
-                    return Err(self.failed(&pending, taken, peer).await);
-                }
-                Err(AppendError::Conflict | AppendError::AttemptSeen | AppendError::ClaimTaken { .. }) => {
-                    look_again(&mut slot, &pending, &proven, era).await?;
-                    looked = Some(era);
-                }
-                Err(error) => return Err(error).answer(),
-            }
-        }
-        Err(Refusal::new(Code::Conflict, "too many joins of this token at once: retry the same attempt"))
-    }
-
-    fn answer(&self, verdict: Verdict, token: &TokenState, pending: &Pending) -> Result<Joined, Refusal> {
-        let join = match verdict {
-            Verdict::Accept { join, .. } => {
-                METRICS.accepted(Some(join.case));
-                self.behind.admitted(&pending.token);
-                join
-            }
-            Verdict::Resume { accepted, .. } => {
-                METRICS.accepted(None);
-                accepted.join
-            }
-            Verdict::Refuse { .. } | Verdict::RotateFirst => return Err(self.refused(&verdict, pending)),
-        };
-        let binding = token.binding.as_ref().ok_or_else(|| internal("the accepted token has no key"))?;
-        self.issue(&join, &token.spec.bot_name, pending, binding.key.clone())
-    }
-
-    /// Signs what was recorded.
-    fn issue(
-        &self,
-        join: &JoinAccepted,
-        bot: &Name,
-        pending: &Pending,
-        bound_key: PublicKey,
-    ) -> Result<Joined, Refusal> {
-        let issued_at = join.not_before.timestamp() + join::BACKDATED_SECONDS;
-        let join_state = JoinState {
-            iss: self.cluster.to_string(),
-            aud: self.cluster.to_string(),
-            sub: bot.to_string(),
-            iat: issued_at,
-            nbf: join.not_before.timestamp(),
-            bot_instance_id: join.instance,
-            recovery_sequence: join.recovery_count,
-            recovery_limit: join.recovery_limit,
-            recovery_mode: join.recovery_mode.as_str().to_owned(),
-            token_id: Some(pending.token_id),
-        };
-        let subject = match &pending.subject {
-            Some(read) => Cow::Borrowed(read),
-            None => Cow::Owned(Subject::read(&pending.subject_keys()).map_err(|error| invalid("public_keys", error))?),
-        };
-        let keyring = self.keyring.get();
-        let credentials = keyring
-            .issuer
-            .issue(&Grant {
-                token: pending.token_id,
-                bot,
-                instance: join.instance,
-                generation: join.generation,
-                serial: join.serial.parse().map_err(internal)?,
-                not_before: join.not_before,
-                not_after: join.not_after,
-                roles: &join.roles,
-                principals: &join.principals,
-                subject: &subject,
-                join_state: &join_state,
-            })
-            .map_err(internal)?;
-        keyring.certificates.issued(&credentials.tls_certificate);
-        Ok(Joined {
-            tls_certificate: credentials.tls_certificate,
-            ssh_certificate: credentials.ssh_certificate,
-            join_state: credentials.join_state,
-            bound_key,
-        })
-    }
-
-    /// Everything that a decision about a token appends: its entry and, with a lock, the lock's own.
-    fn token_append(
-        &self,
-        known: &KnownToken,
-        events: Vec<Event>,
-        lock: Option<&(LockId, LockCreated)>,
-        peer: &Peer,
-    ) -> (StreamAppend, Option<StreamAppend>) {
-        let token = &known.token;
-        let attempt = events.iter().find_map(Event::attempt).cloned();
-        let origin = peer.origin(&token.spec.bot_name, attempt);
-        let decided_at = self.ledger.now();
-        let spends_secret = events.iter().any(|event| matches!(event, Event::RegistrationSecretSpent(_)));
-        let lock = lock.map(|(id, created)| {
-            let events = vec![Event::LockCreated(created.clone())];
-            StreamAppend::begin(StreamId::from(*id), Change { events, decided_at, origin: origin.clone() })
-        });
-        let mut first = known.following(Change { events, decided_at, origin });
-        if spends_secret {
-            first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
-        }
-        (first, lock)
-    }
-
-    /// Records a failure of a client that had proven the key or the secret; strangers are only counted.
-    pub(crate) async fn failed(&self, pending: &Pending, refusal: Refusal, peer: &Peer) -> Refusal {
-        if !pending.is_proven() {
-            // Perhaps the wrong question was asked, from what this node remembers.
-            self.ledger.doubt_token(&pending.token).await;
-            return self.strangers.refused_from(&pending.token, peer, refusal);
-        }
-        if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {
-            return limited;
-        }
-        METRICS.refused(refusal.code, true);
-        if let Err(error) = self.append_failure(pending, &refusal, peer).await {
-            // The client's answer stays the same: its failure is a fact, recorded or not.
-            tracing::error!(join.token = %pending.token, "a refusal could not be recorded: {error}");
-        }
-        refusal
-    }
-
-    async fn append_failure(&self, pending: &Pending, refusal: &Refusal, peer: &Peer) -> Result<(), Refusal> {
-        let mut slot = self.ledger.token(&pending.token).await.answer()?;
-        for _ in 0..MAX_TRIES {
-            let Some(known) = slot.known().filter(|known| known.token.id == pending.token_id) else { return Ok(()) };
-            let solved = match &pending.stage {
-                Stage::RotationKey(solved) | Stage::RotationChallenge(solved, _) => Some(solved),
-                Stage::RegistrationKey | Stage::Challenge(_) => None,
-            };
-            let events =
-                join::refuse_unfinished(&known.token, solved, pending.attempt.as_ref(), pending.sighting(), refusal);
-            let (append, _) = self.token_append(known, events, None, peer);
-            match slot.append(append).await {
-                Ok(_) => return Ok(()),
-                Err(AppendError::Conflict) => slot.reload(&[], None).await.answer()?,
-                Err(error) => return Err(error).answer(),
-            }
-        }
-        Err(Refusal::new(Code::Conflict, "the token is too busy"))
-    }
-
     fn challenge(&self, pending: &Pending, key: PublicKey, purpose: ChallengePurpose) -> Issued {
         let at = self.ledger.now();
-        let subject_keys = pending.subject_keys().hash();
+        let subject_keys = pending.subject_keys.hash();
         let nonce = self.entropy.bytes();
         let challenge = Challenge::issue(&self.cluster, &key, pending.attempt.clone(), subject_keys, nonce, at);
         Issued { document: challenge.to_document(), challenge, key, purpose, at }
@@ -448,14 +220,6 @@ impl Ceremonies {
             return Ok(());
         }
         Err(Refusal::new(Code::ChallengeFailed, "the answer came too late: start the attempt again"))
-    }
-
-    fn fresh(&self, now: Timestamp) -> Fresh {
-        Fresh {
-            instance: InstanceId(self.entropy.uuid_of(now)),
-            lock: LockId(self.entropy.uuid()),
-            serial: Serial::from_random(self.entropy.bytes()).to_string(),
-        }
     }
 
     async fn read_join_state(&self, document: &[u8]) -> Result<JoinStateSeen, Refusal> {
@@ -486,61 +250,6 @@ impl Ceremonies {
             },
         })
     }
-
-    /// Compares keyed hashes in constant time, with the same work for every outcome.
-    fn compare_secret(&self, sent: &str, open: Option<&str>, spent: Option<&str>) -> SecretShown {
-        if sent.is_empty() {
-            return SecretShown::None;
-        }
-        let hash = self.secret_hash(sent);
-        let equals = |stored: Option<&str>| {
-            let stored = stored.unwrap_or("0000000000000000000000000000000000000000000000000000000000000000");
-            bool::from(hash.as_bytes().ct_eq(stored.as_bytes()))
-        };
-        match (equals(open), equals(spent)) {
-            (true, _) => SecretShown::Right,
-            (false, true) => SecretShown::Spent,
-            (false, false) => SecretShown::Wrong,
-        }
-    }
-
-    /// Counts a refusal by a rule, and tells the operator of those that need one.
-    fn refused(&self, verdict: &Verdict, pending: &Pending) -> Refusal {
-        let Verdict::Refuse { refusal, lock, .. } = verdict else {
-            return internal("a rotation was decided where none can be");
-        };
-        METRICS.refused(refusal.code, true);
-        if lock.is_some() {
-            METRICS.locked();
-            tracing::warn!(join.token = %pending.token, join.refusal = refusal.code.as_str(),
-                "token {} is locked: {}", pending.token, refusal.message);
-        }
-        if refusal.code == Code::AuthorityBehind {
-            self.behind.shown(&pending.token, self.ledger.now());
-            tracing::error!(join.token = %pending.token, "the authority lost history: {}", refusal.message);
-        }
-        refusal.clone()
-    }
-
-    /// The keyed hash of a registration secret, as events keep it.
-    pub(crate) fn secret_hash(&self, secret: &str) -> String {
-        hex::encode(self.keyring.get().keys.sealer().keyed_hash(REGISTRATION_SECRET, secret.as_bytes()))
-    }
-}
-
-/// Reads the token anew, with everything that concerns the attempt in this era of it.
-async fn look_again(slot: &mut TokenSlot, pending: &Pending, proven: &Proven, era: u64) -> Result<(), Refusal> {
-    let attempt = proven.attempt.as_ref().map(|id| id.hash(pending.token_id, era));
-    slot.reload(&shown_targets(proven), attempt.as_ref()).await.answer()
-}
-
-/// True when the cached locks are all that concern the attempt: the bound key, and no certificate of another instance.
-fn is_routine(slot: &TokenSlot, proven: &Proven) -> bool {
-    let Some(known) = slot.known() else { return false };
-    let instance = known.token.instance();
-    proven.rotated.is_none()
-        && known.token.binding.as_ref().is_some_and(|binding| binding.key == proven.solved.key)
-        && proven.certificate.as_ref().is_none_or(|certificate| Some(certificate.instance) == instance)
 }
 
 /// True when another node may have joined, rotated or reopened the token since: a client shows what does not fit the token
@@ -569,14 +278,4 @@ fn held_keys(lines: &[Vec<u8>]) -> Result<Vec<PublicKey>, Refusal> {
         .enumerate()
         .map(|(at, line)| PublicKey::from_authorized_key(line).map_err(|e| invalid(&format!("held_keys[{at}]"), e)))
         .collect()
-}
-
-/// Our fault: the log has the details, the client an id to look for.
-pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
-    let request = telemetry::current_request().unwrap_or_else(|| "-".into());
-    tracing::error!("internal error: {error}");
-    Refusal::new(
-        Code::Internal,
-        format!("the authority failed; an administrator finds the cause in its log under request {request}"),
-    )
 }

@@ -8,7 +8,7 @@ use join_domain::{
         join::{Proven, Solved},
         opening::SecretShown,
     },
-    event::{ChallengePurpose, ClientCertificate, JoinStateSeen, Sighting},
+    event::{ChallengePurpose, Sighting},
     id::{AttemptId, Name, TokenId},
     key::PublicKey,
     proof::{self, Challenge, SubjectKeys},
@@ -25,17 +25,15 @@ pub struct Pending {
     pub token_id: TokenId,
     /// The client's name for the attempt.
     pub attempt: Option<AttemptId>,
-    /// PKIX DER of the subject key.
-    pub subject_tls: Vec<u8>,
-    /// SSH wire form of the subject key.
-    pub subject_ssh: Vec<u8>,
+    /// The subject keys as sent.
+    #[serde(flatten)]
+    pub subject_keys: SubjectKeys,
     /// Both, read and checked; who opens a sealed ceremony reads them again.
     #[serde(skip)]
     pub subject: Option<Subject>,
-    /// The live certificate of the connection on which the join began.
-    pub certificate: Option<ClientCertificate>,
-    /// What was shown as join state.
-    pub join_state: JoinStateSeen,
+    /// The live certificate of the connection on which the join began, and what was shown as join state.
+    #[serde(flatten)]
+    pub seen: Sighting,
     /// How often the token had been joined, bound or reopened at the first step.
     pub evidence: u64,
     /// How the registration secret that was shown compared.
@@ -84,22 +82,12 @@ impl Issued {
             key: self.key.clone(),
             purpose: self.purpose,
             issued_at: self.at,
-            replayable_until: self.at + TimeDelta::seconds(proof::CHALLENGE_LIFE + 2 * proof::LEEWAY),
+            replayable_until: self.at + TimeDelta::seconds(proof::REPLAYABLE),
         }
     }
 }
 
 impl Pending {
-    /// The subject keys as sent.
-    pub fn subject_keys(&self) -> SubjectKeys {
-        SubjectKeys { tls: self.subject_tls.clone(), ssh: self.subject_ssh.clone() }
-    }
-
-    /// What the client showed.
-    pub fn sighting(&self) -> Sighting {
-        Sighting { certificate: self.certificate.clone(), join_state: self.join_state.clone() }
-    }
-
     /// All that is proven once the last challenge is solved: by the bound key, or by one that replaces it.
     pub fn proven(&self, last: &Issued, bound: Option<Solved>) -> Proven {
         let (solved, rotated) = match bound {
@@ -113,8 +101,7 @@ impl Pending {
         Proven {
             attempt: self.attempt.clone(),
             subject_keys: last.challenge.subject_keys.clone(),
-            certificate: self.certificate.clone(),
-            join_state: self.join_state.clone(),
+            seen: self.seen.clone(),
             evidence: self.evidence,
             solved,
             rotated,

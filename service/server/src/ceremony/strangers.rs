@@ -108,7 +108,7 @@ impl Strangers {
     /// # Errors
     /// When the ledger can't take it; the counts are kept for the next time.
     pub async fn summarise(&self, ledger: &Ledger) -> Result<(), Refusal> {
-        use super::Answer as _;
+        use super::OrRefuse as _;
         self.by_address.retain_recent();
         self.by_token_and_address.retain_recent();
         self.guesses.retain_recent();
@@ -136,7 +136,7 @@ impl Strangers {
                     let count = counted.refusals.entry((unrecorded.token.clone(), unrecorded.code)).or_default();
                     *count = count.saturating_add(unrecorded.count);
                 }
-                return Err(error).answer();
+                return Err(error).or_refuse();
             }
         }
         Ok(())

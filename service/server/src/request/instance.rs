@@ -20,7 +20,7 @@ use super::{
     problem::invalid,
     resource::{self, to_wire_time},
 };
-use crate::ceremony::Answer as _;
+use crate::ceremony::OrRefuse as _;
 
 /// The health words, worst last.
 const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"];
@@ -36,11 +36,11 @@ const TOKENS: u32 = 100;
 /// # Errors
 /// NOT_FOUND, or when the database can't be read.
 pub async fn get(ledger: &Ledger, id: InstanceId, at: Option<Timestamp>) -> Result<v1::BotInstance, Refusal> {
-    let newest = ledger.instance(id).await.answer()?;
+    let newest = ledger.instance(id).await.or_refuse()?;
     let newest = newest.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no bot instance `{id}`")))?;
     let found = match at {
         None => Some(newest),
-        Some(at) => ledger.instances_at(newest.token, at).await.answer()?.into_iter().find(|found| found.id == id),
+        Some(at) => ledger.instances_at(newest.token, at).await.or_refuse()?.into_iter().find(|found| found.id == id),
     };
     let Some(found) = found else {
         return Err(Refusal::new(Code::NotFound, format!("bot instance `{id}` had not joined by then")));
@@ -94,7 +94,7 @@ async fn page(
     limit: u32,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
     let after = read_cursor(cursor)?.map(|(bot, id)| (bot, InstanceId(id)));
-    let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), token: None, after, limit }).await.answer()?;
+    let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), token: None, after, limit }).await.or_refuse()?;
     let is_full = u32::try_from(page.len()).is_ok_and(|count| count == limit);
     let next = page.last().filter(|_| is_full).map(|last| format!("{}/{}", last.bot_name, last.id));
     Ok((page, next))
@@ -108,12 +108,12 @@ async fn page_at(
     at: Timestamp,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
     let after = read_cursor(cursor)?.map(|(name, id)| Cursor { name, id });
-    let tokens = ledger.tokens_ever(after.as_ref(), TOKENS).await.answer()?;
+    let tokens = ledger.tokens_ever(after.as_ref(), TOKENS).await.or_refuse()?;
     let is_full = u32::try_from(tokens.len()).is_ok_and(|count| count == TOKENS);
     let next = tokens.last().filter(|_| is_full).map(|last| format!("{}/{}", last.name, last.id));
     let mut found = Vec::new();
     for token in &tokens {
-        let instances = ledger.instances_at(TokenId(token.id), at).await.answer()?;
+        let instances = ledger.instances_at(TokenId(token.id), at).await.or_refuse()?;
         found.extend(instances.into_iter().filter(|one| bot.is_none_or(|bot| one.bot_name == bot.as_str())));
     }
     Ok((found, next))
@@ -150,7 +150,7 @@ impl Showing {
     async fn read(ledger: &Ledger, instances: &[Instance], at: Option<Timestamp>) -> Result<Self, Refusal> {
         let now = at.unwrap_or_else(|| ledger.now());
         let locked = match at {
-            None => ledger.locks_in_force(now).await.answer()?.into_iter().map(|lock| lock.target).collect(),
+            None => ledger.locks_in_force(now).await.or_refuse()?.into_iter().map(|lock| lock.target).collect(),
             Some(at) => locked_at(ledger, at).await?,
         };
         let mut tokens = HashMap::new();
@@ -160,8 +160,8 @@ impl Showing {
             }
             let stream = StreamId::from(instance.token);
             let stored = match at {
-                None => ledger.load(stream).await.answer()?,
-                Some(at) => ledger.state_at(stream, at).await.answer()?,
+                None => ledger.load(stream).await.or_refuse()?,
+                Some(at) => ledger.state_at(stream, at).await.or_refuse()?,
             };
             if let Some(token) = stored.as_ref().and_then(Stored::token) {
                 tokens.insert(instance.token, token.clone());
@@ -244,7 +244,7 @@ async fn locked_at(ledger: &Ledger, at: Timestamp) -> Result<Vec<LockTarget>, Re
     let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
     let mut locked = Vec::new();
     loop {
-        let page = ledger.list_at(StreamKind::Lock, &filter, at).await.answer()?;
+        let page = ledger.list_at(StreamKind::Lock, &filter, at).await.or_refuse()?;
         let locks = page.streams.iter().filter_map(Stored::lock);
         locked.extend(locks.filter(|lock| lock.in_force(at)).map(|lock| lock.target.clone()));
         match page.next {

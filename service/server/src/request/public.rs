@@ -19,7 +19,7 @@ use join_log::{Layer, LogReader, Tile};
 use join_proto::DESCRIPTORS;
 
 use super::problem;
-use crate::{app::App, ceremony::join::internal, revocation};
+use crate::{app::App, ceremony::internal, revocation};
 
 /// Health, revocation lists, log files and the OpenAPI document.
 pub fn router(app: Arc<App>) -> Router {

@@ -240,8 +240,7 @@ pub fn write_token(token: &TokenState, secret: Option<String>, now: Timestamp) -
         status: Some(v1::TokenStatus {
             bound_keypair: Some(v1::BoundKeypairStatus {
                 registration_secret: secret.unwrap_or_default(),
-                registration_secret_pending: token.secret.is_some()
-                    && spec.must_register_before.is_none_or(|end| now < end),
+                registration_secret_pending: token.takes_secret(now),
                 bound_public_key: token.binding.as_ref().map(|binding| binding.key.to_string()).unwrap_or_default(),
                 bound_bot_instance_id: token.instance().map(|id| id.to_string()).unwrap_or_default(),
                 recovery_count: token.recovery_count,

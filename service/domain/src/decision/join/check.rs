@@ -1,6 +1,6 @@
 //! The checks of a join, each of which lets it go on or refuses by name. Their order is the caller's.
 
-use super::{Attempt, Spent, Step, Verdict, shown_targets};
+use super::{Answer, Attempt, Record, Spent, Step, Verdict, shown_targets};
 use crate::{
     event::{ChallengePurpose, JoinStateSeen},
     key::PublicKey,
@@ -22,8 +22,7 @@ impl Attempt<'_> {
             None => match solved.purpose {
                 ChallengePurpose::Preregistered => token.spec.initial_public_key.as_ref() == Some(&solved.key),
                 ChallengePurpose::Registration => {
-                    let in_time = token.spec.must_register_before.is_none_or(|end| self.now < end);
-                    token.secret.is_some() && token.spec.initial_public_key.is_none() && in_time
+                    token.takes_secret(self.now) && token.spec.initial_public_key.is_none()
                 }
                 _ => false,
             },
@@ -33,12 +32,11 @@ impl Attempt<'_> {
 
     pub(super) fn retired_key(&self) -> Box<Verdict> {
         let token = self.known.token;
-        let fingerprint = self.proven.solved.key.fingerprint();
-        let evidence = token.retired.iter().any(|retired| retired.evidence && retired.key.fingerprint() == fingerprint);
+        let evidence = token.retired.iter().any(|retired| retired.evidence && retired.key == self.proven.solved.key);
         if !evidence || self.proven.evidence != token.evidence {
             return self.conflict("the key no longer tells anything");
         }
-        let sequence = match &self.proven.join_state {
+        let sequence = match &self.proven.seen.join_state {
             JoinStateSeen::Authentic { token: id, bot, sequence, .. }
                 if *id == Some(token.id) && *bot == token.spec.bot_name.as_str() =>
             {
@@ -55,14 +53,17 @@ impl Attempt<'_> {
             // Nobody can renew or recover with a retired key, so the store forgot the join that this is from. No grant
             // can give the client a key back that it deleted.
             return self.behind(
-                format!("the evidence that was shown is newer than the store, which has key {fingerprint} as retired"),
+                format!(
+                    "the evidence that was shown is newer than the store, which has key {} as retired",
+                    self.fingerprint
+                ),
                 &format!("joinctl reopen {}", token.name),
             );
         }
         self.lock(
             Code::RetiredKey,
             "a key that a rotation of this token retired is still in use by a second holder",
-            Some(fingerprint),
+            Some(self.fingerprint.clone()),
         )
     }
 
@@ -92,8 +93,8 @@ impl Attempt<'_> {
 
     /// An attempt that was accepted earlier, and is no longer the latest, means two holders.
     pub(super) fn check_earlier_attempt(&self, spent: &mut Spent) -> Step<()> {
-        let latest = self.known.token.latest().and_then(|latest| latest.join.attempt.as_ref());
-        let superseded = self.known.attempt_accepted_before && self.attempt.as_ref() != latest;
+        let latest = self.known.token.latest().and_then(|latest| latest.join.attempt);
+        let superseded = self.known.attempt_accepted_before && self.attempt != latest;
         // In insecure mode many hosts share one key on purpose; each retries attempts of its own.
         if !superseded || self.mode() == RecoveryMode::Insecure {
             return Ok(());
@@ -128,7 +129,7 @@ impl Attempt<'_> {
             }
             None => Err(otherwise),
         };
-        let (bot, id, instance, sequence) = match &self.proven.join_state {
+        let (bot, id, instance, sequence) = match &self.proven.seen.join_state {
             JoinStateSeen::Missing => {
                 return waive(Box::new(self.refuse(Refusal::new(
                     Code::JoinStateRequired,
@@ -174,7 +175,7 @@ impl Attempt<'_> {
     /// Judges the certificate; returns the generation to renew from, or none for a recovery.
     pub(super) fn check_certificate(&self, join_state_waived: bool, spent: &mut Spent) -> Step<Option<u64>> {
         let token = self.known.token;
-        let (Some(shown), Some(latest)) = (&self.proven.certificate, token.latest()) else { return Ok(None) };
+        let (Some(shown), Some(latest)) = (&self.proven.seen.certificate, token.latest()) else { return Ok(None) };
         if shown.token != token.id || shown.instance != latest.join.instance {
             let bundled = self.bundle().is_some();
             let own = shown.token == token.id;
@@ -211,7 +212,9 @@ impl Attempt<'_> {
     }
 
     pub(super) fn certificate_is_ahead(&self) -> bool {
-        let (Some(shown), Some(latest)) = (&self.proven.certificate, self.known.token.latest()) else { return false };
+        let (Some(shown), Some(latest)) = (&self.proven.seen.certificate, self.known.token.latest()) else {
+            return false;
+        };
         shown.instance == latest.join.instance && shown.generation > latest.join.generation
     }
 
@@ -252,7 +255,7 @@ impl Attempt<'_> {
             ))));
         }
         match &self.proven.rotated {
-            None => Err(Box::new(Verdict::RotateFirst)),
+            None => Err(Box::new(Verdict { record: Record::default(), answer: Answer::RotateFirst })),
             Some(new) if self.had_key(&new.key) => Err(Box::new(self.refuse(key_reused()))),
             Some(_) => Ok(()),
         }

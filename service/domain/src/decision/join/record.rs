@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DurationRound as _, TimeDelta};
 
-use super::{Attempt, BACKDATED_SECONDS, Solved, Spent, Verdict};
+use super::{Answer, Attempt, BACKDATED_SECONDS, Record, Solved, Spent, Verdict};
 use crate::{
     Timestamp,
     event::{
@@ -27,7 +27,8 @@ pub fn refuse_unfinished(
     seen: Sighting,
     refusal: &Refusal,
 ) -> Vec<Event> {
-    let mut events: Vec<Event> = solved.into_iter().flat_map(proof_of).collect();
+    let mut events: Vec<Event> =
+        solved.into_iter().flat_map(|solved| proof_of(solved, solved.key.fingerprint())).collect();
     let proven = if solved.is_some() { "the bound key was proven" } else { "the token's own secret was shown" };
     events.push(Event::JoinRefused(Box::new(JoinRefused {
         code: refusal.code,
@@ -43,11 +44,11 @@ pub fn refuse_unfinished(
     events
 }
 
-fn proof_of(solved: &Solved) -> [Event; 2] {
+fn proof_of(solved: &Solved, fingerprint: String) -> [Event; 2] {
     [
         Event::ChallengeIssued(ChallengeIssued {
             challenge: solved.challenge,
-            key: solved.key.fingerprint(),
+            key: fingerprint,
             purpose: solved.purpose,
             at: solved.issued_at,
         }),
@@ -70,6 +71,7 @@ impl Attempt<'_> {
             (_, None) => (JoinCase::FirstJoin, self.fresh.instance, None, 1),
         };
         let mut events = self.proof_events();
+        let mut key = self.fingerprint.clone();
         if case == JoinCase::FirstJoin {
             if self.proven.solved.purpose == ChallengePurpose::Registration {
                 events.push(Event::RegistrationSecretSpent(Nothing {}));
@@ -77,6 +79,7 @@ impl Attempt<'_> {
             events.push(Event::KeypairBound(KeypairBound { key: self.proven.solved.key.clone() }));
         }
         if let Some(new) = &self.proven.rotated {
+            key = new.key.fingerprint();
             let old = self.proven.solved.key.clone();
             events.push(Event::KeypairRotated(KeypairRotated { old, new: new.key.clone() }));
         }
@@ -98,36 +101,32 @@ impl Attempt<'_> {
             recovery_count,
             recovery_limit: token.spec.recovery.limit,
             recovery_mode: token.spec.recovery.mode,
-            key: self.proven.rotated.as_ref().unwrap_or(&self.proven.solved).key.fingerprint(),
+            key,
             serial: self.fresh.serial.clone(),
             not_before: second(self.now) - TimeDelta::seconds(BACKDATED_SECONDS),
             not_after: second(self.now + self.life()),
             roles: bot.spec.roles.clone(),
             principals: bot.spec.logins().to_vec(),
             subject_keys: self.proven.subject_keys.clone(),
-            attempt: self.attempt.clone(),
-            seen: self.sighting(),
+            attempt: self.attempt,
+            seen: self.proven.seen.clone(),
         });
         events.push(Event::JoinAccepted(Arc::clone(&join)));
         let accepted_before = self.known.attempt_accepted_before || self.is_latest_attempt();
-        Verdict::Accept { events, uses_up: join.attempt.clone().filter(|_| !accepted_before), join }
-    }
-
-    pub(super) fn sighting(&self) -> Sighting {
-        Sighting { certificate: self.proven.certificate.clone(), join_state: self.proven.join_state.clone() }
+        let uses_up = self.attempt.filter(|_| !accepted_before);
+        Verdict { record: Record { events, uses_up, lock: None }, answer: Answer::Accept(join) }
     }
 
     pub(super) fn proof_events(&self) -> Vec<Event> {
-        std::iter::once(&self.proven.solved).chain(&self.proven.rotated).flat_map(proof_of).collect()
+        let first = proof_of(&self.proven.solved, self.fingerprint.clone());
+        let rotated = self.proven.rotated.iter().flat_map(|new| proof_of(new, new.key.fingerprint()));
+        first.into_iter().chain(rotated).collect()
     }
 
     /// Lost a race: nothing to record, and the same attempt may be tried again.
     pub(super) fn conflict(&self, why: &str) -> Box<Verdict> {
-        Box::new(Verdict::Refuse {
-            refusal: Refusal::new(Code::Conflict, format!("{why}: retry the same attempt")),
-            events: Vec::new(),
-            lock: None,
-        })
+        let refusal = Refusal::new(Code::Conflict, format!("{why}: retry the same attempt"));
+        Box::new(Verdict { record: Record::default(), answer: Answer::Refuse(refusal) })
     }
 
     pub(super) fn behind(&self, why: String, remedy: &str) -> Box<Verdict> {
@@ -142,7 +141,7 @@ impl Attempt<'_> {
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Verdict {
         let events = self.refusal_events(&refusal, None, None);
-        Verdict::Refuse { refusal, events, lock: None }
+        Verdict { record: Record { events, ..Record::default() }, answer: Answer::Refuse(refusal) }
     }
 
     /// Refuses and locks the token, in one append.
@@ -167,7 +166,8 @@ impl Attempt<'_> {
             cause: Some(code),
             by: "system".to_owned(),
         };
-        Box::new(Verdict::Refuse { refusal, events, lock: Some(Box::new((id, created))) })
+        let record = Record { events, uses_up: None, lock: Some(Box::new((id, created))) };
+        Box::new(Verdict { record, answer: Answer::Refuse(refusal) })
     }
 
     pub(super) fn refusal_events(
@@ -182,8 +182,8 @@ impl Attempt<'_> {
             why: refusal.message.clone(),
             challenge: Some(self.proven.solved.challenge),
             replayable_until: Some(self.proven.solved.replayable_until),
-            seen: self.sighting(),
-            attempt: self.attempt.clone(),
+            seen: self.proven.seen.clone(),
+            attempt: self.attempt,
             lock: refusal.lock,
             retired_key,
             other_holder,

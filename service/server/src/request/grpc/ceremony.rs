@@ -15,7 +15,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     app::App,
     ceremony::{
-        join::{Ask, Joined, Step, internal},
+        internal,
+        join::{Ask, Joined, Step},
         pending::{Pending, Stage},
     },
     request::{problem, resource},
@@ -113,21 +114,18 @@ impl Ceremonies {
                     ..CeremonyStep::default()
                 }
             }
-            Step::Joined(joined) => CeremonyStep { result: Some(self.result(*joined)?), ..CeremonyStep::default() },
+            Step::Joined(joined) => CeremonyStep { result: Some(Self::result(*joined)?), ..CeremonyStep::default() },
         })
     }
 
-    fn result(&self, joined: Joined) -> Result<JoinResult, Refusal> {
-        let keyring = self.0.ceremonies.keyring.get();
-        let issuer = &keyring.issuer;
-        let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
+    fn result(joined: Joined) -> Result<JoinResult, Refusal> {
+        let issuer = &joined.keyring.issuer;
         let certificate = ssh_key::Certificate::from_bytes(&joined.ssh_certificate).map_err(internal)?;
-        let pem = |der: &[u8]| join_credential::pem("CERTIFICATE", der);
         Ok(JoinResult {
-            tls_cert: pem(&joined.tls_certificate),
-            tls_ca_certs: issuer.tls_ca_certificates().iter().map(|der| pem(der)).collect(),
+            tls_cert: join_credential::pem("CERTIFICATE", &joined.tls_certificate),
+            tls_ca_certs: issuer.tls_ca_pems().to_vec(),
             ssh_cert: certificate.to_openssh().map_err(internal)?,
-            ssh_ca_keys: issuer.ssh_ca_keys().iter().map(ssh).collect::<Result<_, _>>().map_err(internal)?,
+            ssh_ca_keys: issuer.ssh_ca_lines().to_vec(),
             join_state: joined.join_state,
             public_key: joined.bound_key.to_authorized_key(),
         })

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::{Answers, one_by_one};
 use crate::{
     app::App,
-    ceremony::{Answer as _, join::internal},
+    ceremony::{OrRefuse as _, internal},
     request::{problem, resource, watcher::Watcher},
     telemetry::METRICS,
 };
@@ -29,13 +29,12 @@ impl Cluster for About {
         let told = || -> Result<v1::Ca, Refusal> {
             let keyring = self.0.ceremonies.keyring.usable()?;
             let issuer = &keyring.issuer;
-            let ssh = |wire: &Vec<u8>| ssh_key::PublicKey::from_bytes(wire)?.to_openssh();
-            let certificates = issuer.tls_ca_certificates();
             Ok(v1::Ca {
                 cluster_name: self.0.ceremonies.cluster.to_string(),
-                tls_ca_certs: certificates.iter().map(|der| join_credential::pem("CERTIFICATE", der)).collect(),
-                ssh_ca_keys: issuer.ssh_ca_keys().iter().map(ssh).collect::<Result<_, _>>().map_err(internal)?,
-                pins: certificates
+                tls_ca_certs: issuer.tls_ca_pems().to_vec(),
+                ssh_ca_keys: issuer.ssh_ca_lines().to_vec(),
+                pins: issuer
+                    .tls_ca_certificates()
                     .iter()
                     .map(|der| join_credential::pin::ca_pin(der))
                     .collect::<Result<_, _>>()
@@ -51,16 +50,16 @@ impl Cluster for About {
             self.0.caller(request.extensions()).await?;
             let ledger = &self.0.ceremonies.ledger;
             let now = ledger.now();
-            let positions = ledger.positions().await.answer()?;
-            let (bots, tokens, locks) = ledger.live_counts(ledger.now()).await.answer()?;
+            let positions = ledger.positions().await.or_refuse()?;
+            let (bots, tokens, locks) = ledger.live_counts(now).await.or_refuse()?;
             Ok(v1::Status {
                 cluster_name: self.0.ceremonies.cluster.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 bots,
                 tokens,
-                instances_live: ledger.live_instances(now).await.answer()?,
+                instances_live: ledger.live_instances(now).await.or_refuse()?,
                 locks,
-                exemptions_open: ledger.open_exemptions(now).await.answer()?,
+                exemptions_open: ledger.open_exemptions(now).await.or_refuse()?,
                 log_next_index: positions.next_index,
                 log_integrated: positions.integrated,
                 log_signed: positions.signed,
@@ -86,7 +85,7 @@ impl Cluster for About {
                     return Some((Err(status), None));
                 }
                 let ledger = &app.ceremonies.ledger;
-                let locks = match ledger.locks_in_force(ledger.now()).await.answer() {
+                let locks = match ledger.locks_in_force(ledger.now()).await.or_refuse() {
                     Ok(locks) => locks,
                     Err(refusal) => return Some((Err(problem::status(&refusal)), None)),
                 };
@@ -123,7 +122,7 @@ impl Cluster for About {
             Err(LedgerError::Corrupt(what)) => {
                 return Ok(Response::new(v1::ViewsReport { differences: vec![what], ..v1::ViewsReport::default() }));
             }
-            checked => checked.answer().map_err(|refusal| problem::status(&refusal))?,
+            checked => checked.or_refuse().map_err(|refusal| problem::status(&refusal))?,
         };
         Ok(Response::new(v1::ViewsReport {
             streams_checked: report.streams,

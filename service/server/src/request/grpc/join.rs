@@ -239,7 +239,7 @@ impl Conversation {
             }
             Step::Challenge(pending) => {
                 let (Stage::Challenge(issued) | Stage::RotationChallenge(_, issued)) = &pending.stage else {
-                    return Err(crate::ceremony::join::internal("a challenge without a document"));
+                    return Err(crate::ceremony::internal("a challenge without a document"));
                 };
                 let message = wire::BoundKeypairChallenge {
                     public_key: issued.key.to_authorized_key().into_bytes(),
@@ -250,14 +250,13 @@ impl Conversation {
             }
             Step::Joined(joined) => {
                 self.outcome = "joined";
-                answer(join_response::Payload::Result(self.result(*joined)))
+                answer(join_response::Payload::Result(Self::result(*joined)))
             }
         })
     }
 
-    fn result(&self, joined: Joined) -> wire::Result {
-        let keyring = self.app.ceremonies.keyring.get();
-        let issuer = &keyring.issuer;
+    fn result(joined: Joined) -> wire::Result {
+        let issuer = &joined.keyring.issuer;
         let certificates = wire::Certificates {
             tls_cert: joined.tls_certificate,
             tls_ca_certs: issuer.tls_ca_certificates().iter().map(|certificate| certificate.to_vec()).collect(),

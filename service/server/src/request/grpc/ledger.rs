@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{Answers, one_by_one, replay::Replaying};
 use crate::{
     app::App,
-    ceremony::{Answer as _, join::internal},
+    ceremony::{OrRefuse as _, internal},
     request::{problem, problem::invalid, resource, watcher::Watcher},
 };
 
@@ -147,7 +147,7 @@ impl Ledger for History {
             if let Err(status) = watcher.still_counts().await {
                 return Some((Err(status), None));
             }
-            match app.ceremonies.ledger.claimed_states(size, after, CHUNK).await.answer() {
+            match app.ceremonies.ledger.claimed_states(size, after, CHUNK).await.or_refuse() {
                 Err(refusal) => Some((Err(problem::status(&refusal)), None)),
                 Ok(page) => {
                     let sent = sent + u64::try_from(page.states.len()).unwrap_or(u64::MAX);
@@ -165,7 +165,7 @@ impl Ledger for History {
         let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
         let from = request.get_ref().from_index;
         // The end is that of the moment when the export began: what comes later is for the next one.
-        let end = self.0.ceremonies.ledger.settled().await.answer().map_err(|refusal| problem::status(&refusal))?;
+        let end = self.0.ceremonies.ledger.settled().await.or_refuse().map_err(|refusal| problem::status(&refusal))?;
         let app = Arc::clone(&self.0);
         let chunks = one_by_one(Some((app, watcher, from, end)), async |exporting| {
             let (app, mut watcher, from, end) = exporting?;
@@ -175,7 +175,7 @@ impl Ledger for History {
             if let Err(status) = watcher.still_counts().await {
                 return Some((Err(status), None));
             }
-            match app.ceremonies.ledger.log(from, CHUNK).await.answer() {
+            match app.ceremonies.ledger.log(from, CHUNK).await.or_refuse() {
                 Err(refusal) => Some((Err(problem::status(&refusal)), None)),
                 Ok(page) => {
                     let within = page.entries.into_iter().filter(|entry| entry.index < end);
@@ -199,9 +199,9 @@ fn exported(entry: Indexed) -> v1::ExportedEntry {
 /// One page of a search, and where to go on.
 async fn events_of(app: &App, search: &Search) -> Result<(v1::EventList, u64), Refusal> {
     let ledger = &app.ceremonies.ledger;
-    let page = ledger.history(&search.filter, search.from, search.limit).await.answer()?;
+    let page = ledger.history(&search.filter, search.from, search.limit).await.or_refuse()?;
     let streams: Vec<StreamId> = page.entries.iter().map(|(indexed, _)| indexed.stream).collect();
-    let names = ledger.names(&streams).await.answer()?;
+    let names = ledger.names(&streams).await.or_refuse()?;
     let mut events = Vec::new();
     for (indexed, entry) in &page.entries {
         let name = names.get(&indexed.stream).map_or("", String::as_str);
@@ -240,7 +240,7 @@ pub(super) fn wire_events(
             recorded_at: Some(resource::to_wire_time(entry.recorded_at)),
             actor: entry.origin.actor.clone(),
             remote_addr: entry.origin.address.clone().unwrap_or_default(),
-            attempt: entry.origin.attempt.as_ref().map(|attempt| attempt.0.clone()).unwrap_or_default(),
+            attempt: entry.origin.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
             request_id: entry.origin.request.clone().unwrap_or_default(),
             trace_id: entry.origin.trace.clone().unwrap_or_default(),
             data: data.and_then(to_struct),

@@ -15,7 +15,7 @@ use tonic::Status;
 use super::ledger::wire_events;
 use crate::{
     app::App,
-    ceremony::{Answer as _, join::internal},
+    ceremony::{OrRefuse as _, internal},
     request::{problem, problem::invalid, resource, watcher::Watcher, why},
 };
 
@@ -44,7 +44,7 @@ impl Replaying {
     pub(super) async fn begin(app: Arc<App>, watcher: Watcher, request: &v1::ReplayRequest) -> Result<Self, Refusal> {
         let name: Name = request.name.parse().map_err(|error| invalid("name", error))?;
         let at = request.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
-        let left = app.ceremonies.ledger.namesakes(StreamKind::Token, &name).await.answer()?;
+        let left = app.ceremonies.ledger.namesakes(StreamKind::Token, &name).await.or_refuse()?;
         if left.is_empty() {
             return Err(Refusal::new(Code::NotFound, format!("there never was a token `{name}`")));
         }
@@ -58,7 +58,7 @@ impl Replaying {
     pub(super) async fn page(&mut self) -> Result<Option<v1::ReplayResponse>, Status> {
         while let Some(stream) = self.left.front().copied() {
             self.watcher.still_counts().await?;
-            let page = self.app.ceremonies.ledger.stream(stream, self.from, PAGE).await.answer();
+            let page = self.app.ceremonies.ledger.stream(stream, self.from, PAGE).await.or_refuse();
             let page = page.map_err(|refusal| problem::status(&refusal))?;
             let mut steps = Vec::new();
             let mut next = page.next;

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     app::App,
-    ceremony::{Answer as _, join::internal},
+    ceremony::{OrRefuse as _, internal},
     request::{caller::Administrator, instance, problem, problem::invalid, resource},
 };
 
@@ -94,10 +94,10 @@ impl Administration {
         let after = read_cursor(&list.cursor)?;
         let ledger = &self.0.ceremonies.ledger;
         let listed = match &list.at {
-            None => ledger.list(kind, &ListFilter { selector, after, limit }).await.answer()?,
+            None => ledger.list(kind, &ListFilter { selector, after, limit }).await.or_refuse()?,
             Some(at) => {
                 let at = resource::from_wire_time("at", at)?;
-                ledger.list_at(kind, &ListFilter { selector, after, limit }, at).await.answer()?
+                ledger.list_at(kind, &ListFilter { selector, after, limit }, at).await.or_refuse()?
             }
         };
         Ok((listed.streams, listed.next.map(|next| format!("{}/{}", next.name, next.id)).unwrap_or_default()))
@@ -107,8 +107,8 @@ impl Administration {
     async fn at(&self, kind: StreamKind, text: &str, at: &prost_types::Timestamp) -> Result<(u64, State), Refusal> {
         let at = resource::from_wire_time("at", at)?;
         let ledger = &self.0.ceremonies.ledger;
-        for stream in ledger.namesakes(kind, &name(text)?).await.answer()?.into_iter().rev() {
-            if let Some(stored) = ledger.state_at(stream, at).await.answer()?
+        for stream in ledger.namesakes(kind, &name(text)?).await.or_refuse()?.into_iter().rev() {
+            if let Some(stored) = ledger.state_at(stream, at).await.or_refuse()?
                 && stored.state.is_live()
             {
                 return Ok((stored.version, stored.state));
@@ -127,7 +127,7 @@ impl Administration {
         let mut names = Vec::new();
         let mut filter = ListFilter { selector: labels, after: None, limit: PAGE.0 };
         loop {
-            let listed = self.0.ceremonies.ledger.list(StreamKind::Token, &filter).await.answer()?;
+            let listed = self.0.ceremonies.ledger.list(StreamKind::Token, &filter).await.or_refuse()?;
             names.extend(listed.streams.iter().filter_map(Stored::token).map(|token| token.name.clone()));
             filter.after = listed.next;
             if filter.after.is_none() {
@@ -143,7 +143,7 @@ impl Administration {
     /// Finds the token that an exemption is of.
     async fn exemption(&self, id: &str) -> Result<(TokenState, GrantId), Refusal> {
         let id: GrantId = id.parse().map_err(|_| invalid("name", "the name of an exemption is a UUID"))?;
-        let token = self.0.ceremonies.ledger.token_of_grant(id).await.answer()?;
+        let token = self.0.ceremonies.ledger.token_of_grant(id).await.or_refuse()?;
         token
             .map(|token| (token, id))
             .ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))
@@ -354,7 +354,7 @@ impl Resources for Administration {
             let id = lock_id(&get.name)?;
             let Some(at) = &get.at else { return self.lock(id).await };
             let at = resource::from_wire_time("at", at)?;
-            let stored = self.0.ceremonies.ledger.state_at(StreamId::from(id), at).await.answer()?;
+            let stored = self.0.ceremonies.ledger.state_at(StreamId::from(id), at).await.or_refuse()?;
             let lock =
                 stored.as_ref().and_then(|stored| Some((stored.lock().filter(|lock| lock.live)?, stored.version)));
             let (lock, version) = lock.ok_or_else(|| {
@@ -414,7 +414,7 @@ impl Resources for Administration {
             let (mut token, id) = self.exemption(&get.name).await?;
             let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
             if let Some(at) = at {
-                let stored = self.0.ceremonies.ledger.state_at(StreamId::from(token.id), at).await.answer()?;
+                let stored = self.0.ceremonies.ledger.state_at(StreamId::from(token.id), at).await.or_refuse()?;
                 token = stored
                     .as_ref()
                     .and_then(Stored::token)

@@ -1,0 +1,250 @@
+//! The end of a join: decide, append, answer.
+
+use std::time::Instant;
+
+use chrono::TimeDelta;
+use join_credential::Serial;
+use join_domain::{
+    Timestamp,
+    decision::{
+        Known,
+        join::{self, Answer, Fresh, Proven, Record, Verdict, shown_targets},
+    },
+    envelope::StreamId,
+    event::Event,
+    id::{InstanceId, LockId, TokenId},
+    proof,
+    refusal::{Code, Refusal},
+    state::{Namespace, TokenState},
+};
+use join_ledger::{Append, AppendError, Change, KnownToken, SecretChange, Stored, StreamAppend, TokenSlot};
+
+use super::Step;
+use crate::{
+    ceremony::{
+        Ceremonies, OrRefuse as _, internal,
+        pending::{Pending, Stage},
+        secret::REGISTRATION_SECRET,
+    },
+    request::caller::Peer,
+    telemetry::METRICS,
+};
+
+/// How often a decision is made again from fresh state before the client is told to retry.
+const MAX_TRIES: usize = 8;
+
+impl Ceremonies {
+    /// Possession is proven: decide, append, issue.
+    pub(super) async fn conclude(
+        &self,
+        mut pending: Box<Pending>,
+        proven: Proven,
+        peer: &Peer,
+    ) -> Result<Step, Refusal> {
+        self.keyring.usable()?;
+        let started = Instant::now();
+        let mut look = Look::at(self.ledger.token(&pending.token).await.or_refuse()?, pending.token_id);
+        for _ in 0..MAX_TRIES {
+            let now = self.ledger.now();
+            let Some(known) = look.known() else {
+                if look.slot.is_fresh() {
+                    return Err(self.strangers.refused_from(&pending.token, peer, Refusal::access_denied()));
+                }
+                look.slot.reload(&[], None).await.or_refuse()?;
+                continue;
+            };
+            let era = known.token.era;
+            let Some(Verdict { record, answer }) = self.decide(&look, known, &proven, now) else {
+                look.again(&proven, era).await?;
+                continue;
+            };
+            match &answer {
+                Answer::RotateFirst => {
+                    pending.stage = Stage::RotationKey(proven.solved);
+                    pending.expires = now + TimeDelta::seconds(proof::CHALLENGE_LIFE);
+                    return Ok(Step::KeyRequest(pending));
+                }
+                Answer::Refuse(refusal) if record.events.is_empty() => return Err(self.refused(refusal, &pending)),
+                Answer::Refuse(_) if record.lock.is_none() => self.strangers.check_refusals(&pending.token, peer)?,
+                Answer::Refuse(_) | Answer::Accept(_) | Answer::Resume(_) => {}
+            }
+            let locks = record.lock.is_some();
+            let append = append_of(known, record, now, peer);
+            match look.slot.append(append).await {
+                Ok(recorded) => {
+                    // Whoever waits for the token need not wait for signatures.
+                    drop(look);
+                    METRICS.decided(started.elapsed().as_secs_f64());
+                    if let Answer::Refuse(refusal) = &answer
+                        && locks
+                    {
+                        METRICS.locked();
+                        tracing::warn!(join.token = %pending.token, join.refusal = refusal.code.as_str(),
+                            "token {} is locked: {}", pending.token, refusal.message);
+                    }
+                    let token = recorded.streams.first().and_then(Stored::token);
+                    let token = token.ok_or_else(|| internal("an append of a token recorded none"))?;
+                    return self.answer(&answer, token, &pending);
+                }
+                Err(AppendError::ClaimTaken { namespace: Namespace::Key, .. }) => {
+                    let taken = Refusal::new(
+                        Code::KeyAlreadyBound,
+                        "the key belongs to another token: one key binds one token, so make a new keypair",
+                    );
+                    drop(look);
+                    return Err(self.failed(&pending, taken, peer).await);
+                }
+                Err(AppendError::Conflict | AppendError::AttemptSeen | AppendError::ClaimTaken { .. }) => {
+                    look.again(&proven, era).await?;
+                }
+                Err(error) => return Err(error).or_refuse(),
+            }
+        }
+        Err(Refusal::new(Code::Conflict, "too many joins of this token at once: retry the same attempt"))
+    }
+
+    /// Decides from what is known; none when all that concerns the attempt is to be read first.
+    fn decide(&self, look: &Look, known: &KnownToken, proven: &Proven, now: Timestamp) -> Option<Verdict> {
+        let is_thorough = look.thorough == Some(known.token.era);
+        if !is_thorough && !is_routine(known, proven) {
+            return None;
+        }
+        let context = Known {
+            token: &known.token,
+            bot: known.bot.as_ref(),
+            locks: &known.locks,
+            attempt_accepted_before: look.slot.attempt_accepted_before(),
+        };
+        let verdict = join::decide(context, proven, self.fresh(now), self.policy, now);
+        // Nobody is refused, or asked for a new key, by what this node remembers.
+        let admits = matches!(verdict.answer, Answer::Accept(_) | Answer::Resume(_));
+        (is_thorough || admits).then_some(verdict)
+    }
+
+    fn answer(&self, answer: &Answer, token: &TokenState, pending: &Pending) -> Result<Step, Refusal> {
+        let join = match answer {
+            Answer::Accept(join) => {
+                METRICS.accepted(Some(join.case));
+                self.behind.admitted(&pending.token);
+                join
+            }
+            Answer::Resume(join) => {
+                METRICS.accepted(None);
+                join
+            }
+            Answer::Refuse(refusal) => return Err(self.refused(refusal, pending)),
+            Answer::RotateFirst => return Err(internal("a rotation was recorded before there was one")),
+        };
+        self.issue(join, token, pending).map(|joined| Step::Joined(Box::new(joined)))
+    }
+
+    /// Records a failure of a client that had proven the key or the secret; strangers are only counted.
+    pub(crate) async fn failed(&self, pending: &Pending, refusal: Refusal, peer: &Peer) -> Refusal {
+        if !pending.is_proven() {
+            // Perhaps the wrong question was asked, from what this node remembers.
+            self.ledger.doubt_token(&pending.token).await;
+            return self.strangers.refused_from(&pending.token, peer, refusal);
+        }
+        if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {
+            return limited;
+        }
+        METRICS.refused(refusal.code, true);
+        if let Err(error) = self.append_failure(pending, &refusal, peer).await {
+            // The client's answer stays the same: its failure is a fact, recorded or not.
+            tracing::error!(join.token = %pending.token, "a refusal could not be recorded: {error}");
+        }
+        refusal
+    }
+
+    async fn append_failure(&self, pending: &Pending, refusal: &Refusal, peer: &Peer) -> Result<(), Refusal> {
+        let mut look = Look::at(self.ledger.token(&pending.token).await.or_refuse()?, pending.token_id);
+        for _ in 0..MAX_TRIES {
+            let Some(known) = look.known() else { return Ok(()) };
+            let solved = match &pending.stage {
+                Stage::RotationKey(solved) | Stage::RotationChallenge(solved, _) => Some(solved),
+                Stage::RegistrationKey | Stage::Challenge(_) => None,
+            };
+            let attempt = pending.attempt.as_ref();
+            let events = join::refuse_unfinished(&known.token, solved, attempt, pending.seen.clone(), refusal);
+            let record = Record { events, ..Record::default() };
+            let append = append_of(known, record, self.ledger.now(), peer);
+            match look.slot.append(append).await {
+                Ok(_) => return Ok(()),
+                Err(AppendError::Conflict) => look.slot.reload(&[], None).await.or_refuse()?,
+                Err(error) => return Err(error).or_refuse(),
+            }
+        }
+        Err(Refusal::new(Code::Conflict, "the token is too busy"))
+    }
+
+    fn fresh(&self, now: Timestamp) -> Fresh {
+        Fresh {
+            instance: InstanceId(self.entropy.uuid_of(now)),
+            lock: LockId(self.entropy.uuid()),
+            serial: Serial::from_random(self.entropy.bytes()).to_string(),
+        }
+    }
+
+    /// Counts a refusal by a rule, and tells the operator of those that need one.
+    fn refused(&self, refusal: &Refusal, pending: &Pending) -> Refusal {
+        METRICS.refused(refusal.code, true);
+        if refusal.code == Code::AuthorityBehind {
+            self.behind.shown(&pending.token, self.ledger.now());
+            tracing::error!(join.token = %pending.token, "the authority lost history: {}", refusal.message);
+        }
+        refusal.clone()
+    }
+}
+
+/// What is known of a token while somebody joins with it.
+struct Look {
+    slot: TokenSlot,
+    /// The token by id: one made again under the name is another.
+    token: TokenId,
+    /// The era of the token for which everything that concerns the attempt was read.
+    thorough: Option<u64>,
+}
+
+impl Look {
+    fn at(slot: TokenSlot, token: TokenId) -> Self {
+        Self { slot, token, thorough: None }
+    }
+
+    fn known(&self) -> Option<&KnownToken> {
+        self.slot.known().filter(|known| known.token.id == self.token)
+    }
+
+    /// Reads the token anew, with everything that concerns the attempt in this era.
+    async fn again(&mut self, proven: &Proven, era: u64) -> Result<(), Refusal> {
+        let attempt = proven.attempt.as_ref().map(|id| id.hash(self.token, era));
+        self.slot.reload(&shown_targets(proven), attempt).await.or_refuse()?;
+        self.thorough = Some(era);
+        Ok(())
+    }
+}
+
+/// True when the remembered locks are all that concern the attempt: the bound key, and no certificate of another instance.
+fn is_routine(known: &KnownToken, proven: &Proven) -> bool {
+    let instance = known.token.instance();
+    proven.rotated.is_none()
+        && known.token.binding.as_ref().is_some_and(|binding| binding.key == proven.solved.key)
+        && proven.seen.certificate.as_ref().is_none_or(|certificate| Some(certificate.instance) == instance)
+}
+
+/// Everything that a decision about a token records: its entry and, with a lock, the lock's own.
+fn append_of(known: &KnownToken, record: Record, decided_at: Timestamp, peer: &Peer) -> Append {
+    let Record { events, uses_up, lock } = record;
+    let attempt = events.iter().find_map(Event::attempt);
+    let origin = peer.origin(&known.token.spec.bot_name, attempt);
+    let spends_secret = events.iter().any(|event| matches!(event, Event::RegistrationSecretSpent(_)));
+    let lock = lock.map(|lock| {
+        let (id, created) = *lock;
+        let events = vec![Event::LockCreated(created)];
+        StreamAppend::begin(StreamId::from(id), Change { events, decided_at, origin: origin.clone() })
+    });
+    let mut first = known.following(Change { events, decided_at, origin }).using_up(uses_up);
+    if spends_secret {
+        first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
+    }
+    Append::all([first].into_iter().chain(lock).collect())
+}
