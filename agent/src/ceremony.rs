@@ -18,9 +18,12 @@ use join_domain::{
     key::PublicKey,
     proof::{Challenge, MAX_DOCUMENT},
 };
-use join_proto::teleport::{
-    self as wire, challenge::Payload as Asked, challenge_solution::Payload as Solution, giving_up::Reason,
-    join_request::Payload as Request, join_response::Payload as Response, join_service_client::JoinServiceClient,
+use join_proto::{
+    JOIN_METHOD,
+    teleport::{
+        self as wire, challenge::Payload as Asked, challenge_solution::Payload as Solution, giving_up::Reason,
+        join_request::Payload as Request, join_response::Payload as Response, join_service_client::JoinServiceClient,
+    },
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::mpsc, time::timeout};
@@ -37,7 +40,6 @@ use crate::{
     vault::Vault,
 };
 
-const METHOD: &str = "bound_keypair";
 /// The longest message, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 /// How long the authority may be silent.
@@ -79,9 +81,9 @@ impl Ceremony<'_> {
         let (mut challenged, mut ahead) = (Vec::new(), TimeDelta::zero());
         for _ in 0..MAX_ANSWERS {
             let reply = match next(&mut answers).await? {
-                Response::Init(init) if init.join_method == METHOD => continue,
+                Response::Init(init) if init.join_method == JOIN_METHOD => continue,
                 Response::Init(init) => Err(JoinError::Unexpected(format!(
-                    "token `{}` has the join method `{}`; this agent has {METHOD} only",
+                    "token `{}` has the join method `{}`; this agent has {JOIN_METHOD} only",
                     self.token, init.join_method
                 ))),
                 Response::Challenge(wire::Challenge { payload: Some(Asked::BoundKeypairChallenge(challenge)) }) => {
@@ -121,7 +123,7 @@ impl Ceremony<'_> {
 
     fn client_init(&self) -> Request {
         Request::ClientInit(wire::ClientInit {
-            join_method: Some(METHOD.to_owned()),
+            join_method: Some(JOIN_METHOD.to_owned()),
             token_name: self.token.to_string(),
             system_role: "Bot".to_owned(),
             ..Default::default()

@@ -147,7 +147,7 @@ impl JoinError {
             Grpc::Unavailable | Grpc::Aborted | Grpc::ResourceExhausted | Grpc::DeadlineExceeded | Grpc::Internal
         );
         let details = status.get_error_details();
-        let info = details.error_info().filter(|info| info.domain == "joinauthority");
+        let info = details.error_info().filter(|info| info.domain == join_proto::ERROR_DOMAIN);
         // Statuses without details of ours that speak of transport were most likely made on this side of the wire.
         if info.is_none() && (transient || matches!(status.code(), Grpc::Unknown | Grpc::Cancelled)) {
             return Self::Network(format!("the connection failed: {}", status.message()));

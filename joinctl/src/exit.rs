@@ -83,7 +83,7 @@ fn refusal_code(error: &Error) -> Option<String> {
 /// The stable code of a refusal, when the answer carries one.
 fn code_of(status: &Status) -> Option<String> {
     let info = status.get_details_error_info()?;
-    (info.domain == "joinauthority").then_some(info.reason)
+    (info.domain == join_proto::ERROR_DOMAIN).then_some(info.reason)
 }
 
 /// The causes in one sentence, outermost first; a gRPC status is the last that people need to see.
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn refused(code: Code, reason: &str) -> Status {
-        let details = ErrorDetails::with_error_info(reason, "joinauthority", []);
+        let details = ErrorDetails::with_error_info(reason, join_proto::ERROR_DOMAIN, []);
         Status::with_error_details(code, "token example is locked", details)
     }
 

@@ -9,6 +9,13 @@ use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
 
+/// The one join method that is served.
+pub const JOIN_METHOD: &str = "bound_keypair";
+/// What keys and signatures a new key may have: Ed25519 and ECDSA P-256.
+pub const ALGORITHM_SUITE: &str = "balanced-v1";
+/// The domain of each refusal's `google.rpc.ErrorInfo`, whose reason is the refusal's code.
+pub const ERROR_DOMAIN: &str = "joinauthority";
+
 /// The encoded descriptor set of all files, imports included.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -107,7 +107,7 @@ impl Add {
             spec: Some(TokenSpec {
                 roles: vec!["Bot".to_owned()],
                 bot_name: self.name,
-                join_method: "bound_keypair".to_owned(),
+                join_method: join_proto::JOIN_METHOD.to_owned(),
                 bound_keypair: Some(BoundKeypairSpec { recovery: Some(recovery), ..Default::default() }),
             }),
             status: None,

@@ -115,7 +115,7 @@ fn check_bot(bot: &Bot) -> anyhow::Result<()> {
 
 fn check_token(token: &Token) -> anyhow::Result<()> {
     let spec = token.spec.clone().unwrap_or_default();
-    if spec.join_method != "bound_keypair" {
+    if spec.join_method != join_proto::JOIN_METHOD {
         return Err(at("spec.join_method", format!("{:?} is not served; bound_keypair is", spec.join_method)));
     }
     if spec.roles != ["Bot"] {

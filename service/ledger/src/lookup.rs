@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     Cursor, Ledger, LedgerError, ListFilter, Listed, Stored,
     lease::in_time,
-    row::{StreamRow, kind, unsigned},
+    row::{StreamRow, folded, kind, unsigned},
 };
 
 /// How far each part behind the appends is. They stand apart only by lag.
@@ -77,15 +77,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn locks_on(&self, targets: &[LockTarget]) -> Result<Vec<Stored>, LedgerError> {
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        let rows = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM folded
-             WHERE lock_target = ANY($1) AND live ORDER BY stream_id"#,
-            &targets
-        );
+        let rows = folded!(r#"WHERE lock_target = ANY($1) AND live ORDER BY stream_id"#, &targets);
         in_time(rows.fetch_all(&mut *self.connection().await?)).await?.into_iter().map(StreamRow::stored).collect()
     }
 
@@ -109,13 +101,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn token_of_grant(&self, grant: GrantId) -> Result<Option<TokenState>, LedgerError> {
-        let row = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM folded
-             WHERE kind = 'token' AND live AND strpos(state, $1::text) > 0
+        let row = folded!(
+            r#"WHERE kind = 'token' AND live AND strpos(state, $1::text) > 0
                  AND state::jsonb -> 'grants' @> jsonb_build_array(jsonb_build_object('id', $1::text)) LIMIT 1"#,
             grant.to_string()
         );
@@ -168,14 +155,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn open_exemptions(&self, now: Timestamp) -> Result<u64, LedgerError> {
-        let rows = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM folded
-             WHERE kind = 'token' AND live AND strpos(state, '"grants":[]') = 0"#
-        );
+        let rows = folded!(r#"WHERE kind = 'token' AND live AND strpos(state, '"grants":[]') = 0"#);
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let mut open = 0_u64;
         for row in rows {

@@ -8,7 +8,11 @@ use join_domain::{
 };
 use uuid::Uuid;
 
-use crate::{Ledger, LedgerError, Stored, lease::in_time, row::StreamRow};
+use crate::{
+    Ledger, LedgerError, Stored,
+    lease::in_time,
+    row::{StreamRow, folded},
+};
 
 /// Where the next page of a list begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +49,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn load(&self, stream: StreamId) -> Result<Option<Stored>, LedgerError> {
-        let row = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM folded WHERE stream_id = $1 AND kind = $2"#,
-            stream.id,
-            stream.kind.as_str()
-        );
+        let row = folded!(r#"WHERE stream_id = $1 AND kind = $2"#, stream.id, stream.kind.as_str());
         in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()
     }
 
@@ -62,15 +58,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn find(&self, namespace: Namespace, value: &str) -> Result<Option<Stored>, LedgerError> {
-        let row = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM claim c JOIN folded s USING (stream_id) WHERE c.namespace = $1 AND c.value = $2"#,
-            namespace.as_str(),
-            value
-        );
+        let row =
+            folded!("JOIN claim USING (stream_id) WHERE namespace = $1 AND value = $2", namespace.as_str(), value);
         in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()
     }
 
@@ -83,13 +72,8 @@ impl Ledger {
         let labels = serde_json::to_string(&filter.selector)
             .map_err(|error| LedgerError::Corrupt(format!("the selector has no JSON form: {error}")))?;
         let limit = filter.limit.clamp(1, 1000);
-        let rows = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM folded
-             WHERE kind = $1 AND live AND (name, stream_id) > ($2, $3)
+        let rows = folded!(
+            r#"WHERE kind = $1 AND live AND (name, stream_id) > ($2, $3)
                  AND ($4::text = '{}' OR state::jsonb #> '{spec,labels}' @> ($4::text)::jsonb)
              ORDER BY name, stream_id LIMIT $5"#,
             kind.as_str(),
@@ -116,13 +100,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn locks_in_force(&self, now: Timestamp) -> Result<Vec<LockState>, LedgerError> {
-        let rows = sqlx::query_as!(
-            StreamRow,
-            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
-                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!",
-                 server AS "server!"
-             FROM folded
-             WHERE lock_target IS NOT NULL AND live AND (expires_at IS NULL OR expires_at > $1) ORDER BY stream_id"#,
+        let rows = folded!(
+            r#"WHERE lock_target IS NOT NULL AND live AND (expires_at IS NULL OR expires_at > $1) ORDER BY stream_id"#,
             now
         );
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;

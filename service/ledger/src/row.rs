@@ -9,6 +9,20 @@ use uuid::Uuid;
 
 use crate::LedgerError;
 
+/// A query for streams with their states: what comes after `FROM folded`, and its arguments.
+macro_rules! folded {
+    ($which:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            $crate::row::StreamRow,
+            r#"SELECT stream_id AS "stream_id!", kind AS "kind!", version AS "version!", fence AS "fence!",
+                 state AS "state!", snapshot_version AS "snapshot_version!", since AS "since!", server AS "server!"
+               FROM folded "# + $which
+            $(, $argument)*
+        )
+    };
+}
+pub(crate) use folded;
+
 /// One run of one PostgreSQL server, told by the moment when it started. What is known of the database holds for the run
 /// in which it was read: a standby that was promoted, or a backup that was restored, may lack the newest commits, and
 /// counts on with the same versions.

@@ -4,12 +4,10 @@ use std::collections::HashMap;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use join_proto::ERROR_DOMAIN;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-
-/// The domain of our codes in `google.rpc.ErrorInfo`.
-const DOMAIN: &str = "joinauthority";
 
 /// A status as the JSON twin answers it: for what has no gRPC call.
 pub fn problem(status: Status) -> Response {
@@ -74,7 +72,7 @@ impl From<Status> for Problem {
     fn from(status: Status) -> Self {
         let (http, usual_code) = wire(status.code());
         let mut problem = Self::new(http, usual_code, status.message());
-        if let Some(info) = status.get_details_error_info().filter(|info| info.domain == DOMAIN) {
+        if let Some(info) = status.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN) {
             problem.code = info.reason;
             problem.facts = info.metadata;
         }

@@ -5,13 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use axum::response::Response;
 use http::header;
 use join_domain::refusal::{Code, Refusal};
+use join_proto::ERROR_DOMAIN;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::telemetry::METRICS;
-
-/// The domain of `google.rpc.ErrorInfo`.
-pub const DOMAIN: &str = "joinauthority";
 
 /// After how long a client that was too fast may come again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -49,7 +47,7 @@ pub fn status(refusal: &Refusal) -> Status {
     if let Some(lock) = refusal.lock {
         metadata.insert("lock_id".to_owned(), lock.to_string());
     }
-    let mut details = ErrorDetails::with_error_info(refusal.code.as_str(), DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(refusal.code.as_str(), ERROR_DOMAIN, metadata);
     if refusal.code == Code::RateLimited {
         details.set_retry_info(Some(RETRY_AFTER));
     }

@@ -12,7 +12,7 @@ use join_domain::{
     resource::{BotSpec, ExemptionKind, Labels, LockTarget, Recovery, RecoveryMode, TokenSpec},
     state::{BotState, LockState, TokenState, token::Grant},
 };
-use join_proto::v1;
+use join_proto::{JOIN_METHOD, v1};
 use prost_types::Timestamp as WireTime;
 
 use super::problem::invalid;
@@ -167,7 +167,7 @@ pub fn write_bot(bot: &BotState, revision: u64) -> v1::Bot {
 pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>), Refusal> {
     let head = Head::read(("token", "v2"), &token.kind, &token.version, token.metadata.as_ref())?;
     let spec = token.spec.unwrap_or_default();
-    if spec.join_method != "bound_keypair" {
+    if spec.join_method != JOIN_METHOD {
         return Err(invalid(
             "spec.join_method",
             format!("`{}` is not served: use bound_keypair", spec.join_method.escape_debug()),
@@ -223,7 +223,7 @@ pub fn write_token(token: &TokenState, secret: Option<String>, now: Timestamp) -
         spec: Some(v1::TokenSpec {
             roles: spec.roles.clone(),
             bot_name: spec.bot_name.to_string(),
-            join_method: "bound_keypair".to_owned(),
+            join_method: JOIN_METHOD.to_owned(),
             bound_keypair: Some(v1::BoundKeypairSpec {
                 onboarding: Some(v1::Onboarding {
                     registration_secret: String::new(),

@@ -7,8 +7,9 @@ use join_domain::{
     proof::SubjectKeys,
     refusal::{Code, Refusal},
 };
-use join_proto::v1::{
-    CeremonyStep, ContinueRequest, JoinResult, OpenRequest, RotationRequest, ceremony_server::Ceremony,
+use join_proto::{
+    ALGORITHM_SUITE,
+    v1::{CeremonyStep, ContinueRequest, JoinResult, OpenRequest, RotationRequest, ceremony_server::Ceremony},
 };
 use tonic::{Request, Response, Status};
 
@@ -99,7 +100,7 @@ impl Ceremonies {
         let seal = |pending: &Pending| keyring.keys.sealer().seal_token(CONTINUATION, pending);
         Ok(match step {
             Step::KeyRequest(pending) => CeremonyStep {
-                rotation_request: Some(RotationRequest { signature_algorithm_suite: "balanced-v1".to_owned() }),
+                rotation_request: Some(RotationRequest { signature_algorithm_suite: ALGORITHM_SUITE.to_owned() }),
                 continuation: seal(&pending),
                 ..CeremonyStep::default()
             },

@@ -11,9 +11,12 @@ use join_domain::{
     proof::{CHALLENGE_LIFE, SubjectKeys},
     refusal::{Code, Refusal},
 };
-use join_proto::teleport::{
-    self as wire, challenge, challenge_solution, client_params, join_request, join_response,
-    join_service_server::JoinService, result,
+use join_proto::{
+    ALGORITHM_SUITE, JOIN_METHOD,
+    teleport::{
+        self as wire, challenge, challenge_solution, client_params, join_request, join_response,
+        join_service_server::JoinService, result,
+    },
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,9 +29,6 @@ use crate::{
     request::{caller::Peer, observe, problem},
 };
 
-/// What `ServerInit` and rotation requests say of algorithms.
-const ALGORITHM_SUITE: &str = "balanced-v1";
-const JOIN_METHOD: &str = "bound_keypair";
 /// How long a client that has shown nothing yet may take for a message: it has all it needs to send the first two.
 const BEGINNING: Duration = Duration::from_secs(10);
 /// How the stream is called in log and metrics.
