@@ -32,6 +32,8 @@ pub struct Opened {
     pub issuer: Issuer,
     /// Reads client certificates.
     pub certificates: ClientCertificates,
+    /// When the certificate of the CA that signs ends, in seconds since the epoch.
+    pub ca_ends: i64,
     stored: Vec<SealedKey>,
     /// False when another master key sealed some of them.
     complete: bool,
@@ -132,8 +134,12 @@ impl Opened {
     }
 
     fn of(keys: AuthorityKeys, stored: Vec<SealedKey>, complete: bool) -> anyhow::Result<Self> {
+        let issuer = Issuer::new(&keys)?;
+        let ca = issuer.tls_ca_certificates().first().context("there is no CA")?;
+        let (_, ca) = x509_parser::parse_x509_certificate(ca).context("the CA's certificate cannot be read")?;
         Ok(Self {
-            issuer: Issuer::new(&keys)?,
+            ca_ends: ca.validity().not_after.timestamp(),
+            issuer,
             certificates: ClientCertificates::new(&keys).context("the CA certificates cannot be read")?,
             keys,
             stored,
