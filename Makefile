@@ -34,6 +34,8 @@ build: ## joind, joinctl and joinbot in target/release
 lint: ## format, clippy, licences, and who may depend on what
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@# A workspace of its own, which those two don't reach.
+	cargo clippy --manifest-path load-tests/baseline-cqrs/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked -- -D warnings
 	@scripts/optional cargo-deny "cargo install --locked cargo-deny" -- cargo deny check bans licenses sources
 	@scripts/optional shellcheck "apt-get install shellcheck" -- \
 		shellcheck scripts/need scripts/demo scripts/optional .ci/run deploy/passwords.sh service/embedded/src/supervise.sh

@@ -1,5 +1,7 @@
 //! `joinctl bots add`: a bot and its token, and how it joins.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use join_proto::v1::{Bot, BotSpec, BoundKeypairSpec, Metadata, Recovery, Token, TokenSpec, Trait};
@@ -16,6 +18,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:
   joinctl bots add deployer --roles deploy --logins deploy,root --recovery-limit 3
+  joinctl bots add web-12-1 --labels rack=12,team=web
   joinctl bots add ci --recovery-mode insecure")]
 pub(crate) struct Add {
     /// Name of the bot.
@@ -28,6 +31,10 @@ pub(crate) struct Add {
     /// Logins for which its SSH certificate is good, with commas.
     #[arg(long, value_name = "LOGIN", value_delimiter = ',')]
     logins: Vec<String>,
+
+    /// Labels of the bot and of its token, with commas; `--selector` finds them by these.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
 
     /// How many recoveries there may be, the first join included.
     #[arg(long, value_name = "N")]
@@ -42,6 +49,12 @@ pub(crate) struct Add {
     token: Option<String>,
 }
 
+/// One label.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is written KEY=VALUE, such as rack=12")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
     /// Limit and join state.
@@ -54,8 +67,10 @@ enum Mode {
 
 impl Add {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let (bot, token) = self.resources()?;
+        bot.check()?;
+        token.check()?;
         let client = context.connect().await?;
-        let (bot, token) = self.resources();
         for reference in [bot.reference(), token.reference()] {
             if client.find(reference.kind, &reference.name).await?.is_some() {
                 bail!("{reference} exists already; nothing was created");
@@ -84,8 +99,15 @@ impl Add {
         })
     }
 
-    fn resources(self) -> (Resource, Resource) {
-        let metadata = |name: &str| Some(Metadata { name: name.to_owned(), ..Default::default() });
+    fn resources(self) -> anyhow::Result<(Resource, Resource)> {
+        let mut labels = HashMap::new();
+        for (key, value) in self.labels {
+            if let Some(other) = labels.insert(key.clone(), value.clone()) {
+                bail!("--labels: {key} is both {other:?} and {value:?}: give it once");
+            }
+        }
+        let metadata =
+            |name: &str| Some(Metadata { name: name.to_owned(), labels: labels.clone(), ..Default::default() });
         let traits = if self.logins.is_empty() {
             Vec::new()
         } else {
@@ -112,7 +134,7 @@ impl Add {
             }),
             status: None,
         };
-        (Resource::Bot(bot), Resource::Token(token))
+        Ok((Resource::Bot(bot), Resource::Token(token)))
     }
 }
 

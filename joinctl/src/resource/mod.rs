@@ -193,6 +193,11 @@ impl Resource {
         metadata.get_or_insert_default()
     }
 
+    /// Refuses what the authority would refuse. Errors begin with the path of the field.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        rules::check(self)
+    }
+
     /// Empty when the resource has no name yet.
     pub(crate) fn name(&self) -> &str {
         self.metadata().map_or("", |metadata| metadata.name.as_str())

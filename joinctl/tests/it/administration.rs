@@ -82,6 +82,26 @@ fn a_bot_is_added_with_its_token_or_not_at_all() {
 }
 
 #[test]
+fn bots_that_are_added_with_labels_are_found_by_them() {
+    let authority = Authority::start();
+    for (name, labels) in [("a", "rack=12,team=web"), ("b", "rack=12"), ("c", "rack=13")] {
+        authority.done(&["bots", "add", name, "--labels", labels]);
+    }
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let found = authority.json(arguments);
+        let names = found.as_array().unwrap().iter().map(|one| one["metadata"]["name"].as_str().unwrap().to_owned());
+        names.collect()
+    };
+    assert_eq!(names(&["get", "tokens", "--selector", "rack=12,team=web"]), ["a"]);
+    assert_eq!(names(&["get", "bots", "--selector", "rack=12"]), ["a", "b"]);
+
+    let reason = ["--kind", "recoveries", "--reason", "an outage of three hours"];
+    let granted = authority.done(&[&["exempt", "--selector", "rack=12"], reason.as_slice()].concat());
+    assert_eq!(granted.lines().count(), 2, "{granted}");
+    assert!(granted.contains("token/a until") && granted.contains("token/b until"), "{granted}");
+}
+
+#[test]
 fn apply_shows_what_it_changes_and_then_has_nothing_to_do() {
     let authority = Authority::start();
     authority.write("bot.yaml", BOT);

@@ -18,6 +18,9 @@ use crate::{command, joinctl, run};
 #[case(&["audit", "ls", "--since", "yesterday"], "neither a time")]
 #[case(&["audit", "ls", "--kind", "join.refuse"], "there are join.accepted, join.resumed, join.refused")]
 #[case(&["get", "bot/example", "-l", "team=zz"], "--selector selects among all of a kind, and bot/example is one by name")]
+#[case(&["bots", "add", "web", "--labels", "rack"], "a label is written KEY=VALUE")]
+#[case(&["bots", "add", "web", "--labels", "rack=12,rack=13"], "rack is both")]
+#[case(&["bots", "add", "web", "--labels", "=12"], "a label has a key")]
 #[case(&["frobnicate"], "unrecognized subcommand")]
 fn wrong_usage_ends_with_1_and_says_what_is_wanted(#[case] arguments: &[&str], #[case] told: &str) {
     let ran = joinctl(arguments);

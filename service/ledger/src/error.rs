@@ -40,6 +40,17 @@ fn refused(error: &sqlx::Error) -> String {
     }
 }
 
+impl LedgerError {
+    /// True when it may pass with nothing changed here: the database is away, starts, or takes nothing at the moment. What
+    /// the client itself can't do with its URL, such as reading the certificate that the URL names, does not pass.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unavailable(error) => !matches!(error, sqlx::Error::Configuration(_) | sqlx::Error::Tls(_)),
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
         match error {

@@ -32,7 +32,7 @@ enum Command {
     /// Runs everything on this machine, with a private PostgreSQL: for trying out, development and tests.
     Dev(DevArgs),
     /// Serves a cluster. Any number of nodes may share one database.
-    Serve(ConfigFile),
+    Serve(ServeArgs),
     /// Creates the cluster, once, and writes the first administrator's identity.
     Init {
         #[command(flatten)]
@@ -96,6 +96,16 @@ pub(crate) struct DevArgs {
     /// Where to serve metrics; by default on a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     metrics_listen: SocketAddr,
+}
+
+/// `joind serve`.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Where to serve metrics, without TLS; in place of the configuration's metrics_listen.
+    #[arg(long, value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -253,7 +263,7 @@ impl Cli {
     pub fn telemetry(&self) -> anyhow::Result<Telemetry> {
         let text = Telemetry { log_format: crate::config::LogFormat::Text, ..Telemetry::default() };
         Ok(match &self.command {
-            Command::Serve(file) => Config::read(&file.config)?.telemetry,
+            Command::Serve(args) => args.read()?.telemetry,
             Command::Dev(_) => Telemetry { log_level: "warn,join_server=info".to_owned(), ..text },
             _ => Telemetry { log_level: "warn".to_owned(), ..text },
         })
@@ -266,7 +276,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<u8> {
         match self.command {
             Command::Dev(args) => dev::run(&args).await,
-            Command::Serve(file) => serve::run(Config::read(&file.config)?).await,
+            Command::Serve(args) => serve::run(args.read()?).await,
             Command::Init { config, admin_identity } => {
                 init::run(&Config::read(&config.config)?, &admin_identity).await
             }
@@ -297,6 +307,17 @@ impl Cli {
             }
             Command::Keys { command } => keys::run(&command).await,
         }
+    }
+}
+
+impl ServeArgs {
+    /// The configuration, with what the command line says instead.
+    fn read(&self) -> anyhow::Result<Config> {
+        let mut config = Config::read(&self.config.config)?;
+        if let Some(address) = self.metrics_listen {
+            config.metrics_listen = address;
+        }
+        Ok(config)
     }
 }
 

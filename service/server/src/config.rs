@@ -52,7 +52,7 @@ pub struct Config {
 pub struct Database {
     /// URL with the service role, which may not change history.
     pub service_url: String,
-    /// URL with the owner role; for `joind init`, `migrate` and `rebuild` only.
+    /// URL with the owner role; for `joind init`, `migrate` and `import` only.
     #[serde(default)]
     pub owner_url: Option<String>,
     /// Connections of this node, beside one for each writer and two that follow the log.

@@ -41,6 +41,11 @@ impl dyn Entropy {
         uuid::Builder::from_unix_timestamp_millis(millis, &self.bytes()).into_uuid()
     }
 
+    /// A fraction from 0 up to 1, for jitter.
+    pub fn fraction(&self) -> f64 {
+        f64::from(u32::from_be_bytes(self.bytes())) / (f64::from(u32::MAX) + 1.0)
+    }
+
     /// A registration secret: 256 bits in hex.
     pub fn secret(&self) -> String {
         hex::encode(self.bytes::<32>())

@@ -37,6 +37,8 @@ pub struct Opened {
     pub certificates: ClientCertificates,
     /// Hashes registration secrets.
     pub secrets: KeyedHash,
+    /// When the certificate of the CA that signs ends, in seconds since the epoch.
+    pub ca_ends: i64,
     stored: Vec<SealedKey>,
     /// False when another master key sealed some of them.
     complete: bool,
@@ -137,9 +139,13 @@ impl Opened {
     }
 
     fn of(keys: AuthorityKeys, stored: Vec<SealedKey>, complete: bool) -> anyhow::Result<Self> {
+        let issuer = Issuer::new(&keys)?;
+        let ca = issuer.tls_ca_certificates().first().context("there is no CA")?;
+        let (_, ca) = x509_parser::parse_x509_certificate(ca).context("the CA's certificate cannot be read")?;
         Ok(Self {
-            issuer: Issuer::new(&keys)?,
             secrets: keys.sealer().keyed_hash(REGISTRATION_SECRET),
+            ca_ends: ca.validity().not_after.timestamp(),
+            issuer,
             certificates: ClientCertificates::new(&keys).context("the CA certificates cannot be read")?,
             keys,
             stored,

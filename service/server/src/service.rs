@@ -99,6 +99,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     }
     let keyring = Arc::new(Keyring::open(name.clone(), rows, parts.master)?);
     let opened = keyring.get();
+    METRICS.ca_certificate_expires(opened.ca_ends);
 
     let listener = bind(parts.listen, "gRPC and HTTP").await?;
     let metrics_listener = bind(parts.metrics_listen, "metrics").await?;
@@ -218,6 +219,7 @@ async fn follow_keys(
             tracing::warn!("the authority's keys could not be looked at: {error:#}");
         }
         let (opened, now) = (keyring.get(), ledger.now());
+        METRICS.ca_certificate_expires(opened.ca_ends);
         if not_after - now > SERVER_LIFE / 3 && Arc::ptr_eq(&opened, &certified_under) {
             continue;
         }

@@ -162,6 +162,7 @@ pub struct Metrics {
     locks_created: IntCounter,
     /// Alarms that need an operator, by name; 1 while they stand.
     alarms: IntGaugeVec,
+    ca_certificate_expires: IntGauge,
     /// Open connections.
     pub connections: IntGauge,
     turned_away: IntCounterVec,
@@ -195,6 +196,10 @@ impl Metrics {
         )?;
         let locks_created = IntCounter::new("join_locks_created_total", "Locks that a rule created.")?;
         let connections = IntGauge::new("connections_open", "Open connections.")?;
+        let ca_certificate_expires = IntGauge::new(
+            "ca_certificate_expires_timestamp_seconds",
+            "End of the certificate of the X.509 CA that signs.",
+        )?;
         let alarms =
             IntGaugeVec::new(Opts::new("alarm", "1 while an alarm stands that needs an operator."), &["alarm"])?;
         let positions = IntGaugeVec::new(
@@ -203,6 +208,7 @@ impl Metrics {
         )?;
         registry.register(Box::new(join_seconds.clone()))?;
         registry.register(Box::new(locks_created.clone()))?;
+        registry.register(Box::new(ca_certificate_expires.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(alarms.clone()))?;
         registry.register(Box::new(positions.clone()))?;
@@ -229,6 +235,7 @@ impl Metrics {
             join_seconds,
             locks_created,
             alarms,
+            ca_certificate_expires,
             connections,
             turned_away,
             positions,
@@ -273,6 +280,11 @@ impl Metrics {
         let alarms = families.iter().flat_map(|family| family.get_metric());
         let standing = alarms.filter(|metric| metric.get_gauge().get_value() > 0.0);
         standing.flat_map(|metric| metric.get_label().iter().map(|label| label.value().to_owned())).collect()
+    }
+
+    /// When the certificate of the CA that signs ends, in seconds since the epoch.
+    pub fn ca_certificate_expires(&self, at: i64) {
+        self.ca_certificate_expires.set(at);
     }
 
     /// Where one part of the ledger is.

@@ -1,7 +1,9 @@
 //! What people type: `joind`'s commands, what they print, and how they end.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{Arc, Mutex},
@@ -188,6 +190,88 @@ async fn the_end_of_a_log_that_is_not_the_newest_is_told() {
         assert_eq!(begun.stderr.contains(&note), told, "{}", begun.stderr);
         begun.done();
     }
+}
+
+/// A node that says where it serves metrics.
+async fn measured(installed: &Installed) -> (Running, SocketAddr) {
+    let mut command = installed.command(&["serve", "--metrics-listen", "127.0.0.1:0"]);
+    // An address of documentation (RFC 5737), which nobody has.
+    command.env("JOIND_METRICS_LISTEN", "203.0.113.1:3026").env("JOIND_TELEMETRY__LOG_LEVEL", "info");
+    let log = installed.path("joind.log");
+    let running = Running::start(command, 1, &log).await;
+    let address = async || {
+        let said = fs::read_to_string(&log).unwrap();
+        said.lines().find_map(|line| line.split_once("metrics on ")?.1.split_whitespace().next()?.parse().ok())
+    };
+    until("it says where its metrics are", async || address().await.is_some()).await;
+    let address = address().await.unwrap();
+    (running, address)
+}
+
+#[tokio::test]
+async fn metrics_are_where_the_command_line_says_and_tell_the_end_of_the_ca() {
+    let installed = Installed::with_cluster().await;
+    let mut elsewhere = installed.command(&["serve"]);
+    elsewhere.env("JOIND_METRICS_LISTEN", "203.0.113.1:3026");
+    let refused = Finished::of(elsewhere).await.refused();
+    assert!(refused.contains("203.0.113.1:3026 can't be listened on for metrics"), "{refused}");
+
+    let (running, address) = measured(&installed).await;
+
+    let ca = fs::read(installed.path("admin/ca.crt")).unwrap();
+    let ca = x509_parser::pem::parse_x509_pem(&ca).unwrap().1;
+    let ends = ca.parse_x509().unwrap().validity().not_after.timestamp();
+    let metrics = Http::plain(address).await.get("/metrics").await;
+    let line = format!("\nca_certificate_expires_timestamp_seconds {ends}\n");
+    assert!(metrics.text().contains(&line), "{line}: {}", metrics.text());
+    assert!(running.stop().await.success());
+}
+
+/// The names in an expression of Prometheus that can be those of metrics: no functions, no labels, no operators.
+fn metrics_in(expression: &str) -> BTreeSet<String> {
+    let mut without_labels = String::new();
+    let mut depth = 0;
+    for letter in expression.chars() {
+        match letter {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth -= 1,
+            _ if depth == 0 => without_labels.push(letter),
+            _ => {}
+        }
+    }
+    let words = without_labels.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter(|word| word.contains('_') || ["up", "alarm"].contains(word)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_alert_is_of_metrics_that_there_are_and_says_what_it_means() {
+    let read = |file: &str| fs::read_to_string(repository().join(file)).unwrap();
+    let rules: Value = serde_yaml_ng::from_str(&read("deploy/prometheus-rules.yaml")).unwrap();
+    let groups = rules["groups"].as_sequence().unwrap();
+    let rules: Vec<_> = groups.iter().flat_map(|group| group["rules"].as_sequence().unwrap()).collect();
+    let text = |rule: &Value, field: &str| rule[field].as_str().unwrap().to_owned();
+
+    let named: BTreeSet<_> = rules.iter().map(|rule| text(rule, "alert")).collect();
+    let guide = read("docs/operating.md");
+    let explained = guide.lines().filter_map(|line| line.strip_prefix("| `Join")?.split_once("` |"));
+    let explained: BTreeSet<_> = explained.map(|(name, _)| format!("Join{name}")).collect();
+    assert_eq!(named, explained, "the alerts, and those in the guide");
+
+    let installed = Installed::with_cluster().await;
+    let (running, address) = measured(&installed).await;
+    // Requests are counted from the first of each kind, and positions are measured every few seconds.
+    running.administrator(&installed.path("admin")).status().await;
+    let agents = read("agent/src/health.rs");
+    for metric in rules.iter().flat_map(|rule| metrics_in(&text(rule, "expr"))).collect::<BTreeSet<_>>() {
+        let begins = |line: &str| line.strip_prefix(&metric).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let is_there = async || match metric.as_str() {
+            "up" | "histogram_quantile" => true,
+            of_agents if of_agents.starts_with("joinbot_") => agents.contains(&format!("\"{of_agents}\"")),
+            _ => Http::plain(address).await.get("/metrics").await.text().lines().any(begins),
+        };
+        until(&format!("there is a metric {metric}"), is_there).await;
+    }
+    running.stop().await;
 }
 
 /// A collector that keeps what it is sent, as OTLP has it: protocol buffers over gRPC.

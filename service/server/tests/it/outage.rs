@@ -1,24 +1,35 @@
 //! The database goes away and comes back.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::Duration,
+};
 
 use http::StatusCode;
 use join_embedded::{Cluster, Options};
+use join_ledger::provision;
 use join_server::config::Limits;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::world::{Bot, Database, PATIENCE, RENEWED, Transport, World, until};
+use crate::world::{
+    Bot, Database, Finished, Installed, PATIENCE, RENEWED, Transport, World, open_directory, terminate, until,
+};
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
+async fn start(postgres: &Path) -> Cluster {
+    let path = postgres.to_owned();
+    blocking(move || Cluster::start(&path, &Options::fast()).unwrap()).await
+}
+
 #[tokio::test]
 async fn without_its_database_the_service_says_so_and_recovers() {
-    let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let directory = open_directory();
     let path = directory.path().join("postgres");
-    let start = |path: std::path::PathBuf| blocking(move || Cluster::start(&path, &Options::fast()).unwrap());
-    let postgres = start(path.clone()).await;
+    let postgres = start(&path).await;
     let world = World::on(Database::fresh_on(postgres.address()).await, Limits::default()).await;
     let mut bots: Vec<Bot> = Vec::new();
     for (name, over) in [("first", Transport::Grpc), ("second", Transport::Json)] {
@@ -53,7 +64,7 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     assert_eq!(serving.status(), ServingStatus::NotServing);
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing, "a watcher is told");
 
-    let postgres = start(path).await;
+    let postgres = start(&path).await;
 
     for bot in &mut bots {
         // A connection that was used a moment before the outage is used once more, and is found dead.
@@ -74,6 +85,49 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     world.check().await;
     blocking(move || postgres.stop().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_starts_before_its_database_waits_for_it() {
+    let directory = open_directory();
+    let path = directory.path().join("postgres");
+    let postgres = start(&path).await;
+    let installed = Installed::on(Database::fresh_on(postgres.address()).await);
+    installed.run(&["init", "--admin-identity", &installed.text("admin")]).await.done();
+    blocking(move || postgres.stop().unwrap()).await;
+    let waits = async |log: &str| {
+        let said = fs::read_to_string(installed.path(log)).unwrap_or_default();
+        said.contains("waiting for the database: the database cannot be reached") && said.contains("trying again in")
+    };
+
+    let log = File::create(installed.path("stopped.log")).unwrap();
+    let told_to_stop = installed.command(&["serve"]).stderr(log).spawn().unwrap();
+    until("it says that it waits", async || waits("stopped.log").await).await;
+    assert_eq!(terminate(told_to_stop).await.code(), Some(0));
+
+    let comes_back = async {
+        until("it says that it waits", async || waits("joind.log").await).await;
+        start(&path).await
+    };
+    let (running, postgres) = tokio::join!(installed.serve(), comes_back);
+    let admin = running.administrator(&installed.path("admin"));
+    assert_eq!(admin.status().await.cluster_name, "test.example");
+    assert!(running.stop().await.success());
+    blocking(move || postgres.stop().unwrap()).await;
+}
+
+/// What does not pass by itself is no reason to wait.
+#[tokio::test]
+async fn a_node_does_not_wait_for_a_database_that_is_not_fit() {
+    let installed = Installed::on(Database::bare().await);
+    let refused = installed.run(&["serve"]).await.refused();
+    assert!(refused.contains("no schema yet: run `joind migrate`"), "{refused}");
+
+    let mut nowhere = installed.command(&["serve"]);
+    nowhere
+        .env("JOIND_DATABASE__SERVICE_URL", installed.database.url(provision::SERVICE).replace("server_", "no_such_"));
+    let refused = Finished::of(nowhere).await.refused();
+    assert!(refused.contains("the database lets nobody in"), "{refused}");
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub(crate) use self::{
     log::Log,
     network::{Certificate, Network},
     onboarding::{Onboarding, bot_resource},
-    process::{Finished, Installed, Running, joind, open_directory},
+    process::{Finished, Installed, Running, joind, open_directory, terminate},
     refused::Refused,
 };
 

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use join_embedded::Address;
 use join_ledger::{
     Ledger, ManualClock, PgConnectOptions, Settings,
     provision::{self, Provisioned},
@@ -15,6 +16,7 @@ use join_ledger::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 pub(crate) struct Database {
+    server: Address,
     superuser: PgConnectOptions,
     name: String,
     roles: Provisioned,
@@ -38,11 +40,11 @@ impl Database {
         Self::fresh_on(address).await
     }
 
-    pub(crate) async fn fresh_on(server: &join_embedded::Address) -> Self {
+    pub(crate) async fn fresh_on(server: &Address) -> Self {
         let superuser: PgConnectOptions = server.url("postgres", "postgres").parse().unwrap();
         let name = unused_name();
         let roles = provision::fresh(&superuser, &name).await.unwrap();
-        Self { superuser, name, roles, queue: Settings::default().queue }
+        Self { server: server.clone(), superuser, name, roles, queue: Settings::default().queue }
     }
 
     /// With room for so many appends before others are turned away.
@@ -76,9 +78,9 @@ impl Database {
         database
     }
 
-    /// For a process, on the server that all tests share.
+    /// For a process.
     pub(crate) fn url(&self, role: &str) -> String {
-        join_embedded::for_tests().url(role, &self.name)
+        self.server.url(role, &self.name)
     }
 
     /// Changes what nobody else may change.
@@ -102,7 +104,7 @@ impl Database {
             service: role(&self.roles.service),
             reader: role(&self.roles.reader),
         };
-        Self { superuser: self.superuser.clone(), name, roles, queue: self.queue }
+        Self { server: self.server.clone(), superuser: self.superuser.clone(), name, roles, queue: self.queue }
     }
 
     pub(crate) async fn ledger(&self, clock: Arc<ManualClock>) -> Ledger {

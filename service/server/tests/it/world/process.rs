@@ -150,7 +150,7 @@ impl Running {
     }
 
     /// Waits until it has printed so many lines, of which the first says that it is ready.
-    async fn start(mut command: Command, lines: usize, log: &Path) -> Self {
+    pub(crate) async fn start(mut command: Command, lines: usize, log: &Path) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(File::create(log).unwrap()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut printed = Vec::new();
@@ -187,10 +187,15 @@ impl Running {
     }
 
     /// SIGTERM, and it ends.
-    pub(crate) async fn stop(mut self) -> ExitStatus {
-        let pid = self.child.id().unwrap().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await.unwrap();
-        assert!(sent.success());
-        timeout(PATIENCE, self.child.wait()).await.expect("joind stops").unwrap()
+    pub(crate) async fn stop(self) -> ExitStatus {
+        terminate(self.child).await
     }
+}
+
+/// SIGTERM, and the process ends.
+pub(crate) async fn terminate(mut child: Child) -> ExitStatus {
+    let pid = child.id().unwrap().to_string();
+    let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await.unwrap();
+    assert!(sent.success());
+    timeout(PATIENCE, child.wait()).await.expect("it stops").unwrap()
 }
