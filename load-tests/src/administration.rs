@@ -1,21 +1,28 @@
 //! Administrators: what runs need of them, and their work under load.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
-use bytes::Bytes;
-use h2::client::SendRequest;
+use chrono::{DateTime, Utc};
+use hdrhistogram::Histogram;
 use rustls::{
     pki_types::{PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     authority::{Authority, roots},
-    ceremony::call_json,
+    ceremony::{JoinError, Lines, call_json},
     connection::{Connection, Target},
+    pace::{Measured, histogram, micros},
 };
 
 /// An administrator with a connection.
@@ -30,34 +37,41 @@ impl Administrator {
     }
 
     /// With the identity of a directory.
-    pub(crate) async fn with_identity(target: &Target, directory: &std::path::Path) -> anyhow::Result<Self> {
+    pub(crate) async fn with_identity(target: &Target, directory: &Path) -> anyhow::Result<Self> {
         let key = PrivateKeyDer::from_pem_file(directory.join("tls.key")).context("the identity has no key")?;
         let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key)?;
         let certified = Arc::new(CertifiedKey::new(roots(&directory.join("tls.crt"))?, signer));
         Ok(Self { connection: target.connect(Some(&certified)).await? })
     }
 
-    /// One resource.
+    /// One resource, or a page of them.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.call("GET", path, None).await
     }
 
-    async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        call(&self.connection.requests, method, path, body).await
+    /// Removes a resource; one that is not there is none to remove.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        match call_json(&self.connection.requests, "DELETE", path, None).await {
+            Err(JoinError::Refused(code)) if code == "NOT_FOUND" => Ok(()),
+            answer => answer.map(drop).with_context(|| format!("DELETE {path}")),
+        }
     }
 
-    pub(crate) async fn create_bot(&self, name: &str) -> anyhow::Result<()> {
-        let bot = json!({
-            "kind": "bot", "version": "v1", "metadata": { "name": name },
-            "spec": { "roles": ["deployer"], "traits": [{ "name": "logins", "values": ["deploy"] }] },
-        });
+    async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let answer = call_json(&self.connection.requests, method, path, body).await;
+        answer.with_context(|| format!("{method} {path}"))
+    }
+
+    /// A bot that may do nothing: no roles, no logins.
+    pub(crate) async fn create_bot(&self, metadata: &Value) -> anyhow::Result<()> {
+        let bot = json!({ "kind": "bot", "version": "v1", "metadata": metadata, "spec": {} });
         self.call("POST", "/v1/bots", Some(&bot)).await.map(drop)
     }
 
     /// A token with a registration secret, which may recover as often as a run wants.
-    pub(crate) async fn create_token(&self, name: &str, bot: &str, secret: &str) -> anyhow::Result<()> {
+    pub(crate) async fn create_token(&self, metadata: &Value, bot: &str, secret: &str) -> anyhow::Result<()> {
         let token = json!({
-            "kind": "token", "version": "v2", "metadata": { "name": name },
+            "kind": "token", "version": "v2", "metadata": metadata,
             "spec": {
                 "roles": ["Bot"], "bot_name": bot, "join_method": "bound_keypair",
                 "bound_keypair": {
@@ -73,47 +87,75 @@ impl Administrator {
     pub(crate) async fn rotate(&self, token: &str) -> anyhow::Result<()> {
         self.call("POST", &format!("/v1/tokens/{token}/rotate"), Some(&json!({}))).await.map(drop)
     }
+
+    /// The locks that the authority itself made: each lock's name, and the token that it is on.
+    pub(crate) async fn locks(&self) -> anyhow::Result<Vec<Lock>> {
+        let (mut locks, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/locks?page_size=1000&cursor={cursor}")).await?;
+            for lock in page["locks"].as_array().into_iter().flatten() {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                locks.push(Lock {
+                    name: text(&lock["metadata"]["name"]),
+                    token: text(&lock["spec"]["target"]["join_token"]),
+                    has_cause: !text(&lock["status"]["cause"]).is_empty(),
+                });
+            }
+            cursor = page["next_cursor"].as_str().unwrap_or_default().to_owned();
+            if cursor.is_empty() {
+                return Ok(locks);
+            }
+        }
+    }
 }
 
-async fn call(requests: &SendRequest<Bytes>, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-    call_json(requests, method, path, body).await.with_context(|| format!("{method} {path}"))
+/// A lock that is in force.
+pub(crate) struct Lock {
+    pub(crate) name: String,
+    /// The token that it is on; empty when it is on something else.
+    pub(crate) token: String,
+    /// True when the authority itself made it, for a join that it refused.
+    pub(crate) has_cause: bool,
 }
 
-/// Administrators at work: locks come and go, exemptions are granted and revoked, lists and histories are read.
+/// Administrators at work: locks come and go, exemptions are granted and revoked, lists and histories are read, what
+/// happens is followed, and the ledger is exported.
 pub(crate) struct Work {
-    stop: tokio::sync::watch::Sender<bool>,
-    workers: Vec<(&'static str, JoinHandle<anyhow::Result<u64>>)>,
+    stop: CancellationToken,
+    begun: Instant,
+    workers: Vec<AbortOnDropHandle<anyhow::Result<Done>>>,
 }
 
 impl Work {
-    pub(crate) async fn start(authority: &Authority) -> anyhow::Result<Self> {
-        let administrator = Administrator::connect(authority).await?;
-        administrator.create_bot("worked-on").await?;
-        administrator.create_token("worked-on", "worked-on", "a-secret-that-nobody-uses").await?;
-        let (stop, stopped) = tokio::sync::watch::channel(false);
+    /// Begins it, on a token that nobody joins with; each administrator has a connection.
+    pub(crate) async fn start(
+        connect: impl AsyncFn() -> anyhow::Result<Administrator>,
+        worked_on: &str,
+    ) -> anyhow::Result<Self> {
+        let stop = CancellationToken::new();
         let mut workers = Vec::new();
-        for (what, work) in [
-            ("locks made and removed", Kind::Locks),
-            ("exemptions granted and revoked", Kind::Exemptions),
-            ("pages of tokens listed", Kind::Lists),
-            ("pages of history read", Kind::History),
-        ] {
-            let administrator = Administrator::connect(authority).await?;
-            workers.push((what, tokio::spawn(work.repeat(administrator, stopped.clone()))));
+        for kind in [Kind::Locks, Kind::Exemptions, Kind::Lists, Kind::History, Kind::Follow, Kind::Export] {
+            let worker =
+                Worker { administrator: connect().await?, worked_on: worked_on.to_owned(), done: Done::default() };
+            workers.push(AbortOnDropHandle::new(tokio::spawn(worker.work(kind, stop.clone()))));
         }
-        Ok(Self { stop, workers })
+        Ok(Self { stop, begun: Instant::now(), workers })
     }
 
-    /// Ends the work, and says how much was done.
-    pub(crate) async fn stop(self) -> anyhow::Result<String> {
-        self.stop.send_replace(true);
-        let mut told = Vec::new();
-        for (what, worker) in self.workers {
+    /// Ends the work, and says how long each call took.
+    pub(crate) async fn stop(self) -> anyhow::Result<Vec<Measured>> {
+        self.stop.cancel();
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let mut measured = Vec::new();
+        for worker in self.workers {
             let done = worker.await??;
-            ensure!(done > 0, "no {what}");
-            told.push(format!("{done} {what}"));
+            ensure!(!done.0.is_empty(), "an administrator came to nothing");
+            let of = |(call, latencies): (&&str, &Histogram<u64>)| {
+                Measured::of(&format!("administrators: {call}"), "one after the other".to_owned(), seconds, latencies)
+            };
+            measured.extend(done.0.iter().map(of));
         }
-        Ok(told.join(", "))
+        Ok(measured)
     }
 }
 
@@ -123,52 +165,164 @@ enum Kind {
     Exemptions,
     Lists,
     History,
+    Follow,
+    Export,
 }
 
 impl Kind {
-    /// Does it again and again, a little apart, as people and scripts do.
-    async fn repeat(
-        self,
-        administrator: Administrator,
-        stopped: tokio::sync::watch::Receiver<bool>,
-    ) -> anyhow::Result<u64> {
-        let (mut done, mut cursor) = (0, String::new());
-        while !*stopped.borrow() {
-            self.once(&administrator, &mut cursor).await?;
-            done += 1;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Time between two calls, as people and scripts take it.
+    fn pause(self) -> Duration {
+        Duration::from_millis(if matches!(self, Self::Export) { 500 } else { 20 })
+    }
+}
+
+/// How long calls took, by what they do.
+#[derive(Default)]
+struct Done(BTreeMap<&'static str, Histogram<u64>>);
+
+impl Done {
+    fn note(&mut self, call: &'static str, took: Duration) {
+        self.0.entry(call).or_insert_with(histogram).saturating_record(micros(took));
+    }
+}
+
+/// One administrator, who does one thing again and again.
+struct Worker {
+    administrator: Administrator,
+    worked_on: String,
+    done: Done,
+}
+
+impl Worker {
+    async fn work(mut self, kind: Kind, stop: CancellationToken) -> anyhow::Result<Done> {
+        if matches!(kind, Kind::Follow) {
+            self.follow(&stop).await?;
+            return Ok(self.done);
         }
-        Ok(done)
+        let (mut cursor, mut exported) = (String::new(), 0);
+        while !stop.is_cancelled() {
+            match kind {
+                Kind::Locks => self.lock().await?,
+                Kind::Exemptions => self.exempt().await?,
+                Kind::Lists => {
+                    let page = self.page("a page of tokens listed", "tokens", &cursor).await?;
+                    page["next_cursor"].as_str().unwrap_or_default().clone_into(&mut cursor);
+                }
+                Kind::History => {
+                    let page = self.page("a page of history read", "events", &cursor).await?;
+                    let next = page["cursor"].as_str().filter(|_| page["more"].as_bool() == Some(true));
+                    next.unwrap_or_default().clone_into(&mut cursor);
+                }
+                Kind::Export => exported = self.export(exported).await?,
+                Kind::Follow => {}
+            }
+            stop.run_until_cancelled(tokio::time::sleep(kind.pause())).await;
+        }
+        Ok(self.done)
     }
 
-    async fn once(self, administrator: &Administrator, cursor: &mut String) -> anyhow::Result<()> {
-        match self {
-            Self::Locks => {
-                let lock = json!({
-                    "kind": "lock", "version": "v2", "metadata": {},
-                    "spec": { "target": { "join_token": "worked-on" }, "message": "load test" },
-                });
-                let made = administrator.call("POST", "/v1/locks", Some(&lock)).await?;
-                let name = made["metadata"]["name"].as_str().context("a lock has a name")?;
-                administrator.call("DELETE", &format!("/v1/locks/{name}"), None).await?;
-            }
-            Self::Exemptions => {
-                let spec = json!({ "token_name": "worked-on", "kind": "recoveries", "reason": "load test" });
-                let grant = json!({ "exemption": { "kind": "exemption", "version": "v1", "spec": spec } });
-                let granted = administrator.call("POST", "/v1/exemptions", Some(&grant)).await?;
-                let name = granted["exemptions"][0]["metadata"]["name"].as_str();
-                let name = name.with_context(|| format!("an exemption has a name: {granted}"))?;
-                administrator.call("DELETE", &format!("/v1/exemptions/{name}"), None).await?;
-            }
-            Self::Lists | Self::History => {
-                let what = if matches!(self, Self::Lists) { "tokens" } else { "events" };
-                let page =
-                    administrator.call("GET", &format!("/v1/{what}?page_size=100&cursor={cursor}"), None).await?;
-                let next = if matches!(self, Self::Lists) { "next_cursor" } else { "cursor" };
-                let more = matches!(self, Self::Lists) || page["more"].as_bool() == Some(true);
-                *cursor = page[next].as_str().filter(|_| more).unwrap_or_default().to_owned();
+    /// A call, and how long it took.
+    async fn call(
+        &mut self,
+        what: &'static str,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let begun = Instant::now();
+        let answer = self.administrator.call(method, path, body).await?;
+        self.done.note(what, begun.elapsed());
+        Ok(answer)
+    }
+
+    async fn lock(&mut self) -> anyhow::Result<()> {
+        let spec = json!({ "target": { "join_token": self.worked_on }, "message": "load test" });
+        let lock = json!({ "kind": "lock", "version": "v2", "metadata": {}, "spec": spec });
+        let made = self.call("a lock made", "POST", "/v1/locks", Some(&lock)).await?;
+        let name = made["metadata"]["name"].as_str().context("a lock has a name")?;
+        self.call("a lock removed", "DELETE", &format!("/v1/locks/{name}"), None).await?;
+        Ok(())
+    }
+
+    async fn exempt(&mut self) -> anyhow::Result<()> {
+        let spec = json!({ "token_name": self.worked_on, "kind": "recoveries", "reason": "load test" });
+        let grant = json!({ "exemption": { "kind": "exemption", "version": "v1", "spec": spec } });
+        let granted = self.call("an exemption granted", "POST", "/v1/exemptions", Some(&grant)).await?;
+        let name = granted["exemptions"][0]["metadata"]["name"].as_str();
+        let name = name.with_context(|| format!("an exemption has a name: {granted}"))?;
+        self.call("an exemption revoked", "DELETE", &format!("/v1/exemptions/{name}"), None).await?;
+        Ok(())
+    }
+
+    async fn page(&mut self, what: &'static str, of: &str, cursor: &str) -> anyhow::Result<Value> {
+        self.call(what, "GET", &format!("/v1/{of}?page_size=100&cursor={cursor}"), None).await
+    }
+
+    /// Follows what happens from now on. How late an event comes is counted from when it was recorded, by the clocks
+    /// of the two sides.
+    async fn follow(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let status = self.administrator.get("/v1/status").await?;
+        let from = status["log_next_index"].as_u64().context("the status has no log_next_index")?;
+        let path = format!("/v1/events:follow?cursor={from}");
+        let mut pages = Lines::get(&self.administrator.connection.requests, &path).await?;
+        let mut next = from;
+        while let Some(page) = stop.run_until_cancelled(pages.next()).await {
+            let page: Page = page?.context("the authority ended what was followed")?;
+            for event in page.events {
+                // Events of one entry share its place.
+                let follows = event.log_index == next || (event.log_index + 1 == next && next > from);
+                ensure!(follows, "entry {} was followed by entry {}", next.saturating_sub(1), event.log_index);
+                next = event.log_index + 1;
+                self.done.note("an event followed", (Utc::now() - event.recorded_at).to_std().unwrap_or_default());
             }
         }
         Ok(())
     }
+
+    /// Exports the ledger from an entry on, to the explicit end, and returns where that is.
+    async fn export(&mut self, from: u64) -> anyhow::Result<u64> {
+        let begun = Instant::now();
+        let path = format!("/v1/export?from_index={from}");
+        let mut chunks = Lines::get(&self.administrator.connection.requests, &path).await?;
+        let mut next = from;
+        loop {
+            let chunk: Chunk = chunks.next().await?.context("an export ended without its end")?;
+            for entry in chunk.entries {
+                ensure!(entry.log_index == next, "entry {} was exported in place of {next}", entry.log_index);
+                next += 1;
+            }
+            if let Some(end) = chunk.end {
+                ensure!(end == next, "an export of {next} entries says that it has {end}");
+                break;
+            }
+        }
+        let what = if from == 0 { "the whole ledger exported" } else { "what came since exported" };
+        self.done.note(what, begun.elapsed());
+        Ok(next)
+    }
+}
+
+/// What matters here of a page of events.
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Followed>,
+}
+
+#[derive(Deserialize)]
+struct Followed {
+    log_index: u64,
+    recorded_at: DateTime<Utc>,
+}
+
+/// What matters here of a piece of an export.
+#[derive(Deserialize)]
+struct Chunk {
+    entries: Vec<Exported>,
+    #[serde(default)]
+    end: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Exported {
+    log_index: u64,
 }

@@ -22,12 +22,14 @@ use join_embedded::Cluster;
 use join_ledger::{AppendError, Change, Ledger, PgConnectOptions, Settings, provision};
 use serde::Deserialize;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use crate::{
     authority::{postgres_of, postgres_settings, private_postgres, superuser},
     ceremony::JoinError,
     import::{Import, import, token_id, token_name},
+    key::scrambled,
     pace::{Cpu, Load, Measured, Plan, Watched, drive},
     process::to_f64,
 };
@@ -44,6 +46,8 @@ const CONNECTIONS: u32 = 16;
 /// that the run before has given back.
 pub(crate) struct Bench {
     cluster: Cluster,
+    /// Where the numbers of joins begin, which say whose token is next: the same in each run of a seed.
+    first: u64,
     /// The baseline's program, when it was built.
     baseline: Option<PathBuf>,
 }
@@ -60,7 +64,7 @@ const RUN: &str = "run";
 /// Who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// The ledger's group commit, with so many writers.
+    /// The ledger's group commit, with so many writers, while order and views follow.
     Ledger(usize),
     /// One transaction for each join: the guard row read, a row for each event, the guard row written.
     OneTransaction,
@@ -69,11 +73,14 @@ pub(crate) enum Strategy {
 }
 
 impl Bench {
-    pub(crate) async fn prepare(baseline: Option<PathBuf>) -> anyhow::Result<Self> {
-        let bench = Self { cluster: private_postgres(&postgres_settings()).await?, baseline };
+    pub(crate) async fn prepare(baseline: Option<PathBuf>, seed: u64) -> anyhow::Result<Self> {
+        // Twelve hexadecimal digits hold it and all that follow.
+        let first = scrambled(seed) >> 24;
+        let bench = Self { cluster: private_postgres(&postgres_settings()).await?, first, baseline };
         provision::provision(&bench.superuser("postgres"), LEDGER).await?;
         let tokens = Import { seed: SEED, first: 0, count: TOKENS, joined: true };
         import(&bench.superuser(LEDGER), tokens).await?;
+        bench.bring_views_forward().await?;
         bench.administer(&[format!("CREATE DATABASE {LIBRARY}"), format!("CREATE DATABASE {PGBENCH}")]).await?;
         let mut pgbench = PgConnection::connect_with(&bench.superuser(PGBENCH)).await?;
         let table = "CREATE TABLE row (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL)";
@@ -86,6 +93,29 @@ impl Bench {
             ensure!(made.success(), "the baseline can't make its tables");
         }
         Ok(bench)
+    }
+
+    /// What was imported is in the views before anything is measured.
+    async fn bring_views_forward(&self) -> anyhow::Result<()> {
+        let ledger = self.ledger(LEDGER, 1).await?;
+        let stop = CancellationToken::new();
+        let [order, views] = follow(&ledger, &stop);
+        loop {
+            let positions = ledger.positions().await?;
+            if positions.unsequenced == 0 && positions.views == positions.next_index {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        stop.cancel();
+        tokio::try_join!(order, views)?;
+        ledger.close().await;
+        Ok(())
+    }
+
+    async fn ledger(&self, database: &str, writers: usize) -> anyhow::Result<Ledger> {
+        let options = self.superuser(database).username(provision::SERVICE);
+        Ok(Ledger::connect(options, Settings { writers, ..Settings::default() }).await?)
     }
 
     /// Who appends one by one reads the state for each join and writes it with each, so it stands where version and state
@@ -130,35 +160,40 @@ impl Bench {
     pub(crate) async fn run(&self, strategy: Strategy, measured: Duration) -> anyhow::Result<Measured> {
         let plan = Plan { load: Load::Closed(WAITING), warm_up: Duration::from_secs(1), measured };
         let watched = self.watched()?;
-        let started: u64 = rand();
+        let first = self.first;
         self.begin(if matches!(strategy, Strategy::Ledger(_)) { LEDGER } else { ONE_ROW }).await?;
         match strategy {
             Strategy::Ledger(writers) => {
-                let options = self.superuser(RUN).username(provision::SERVICE);
-                let ledger = Ledger::connect(options, Settings { writers, ..Settings::default() }).await?;
+                let ledger = self.ledger(RUN, writers).await?;
                 // What is measured is the append, of tokens that the node knows.
                 for number in 0..TOKENS {
                     ledger.token(&token_name(number).parse()?).await?;
                 }
+                let stop = CancellationToken::new();
+                let followers = follow(&ledger, &stop);
                 let appender = ledger.clone();
                 let what = format!("append: the ledger, {writers} writer{}", if writers == 1 { "" } else { "s" });
                 let done = drive(&what, plan, &watched, move |number| {
                     let ledger = appender.clone();
-                    async move { append(&ledger, started + number).await }
+                    async move { append(&ledger, first + number).await }
                 })
                 .await?;
+                stop.cancel();
+                let [order, views] = followers;
+                tokio::try_join!(order, views)?;
                 ledger.close().await;
                 Ok(done)
             }
             Strategy::OneTransaction | Strategy::OneTransactionSameRows => {
                 let same_rows = strategy == Strategy::OneTransactionSameRows;
                 let what = if same_rows { "append: one transaction, same rows" } else { "append: one transaction" };
-                let pool = PgPoolOptions::new().max_connections(CONNECTIONS);
+                // As the ledger's own pool, it takes a connection as it is.
+                let pool = PgPoolOptions::new().max_connections(CONNECTIONS).test_before_acquire(false);
                 let pool = pool.acquire_timeout(Duration::from_secs(30)).connect_with(self.superuser(RUN)).await?;
                 let appender = pool.clone();
                 let done = drive(what, plan, &watched, move |number| {
                     let pool = appender.clone();
-                    async move { transact(&pool, started + number, same_rows).await }
+                    async move { transact(&pool, first + number, same_rows).await }
                 })
                 .await?;
                 pool.close().await;
@@ -174,8 +209,9 @@ impl Bench {
         let postgres = postgres_of(&self.cluster)?;
         let url = self.cluster.address().url("postgres", RUN);
         let before = postgres.cpu_us();
+        let first = self.first;
         let run = move || {
-            let numbers = [TOKENS, WAITING, measured.as_secs()].map(|number| number.to_string());
+            let numbers = [TOKENS, WAITING, measured.as_secs(), first].map(|number| number.to_string());
             Command::new(program).arg("run").arg(url).args(numbers).stderr(Stdio::inherit()).output()
         };
         let output = tokio::task::spawn_blocking(run).await??;
@@ -190,15 +226,15 @@ impl Bench {
             joins: outcome.joins,
             joins_per_s: outcome.joins_per_s,
             p50_ms: outcome.p50_ms,
-            p90_ms: 0.0,
+            p90_ms: outcome.p90_ms,
             p99_ms: outcome.p99_ms,
-            p999_ms: 0.0,
-            max_ms: 0.0,
+            p999_ms: outcome.p999_ms,
+            max_ms: outcome.max_ms,
             refusals: refusals.into_iter().filter(|(_, count)| *count > 0).collect(),
             cpu: Cpu {
-                joind_us: 0.0,
-                postgres_us: (postgres.cpu_us() - before) / joins,
-                generator_us: outcome.cpu_us / joins,
+                joind_us: None,
+                postgres_us: Some((postgres.cpu_us() - before) / joins),
+                generator_us: Some(outcome.cpu_us / joins),
             },
             timeline: Vec::new(),
             percentiles: Vec::new(),
@@ -237,10 +273,22 @@ struct BaselineOutcome {
     joins: u64,
     joins_per_s: f64,
     p50_ms: f64,
+    p90_ms: f64,
     p99_ms: f64,
+    p999_ms: f64,
+    max_ms: f64,
     conflicts: u64,
     all_joins: u64,
     cpu_us: f64,
+}
+
+/// The log's order and the views follow, as in the service.
+fn follow(ledger: &Ledger, stop: &CancellationToken) -> [AbortOnDropHandle<()>; 2] {
+    let (ordered, viewed) = (ledger.clone(), ledger.clone());
+    let (stop_order, stop_views) = (stop.clone(), stop.clone());
+    let order = tokio::spawn(async move { ordered.run_sequencer(stop_order).await });
+    let views = tokio::spawn(async move { viewed.run_views(stop_views).await });
+    [order, views].map(AbortOnDropHandle::new)
 }
 
 /// Through the ledger, as the service appends a renewal.
@@ -394,21 +442,6 @@ fn renewal(token: &TokenState, number: u64) -> (Vec<Event>, AttemptHash) {
 /// The token of a join: uniform, and the same in each run.
 fn drawn(number: u64) -> u64 {
     scrambled(number) % TOKENS
-}
-
-/// SplitMix64.
-fn scrambled(number: u64) -> u64 {
-    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// Where the numbers of a run begin: attempts of two runs must not be the same.
-fn rand() -> u64 {
-    let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-    u64::from_be_bytes(bytes) >> 2
 }
 
 /// The program pgbench beside PostgreSQL's own.

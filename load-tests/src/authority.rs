@@ -233,6 +233,13 @@ impl Authority {
     }
 }
 
+/// What the service's program says of its version.
+pub(crate) fn version(joind: &Path) -> anyhow::Result<String> {
+    let output = Command::new(joind).arg("--version").output();
+    let output = output.with_context(|| format!("{} can't be run: build it first", joind.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// The processes of a cluster.
 pub(crate) fn postgres_of(cluster: &Cluster) -> anyhow::Result<Processes> {
     let data = cluster.log().parent().context("the cluster has a directory")?.join("data");

@@ -1,34 +1,33 @@
 //! `joinload bench`: everything against a private authority, in one run. Ratios first; what is compared is interleaved.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use crate::{
-    administration,
+    administration::{Administrator, Work},
     append::{self, Strategy},
-    authority::{Authority, Setup},
-    ceremony::{JoinError, Transport},
+    authority::{self, Authority, Setup},
+    ceremony::Transport,
     fleet::{Connections, Fleet},
-    floor::{self, Floor, median},
+    floor::{self, Floor},
     host,
     import::{Import, import},
-    pace::{Load, Measured, Plan, Watched, drive},
-    process::to_f64,
+    key::random_hex,
+    pace::{Load, Measured, Plan, drive},
+    profiles::{
+        AT_ONCE, KEPT, administer, clone_storm, compare_with_authority, every_bot_joins, handshakes, nobody_refused,
+        recovering, renewing, rotation, storm,
+    },
     report::Report,
     verify,
 };
 
-/// Connections that a generator keeps.
-const KEPT: usize = 16;
-/// Joins at once at the peak.
-const AT_ONCE: u64 = 64;
+/// Bots of each fleet beside the main one.
+const GROUP: u64 = 1000;
+/// Bots that register by secret.
+const REGISTERING: u64 = 500;
 
 /// How a benchmark is run.
 #[derive(Debug, Clone)]
@@ -66,13 +65,14 @@ impl Options {
 /// Runs everything.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("bench", options.seed);
+    report.service(authority::version(&options.setup.joind)?);
     if options.only.is_none_or(|part| part == Part::Append) {
         append_paths(options, &mut report).await?;
     }
     if options.only == Some(Part::Append) {
         return Ok(report);
     }
-    let authority = Authority::start(options.setup.clone()).await?;
+    let mut authority = Authority::start(options.setup.clone()).await?;
     import(
         &authority.superuser(),
         Import { seed: options.seed, first: 0, count: options.bots.next_multiple_of(1000), joined: false },
@@ -81,15 +81,19 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     authority.settle().await?;
     let mut fleet = Fleet::preregistered(authority.target()?, options.seed, 0..options.bots)?;
     fleet.keep_connections(KEPT).await?;
-    let fleet = Arc::new(fleet);
-    first_joins(options, &authority, &fleet, &mut report).await?;
+    let mut fleet = Arc::new(fleet);
+    first_joins(&authority, &fleet, &mut report).await?;
     peaks(options, &authority, &fleet, &mut report).await?;
+    let mut cloned = BTreeSet::new();
     if options.only != Some(Part::Peak) {
         half_peaks(options, &authority, &fleet, &mut report).await?;
-        others(options, &authority, &fleet, &mut report).await?;
+        storms(options, &mut authority, &mut fleet, &mut report).await?;
+        cloned = others(options, &authority, &fleet, &mut report).await?;
     }
 
     authority.settle().await?;
+    verify::locks(&authority.superuser(), &cloned).await?;
+    report.checked(&format!("{} cloned tokens are locked at the end, once each, and no other", cloned.len()));
     let ledger = authority.ledger().await?;
     let joins = verify::fleet(&ledger, &fleet).await?;
     let entries = verify::rebuilt(&ledger).await?;
@@ -98,39 +102,48 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
         "all {joins} joins of the main fleet are in the ledger and no other, generations are gapless; {entries} \
          entries give the guard rows and views that are stored"
     ));
-    report.figure("full_handshakes_seen", to_f64(fleet.full_handshakes.load(Ordering::Relaxed)));
-    ensure!(fleet.resumed_handshakes.load(Ordering::Relaxed) == 0, "a handshake was resumed, and should not");
+    let [full, resumed] = handshakes(&fleet);
+    report.figure("full_handshakes_seen", full);
+    ensure!(resumed == 0.0, "a handshake was resumed, and should not");
     Ok(report)
 }
 
 /// Ours, one transaction for each, and the library's, in turns.
 async fn append_paths(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let bench = append::Bench::prepare(options.baseline.clone()).await?;
+    let bench = append::Bench::prepare(options.baseline.clone(), options.seed).await?;
     let time = Duration::from_secs(options.seconds.clamp(2, 4));
     let pgbench = append::pgbench_program();
-    let (mut by_one, mut by_rows, mut by_library, mut pgbench_rates, mut rates) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut by_one, mut by_rows, mut by_library) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pgbench_rates, mut rates) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        let ours = bench.run(Strategy::Ledger(2), time).await?;
-        let single_writer = bench.run(Strategy::Ledger(1), time).await?;
+        let two = bench.run(Strategy::Ledger(2), time).await?;
+        let single = bench.run(Strategy::Ledger(1), time).await?;
         let one = bench.run(Strategy::OneTransaction, time).await?;
         let same_rows = bench.run(Strategy::OneTransactionSameRows, time).await?;
-        rates.push(ours.joins_per_s);
-        by_one.push(ours.joins_per_s / one.joins_per_s);
-        by_rows.push(ours.joins_per_s / same_rows.joins_per_s);
+        // With two writers, and with one.
+        let against = |other: &Measured| [&two, &single].map(|ours| ours.joins_per_s / other.joins_per_s);
+        rates.push([two.joins_per_s, single.joins_per_s]);
+        by_one.push(against(&one));
+        by_rows.push(against(&same_rows));
         if let Some(library) = bench.run_baseline(time).await? {
-            by_library.push(ours.joins_per_s / library.joins_per_s);
+            by_library.push(against(&library));
             report.add(library);
         }
         pgbench_rates.extend(bench.run_pgbench(time, &pgbench).await?);
-        [ours, single_writer, one, same_rows].into_iter().for_each(|done| report.add(done));
+        [two, single, one, same_rows].into_iter().for_each(|done| report.add(done));
     }
-    report.figure("append_joins_per_s", median(rates));
-    report.spread("append_vs_one_tx", by_one);
-    report.spread("append_vs_one_tx_same_rows", by_rows);
-    match by_library.is_empty() {
-        false => report.spread("append_vs_postgres_es", by_library),
-        true => report.left_out("append_vs_postgres_es", "the baseline's program was not built: --baseline"),
+    for (name, values) in [
+        ("append_joins_per_s", rates),
+        ("append_vs_one_tx", by_one),
+        ("append_vs_one_tx_same_rows", by_rows),
+        ("append_vs_postgres_es", by_library),
+    ] {
+        if values.is_empty() {
+            report.left_out(name, "the baseline's program was not built: --baseline");
+            continue;
+        }
+        report.spread(name, values.iter().map(|[two, _]| *two).collect());
+        report.spread(&format!("{name}_one_writer"), values.iter().map(|[_, one]| *one).collect());
     }
     match pgbench_rates.is_empty() {
         false => report.spread("pgbench_inserts_per_s", pgbench_rates),
@@ -140,60 +153,11 @@ async fn append_paths(options: &Options, report: &mut Report) -> anyhow::Result<
 }
 
 /// Every bot once, over kept connections.
-async fn first_joins(
-    options: &Options,
-    authority: &Authority,
-    fleet: &Arc<Fleet>,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let first = every_bot_once("first joins, kept connections", &authority.watched()?, fleet).await?;
-    ensure!(first.0 == options.bots && first.1.is_empty(), "not every bot joined: {:?}", first.1);
-    report.checked(&format!("{} bots joined for the first time with preregistered keys", first.0));
+async fn first_joins(authority: &Authority, fleet: &Arc<Fleet>, report: &mut Report) -> anyhow::Result<()> {
+    let done = every_bot_joins("first joins, kept connections", AT_ONCE, &authority.watched()?, fleet).await?;
+    report.checked(&format!("{} bots joined for the first time with preregistered keys", done.joins));
+    report.add(done);
     Ok(())
-}
-
-/// Lets each bot join once without a certificate, and returns how many did and what the others were told.
-pub(crate) async fn every_bot_once(
-    what: &str,
-    watched: &Watched,
-    fleet: &Arc<Fleet>,
-) -> anyhow::Result<(u64, std::collections::BTreeMap<String, u64>)> {
-    let count = u64::try_from(fleet.bots.len())?;
-    let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let before = watched.joind.as_ref().map_or(0.0, crate::process::Processes::cpu_us);
-    let started = std::time::Instant::now();
-    let workers: Vec<_> = (0..AT_ONCE)
-        .map(|_| {
-            let (fleet, next) = (Arc::clone(fleet), Arc::clone(&next));
-            tokio::spawn(async move {
-                let (mut joined, mut refused) = (0, std::collections::BTreeMap::new());
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        return Ok((joined, refused));
-                    }
-                    match fleet.recover(number, Connections::Kept).await {
-                        Ok(()) => joined += 1,
-                        Err(JoinError::Refused(code)) => *refused.entry(code).or_insert(0) += 1,
-                        Err(error) => return Err(error),
-                    }
-                }
-            })
-        })
-        .collect();
-    let (mut joined, mut refused) = (0, std::collections::BTreeMap::new());
-    for worker in workers {
-        let (more, told) = worker.await??;
-        joined += more;
-        told.into_iter().for_each(|(code, count)| *refused.entry(code).or_insert(0) += count);
-    }
-    let after = watched.joind.as_ref().map_or(0.0, crate::process::Processes::cpu_us);
-    eprintln!(
-        "{what}: {joined} in {:.2} s, {:.0} µs of joind each",
-        started.elapsed().as_secs_f64(),
-        (after - before) / to_f64(count)
-    );
-    Ok((joined, refused))
 }
 
 /// Renewals and recoveries at the peak, each beside the floor of the same moment.
@@ -228,11 +192,11 @@ async fn peaks(
         for one in [&renewals, &recoveries, &calls, &fresh] {
             nobody_refused(one)?;
         }
-        renewal.push(renewals.cpu.joind_us / f64::midpoint(before.renewal_us(), between.renewal_us()));
-        recovery.push(recoveries.cpu.joind_us / f64::midpoint(between.recovery_us(), after.recovery_us()));
-        renewal_raw.push(renewals.cpu.joind_us);
-        recovery_raw.push(recoveries.cpu.joind_us);
-        empty.push(calls.cpu.joind_us);
+        renewal.push(renewals.cpu.joind() / f64::midpoint(before.renewal_us(), between.renewal_us()));
+        recovery.push(recoveries.cpu.joind() / f64::midpoint(between.recovery_us(), after.recovery_us()));
+        renewal_raw.push(renewals.cpu.joind());
+        recovery_raw.push(recoveries.cpu.joind());
+        empty.push(calls.cpu.joind());
         full.push(renewals.joins_per_s);
         kept.push(recoveries.joins_per_s);
         new.push(fresh.joins_per_s);
@@ -255,12 +219,6 @@ async fn peaks(
     report.spread("floor_ed25519_verify_us", floors.iter().map(|floor| floor.ed25519_verify_us).collect());
     report.spread("floor_p256_verify_us", floors.iter().map(|floor| floor.p256_verify_us).collect());
     report.spread("floor_raw_signatures_us", floors.iter().map(|floor| floor.raw_signatures_us).collect());
-    Ok(())
-}
-
-/// What was refused is in no percentile and cost less, so figures beside refusals are none.
-pub(crate) fn nobody_refused(measured: &Measured) -> anyhow::Result<()> {
-    ensure!(measured.refusals.is_empty(), "{}: joins were refused: {:?}", measured.what, measured.refusals);
     Ok(())
 }
 
@@ -299,59 +257,75 @@ async fn half_peaks(
     Ok(())
 }
 
-/// HTTP, sessions that ask to be resumed, registration by secret, rotation, clones, and administrators at work.
+/// The node is stopped and started again, so that it remembers nobody, and the whole fleet comes back at once.
+async fn storms(
+    options: &Options,
+    authority: &mut Authority,
+    fleet: &mut Arc<Fleet>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut storms = Vec::new();
+    for _ in 0..options.rounds {
+        authority.stop_node().await?;
+        authority.start_node().await?;
+        Arc::get_mut(fleet).context("the fleet still joins")?.move_to(authority.target()?);
+        storms.push(storm(&authority.watched()?, fleet).await?);
+        authority.settle().await?;
+    }
+    report.spread("storm_s", storms.iter().map(|storm| storm.seconds).collect());
+    report.rates("storm", &storms);
+    report.checked(&format!("all {} bots came back at once after each of {} restarts", fleet.size(), storms.len()));
+    storms.into_iter().for_each(|storm| report.add(storm));
+    Ok(())
+}
+
+/// HTTP, sessions that ask to be resumed, registration by secret, rotation, clones, and administrators at work. Returns
+/// the tokens that were cloned.
 async fn others(
     options: &Options,
     authority: &Authority,
     fleet: &Arc<Fleet>,
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeSet<String>> {
     let watched = authority.watched()?;
     let seconds = options.seconds.min(4);
     let plan = options.plan(Load::Closed(AT_ONCE), seconds);
     let seed = options.seed;
-    let group = 1000;
-    let first = options.bots.next_multiple_of(1000);
-    import(&authority.superuser(), Import { seed, first, count: 3 * group, joined: false }).await?;
+    let first = options.bots.next_multiple_of(GROUP);
+    import(&authority.superuser(), Import { seed, first, count: 3 * GROUP, joined: false }).await?;
 
     // Over HTTP.
-    let mut http = Fleet::preregistered(authority.target()?, seed, first..first + group)?.over(Transport::Http);
+    let mut http = Fleet::preregistered(authority.target()?, seed, first..first + GROUP)?.over(Transport::Http);
     http.keep_connections(KEPT).await?;
     let http = Arc::new(http);
     let done = drive("recoveries, JSON over HTTP, kept", plan, &watched, recovering(&http, Connections::Kept)).await?;
+    nobody_refused(&done)?;
     report.add(done);
     let done = drive("renewals, JSON over HTTP", plan, &watched, renewing(&http)).await?;
+    nobody_refused(&done)?;
     report.add(done);
     verified(authority, &http).await?;
 
     // Asking for resumption: what the handshakes were is counted, not assumed.
-    let resumed = Arc::new(Fleet::preregistered(authority.target()?, seed, first + group..first + 2 * group)?);
+    let resumed = Arc::new(Fleet::preregistered(authority.target()?, seed, first + GROUP..first + 2 * GROUP)?);
     let done =
         drive("recoveries, resumption asked for", plan, &watched, recovering(&resumed, Connections::Resumed)).await?;
+    nobody_refused(&done)?;
     report.add(done);
-    let seen = resumed.resumed_handshakes.load(Ordering::Relaxed);
-    report.figure("resumed_handshakes_seen", to_f64(seen));
-    ensure!(seen == 0, "the authority resumed {seen} sessions that asked for it, and should not");
+    let [_, seen] = handshakes(&resumed);
+    report.figure("resumed_handshakes_seen", seen);
+    ensure!(seen == 0.0, "the authority resumed {seen} sessions that asked for it, and should not");
     verified(authority, &resumed).await?;
 
-    registrations(authority, report).await?;
-    rotation(options, authority, fleet, report).await?;
-    clones(authority, seed, first + 2 * group, group, report).await?;
-
-    // Administrators at work while bots renew.
-    let rate = report.value("full_handshake_joins_per_s") / 3.0;
-    let work = administration::Work::start(authority).await?;
-    let done = drive(
-        "renewals, administrators at work",
-        options.plan(Load::Open(rate), seconds * 2),
-        &watched,
-        renewing(fleet),
-    )
-    .await?;
-    let told = work.stop().await?;
+    let administrator = Arc::new(Administrator::connect(authority).await?);
+    registrations(authority, &administrator, report).await?;
+    let done = rotation(&administrator, AT_ONCE, &watched, fleet).await?;
+    report.rates("rotation", std::slice::from_ref(&done));
+    report.checked(&format!("{} bots rotated their keys when it was due", done.joins));
     report.add(done);
-    report.note("administrators", &told);
-    Ok(())
+    let cloned = clones(authority, seed, first + 2 * GROUP, report).await?;
+    administrators(options, authority, &administrator, fleet, report).await?;
+    Ok(cloned)
 }
 
 async fn verified(authority: &Authority, fleet: &Fleet) -> anyhow::Result<u64> {
@@ -362,111 +336,63 @@ async fn verified(authority: &Authority, fleet: &Fleet) -> anyhow::Result<u64> {
 }
 
 /// Bots that are made by an administrator, and register by secret.
-async fn registrations(authority: &Authority, report: &mut Report) -> anyhow::Result<()> {
-    let count = 500;
-    // Far from those that were imported.
-    let first = 90_000_000;
-    let administrator = administration::Administrator::connect(authority).await?;
-    administrator.create_bot("registering").await?;
-    let secret = |token: &str| format!("secret-of-{token}");
-    for number in first..first + count {
-        let token = crate::import::token_name(number);
-        administrator.create_token(&token, "registering", &secret(&token)).await?;
-    }
-    let mut fleet = Fleet::preregistered(authority.target()?, 77, first..first + count)?.with_secrets(secret);
-    fleet.keep_connections(KEPT).await?;
-    let fleet = Arc::new(fleet);
-    let (joined, refused) = every_bot_once("first joins by secret", &authority.watched()?, &fleet).await?;
-    ensure!(joined == count && refused.is_empty(), "registration by secret was refused: {refused:?}");
-    report.checked(&format!("{joined} bots registered by secret"));
-    Ok(())
-}
-
-/// Every bot of the main fleet gets a new key at its next join.
-async fn rotation(
-    options: &Options,
+async fn registrations(
     authority: &Authority,
-    fleet: &Arc<Fleet>,
+    administrator: &Arc<Administrator>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let administrator = administration::Administrator::connect(authority).await?;
-    let part = options.bots.min(500);
-    for bot in fleet.bots.iter().take(usize::try_from(part)?) {
-        administrator.rotate(&bot.token).await?;
-    }
-    let (joined, refused) =
-        every_bot_once("recoveries, a part of them with a rotation", &authority.watched()?, fleet).await?;
-    ensure!(joined == options.bots && refused.is_empty(), "rotation was refused: {refused:?}");
-    let mut rotated = 0;
-    for bot in &fleet.bots {
-        rotated += bot.state.lock().await.rotations;
-    }
-    ensure!(rotated == part, "{rotated} bots rotated instead of {part}");
-    report.checked(&format!("{rotated} bots rotated their keys when it was due"));
+    administrator.create_bot(&json!({ "name": "registering" })).await?;
+    let tokens: Vec<_> = (0..REGISTERING).map(|number| (format!("registering-{number}"), random_hex::<32>())).collect();
+    let mut fleet = Fleet::registering(authority.target()?, tokens.clone())?;
+    administer("tokens made", REGISTERING, administrator, move |administrator, number| {
+        let (token, secret) = tokens[usize::try_from(number).unwrap_or_default()].clone();
+        Box::pin(async move { administrator.create_token(&json!({ "name": token }), "registering", &secret).await })
+    })
+    .await?;
+    fleet.keep_connections(KEPT).await?;
+    let fleet = Arc::new(fleet);
+    let done = every_bot_joins("first joins by secret", AT_ONCE, &authority.watched()?, &fleet).await?;
+    compare_with_authority(administrator, &fleet).await?;
+    report.rates("registration", std::slice::from_ref(&done));
+    report.checked(&format!("{} bots registered by secret", done.joins));
+    report.add(done);
     Ok(())
 }
 
 /// A third of a fleet is copied; copies come after the owners have recovered.
-async fn clones(authority: &Authority, seed: u64, first: u64, count: u64, report: &mut Report) -> anyhow::Result<()> {
-    let mut fleet = Fleet::preregistered(authority.target()?, seed, first..first + count)?;
+async fn clones(authority: &Authority, seed: u64, first: u64, report: &mut Report) -> anyhow::Result<BTreeSet<String>> {
+    let watched = authority.watched()?;
+    let mut fleet = Fleet::preregistered(authority.target()?, seed, first..first + GROUP)?;
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    every_bot_once("a fleet that will be copied", &authority.watched()?, &fleet).await?;
-    let mut copies = Vec::new();
-    for (number, bot) in (0..).zip(&fleet.bots).step_by(3) {
-        copies.push((number, bot.state.lock().await.clone()));
-    }
-    every_bot_once("its owners", &authority.watched()?, &fleet).await?;
-    let cloned: BTreeSet<String> = copies.iter().map(|(number, _)| fleet.bot(*number).token.clone()).collect();
-    let copies = Arc::new(copies);
-    let storm: Vec<_> = (0..AT_ONCE)
-        .map(|worker| {
-            let (fleet, copies) = (Arc::clone(&fleet), Arc::clone(&copies));
-            tokio::spawn(async move {
-                for (number, copy) in copies.iter().skip(usize::try_from(worker).unwrap_or_default()).step_by(64) {
-                    match fleet.recover_as_copy(*number, copy).await {
-                        Err(JoinError::Refused(code)) if code == "JOIN_STATE_INVALID" => {}
-                        Ok(()) => anyhow::bail!("a copy of {} was admitted", fleet.bot(*number).token),
-                        Err(error) => anyhow::bail!("a copy got {error} instead of JOIN_STATE_INVALID"),
-                    }
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    for worker in storm {
-        worker.await??;
-    }
-    let (joined, refused) = every_bot_once("everybody after the clone storm", &authority.watched()?, &fleet).await?;
-    let locked = u64::try_from(cloned.len())?;
-    ensure!(
-        joined == count - locked && refused == [("LOCKED".to_owned(), locked)].into(),
-        "after the clone storm {joined} joined, and the others got {refused:?}"
-    );
-    verify::locks(&authority.superuser(), &cloned).await?;
+    every_bot_joins("a fleet that will be copied", AT_ONCE, &watched, &fleet).await?;
+    let cloned = clone_storm(AT_ONCE, &watched, &fleet).await?;
+    verify::locks(&authority.superuser(), &cloned.tokens).await?;
     verified(authority, &fleet).await?;
-    report.checked(&format!("{locked} cloned tokens are locked, once each, and no other of {count}"));
-    Ok(())
+    let locked = cloned.tokens.len();
+    report.rates("clone", std::slice::from_ref(&cloned.refused));
+    report.checked(&format!("{locked} cloned tokens are locked, once each, and no other of {}", fleet.size()));
+    report.add(cloned.refused);
+    Ok(cloned.tokens)
 }
 
-pub(crate) fn renewing(fleet: &Arc<Fleet>) -> impl Fn(u64) -> Job + Send + Sync + 'static {
-    let fleet = Arc::clone(fleet);
-    move |number| {
-        let fleet = Arc::clone(&fleet);
-        Box::pin(async move { fleet.renew(number).await })
-    }
+/// Administrators at work while bots renew, at a third of their peak.
+async fn administrators(
+    options: &Options,
+    authority: &Authority,
+    administrator: &Administrator,
+    fleet: &Arc<Fleet>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    const WORKED_ON: &str = "worked-on";
+    administrator.create_bot(&json!({ "name": WORKED_ON })).await?;
+    administrator.create_token(&json!({ "name": WORKED_ON }), WORKED_ON, &random_hex::<32>()).await?;
+    let work = Work::start(async || Administrator::connect(authority).await, WORKED_ON).await?;
+    let load = Load::Open(report.value("full_handshake_joins_per_s") / 3.0);
+    let plan = options.plan(load, options.seconds.min(4) * 2);
+    let done = drive("renewals, administrators at work", plan, &authority.watched()?, renewing(fleet)).await?;
+    report.work(done, work.stop().await?)
 }
-
-pub(crate) fn recovering(fleet: &Arc<Fleet>, connections: Connections) -> impl Fn(u64) -> Job + Send + Sync + 'static {
-    let fleet = Arc::clone(fleet);
-    move |number| {
-        let fleet = Arc::clone(&fleet);
-        Box::pin(async move { fleet.recover(number, connections).await })
-    }
-}
-
-/// A join that will be made.
-type Job = std::pin::Pin<Box<dyn Future<Output = Result<(), JoinError>> + Send>>;
 
 /// What a reader must know to judge the figures.
 pub(crate) fn describe(options: &Options) -> serde_json::Value {

@@ -10,6 +10,7 @@ use join_proto::teleport::{
     self as wire, challenge, challenge_solution, client_params, join_request, join_response, result,
 };
 use prost::Message as _;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tonic_types::StatusExt as _;
 
@@ -201,6 +202,23 @@ pub(crate) async fn call_json(
     path: &str,
     body: Option<&Value>,
 ) -> Result<Value, JoinError> {
+    let (status, mut stream) = call(requests, method, path, body).await?;
+    let mut text = BytesMut::new();
+    while let Some(data) = stream.data().await {
+        take(&mut stream, &mut text, data)?;
+    }
+    if status.is_success() {
+        return serde_json::from_slice(&text).map_err(|error| broken(format!("{status}: {error}")));
+    }
+    Err(told(status, &text))
+}
+
+async fn call(
+    requests: &SendRequest<Bytes>,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<(StatusCode, RecvStream), JoinError> {
     let request = Request::builder()
         .method(method)
         .uri(format!("https://authority{path}"))
@@ -214,20 +232,54 @@ pub(crate) async fn call_json(
         let _ = send.send_data(serde_json::to_vec(body).map_err(broken)?.into(), true);
     }
     let response = response.await.map_err(broken)?;
-    let status = response.status();
-    let mut stream = response.into_body();
-    let mut text = BytesMut::new();
-    while let Some(data) = stream.data().await {
-        take(&mut stream, &mut text, data)?;
-    }
-    let answer: Value = serde_json::from_slice(&text).map_err(|error| broken(format!("{status}: {error}")))?;
-    if status.is_success() {
-        return Ok(answer);
-    }
-    Err(match answer["error"]["code"].as_str() {
+    Ok((response.status(), response.into_body()))
+}
+
+/// What a text says that is an error.
+fn told(status: StatusCode, text: &[u8]) -> JoinError {
+    let answer: Value = serde_json::from_slice(text).unwrap_or_default();
+    match answer["error"]["code"].as_str() {
         Some(code) => JoinError::Refused(code.to_owned()),
-        None => broken(format!("{status}: {answer}")),
-    })
+        None => broken(format!("{status}: {}", String::from_utf8_lossy(text))),
+    }
+}
+
+/// An answer that comes message by message: JSON, a line each.
+pub(crate) struct Lines {
+    status: StatusCode,
+    body: RecvStream,
+    received: BytesMut,
+    /// So much of what was received holds no end of a line.
+    searched: usize,
+}
+
+impl Lines {
+    /// Asks for them.
+    pub(crate) async fn get(requests: &SendRequest<Bytes>, path: &str) -> Result<Self, JoinError> {
+        let (status, body) = call(requests, "GET", path, None).await?;
+        Ok(Self { status, body, received: BytesMut::new(), searched: 0 })
+    }
+
+    /// The next message; none at the end.
+    pub(crate) async fn next<Message: DeserializeOwned>(&mut self) -> Result<Option<Message>, JoinError> {
+        loop {
+            if let Some(at) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.received.split_to(self.searched + at + 1);
+                self.searched = 0;
+                // An error that comes late is the last line.
+                if line.starts_with(br#"{"error":"#) {
+                    return Err(told(self.status, &line));
+                }
+                return serde_json::from_slice(&line).map(Some).map_err(broken);
+            }
+            self.searched = self.received.len();
+            match self.body.data().await {
+                Some(data) => take(&mut self.body, &mut self.received, data)?,
+                None if self.received.is_empty() => return Ok(None),
+                None => return Err(told(self.status, &self.received)),
+            }
+        }
+    }
 }
 
 struct Stream {

@@ -91,6 +91,13 @@ impl Target {
     }
 }
 
+impl Connection {
+    /// True once the other side has closed it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.driver.is_finished()
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();

@@ -6,6 +6,8 @@ use std::sync::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use h2::client::SendRequest;
 use rustls::{HandshakeKind, pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::sync::Mutex;
 
@@ -13,7 +15,7 @@ use crate::{
     ceremony::{self, Ask, Granted, JoinError, Transport},
     connection::{Connection, Target},
     import::token_name,
-    key::{BoundKey, SubjectKey},
+    key::{BoundKey, SubjectKey, scrambled},
 };
 
 /// Subject keys are made in advance; bots share them, for their making is not what is measured.
@@ -34,8 +36,9 @@ pub(crate) enum Connections {
 pub(crate) struct Fleet {
     pub(crate) target: Target,
     pub(crate) bots: Vec<Bot>,
-    kept: Vec<Connection>,
-    pub(crate) seed: u64,
+    kept: Vec<Mutex<Connection>>,
+    /// What keys are made from; none where nobody may guess them.
+    pub(crate) seed: Option<u64>,
     transport: Transport,
     /// Handshakes that were seen: full, and resumed.
     pub(crate) full_handshakes: AtomicU64,
@@ -70,19 +73,38 @@ pub(crate) struct State {
 }
 
 impl Fleet {
-    /// Bots of the tokens with these numbers, whose keys are those of the seed.
+    /// Bots of the imported tokens with these numbers, whose keys are those of the seed.
     pub(crate) fn preregistered(
         target: Target,
         seed: u64,
         numbers: impl IntoIterator<Item = u64>,
     ) -> anyhow::Result<Self> {
+        let tokens = numbers.into_iter().map(|number| (number, token_name(number), String::new()));
+        Self::with_tokens(target, Some(seed), tokens)
+    }
+
+    /// Bots that register by secret, with keys that nobody can guess: of each, the token's name and its secret.
+    pub(crate) fn registering(
+        target: Target,
+        tokens: impl IntoIterator<Item = (String, String)>,
+    ) -> anyhow::Result<Self> {
+        let tokens = (0..).zip(tokens).map(|(number, (token, secret))| (number, token, secret));
+        Self::with_tokens(target, None, tokens)
+    }
+
+    /// Of each, its number, the token's name, and a secret where it has one.
+    fn with_tokens(
+        target: Target,
+        seed: Option<u64>,
+        tokens: impl Iterator<Item = (u64, String, String)>,
+    ) -> anyhow::Result<Self> {
         let subjects: Vec<_> =
             (0..SUBJECT_KEYS).map(|_| SubjectKey::generate().map(Arc::new)).collect::<anyhow::Result<_>>()?;
-        let bots = numbers.into_iter().zip(subjects.iter().cycle()).map(|(number, subject)| {
+        let bots = tokens.zip(subjects.iter().cycle()).map(|((number, token, secret), subject)| {
             let state = State {
-                key: Arc::new(BoundKey::of(seed, number, 0)?),
-                next_key: Arc::new(BoundKey::of(seed, number, 1)?),
-                secret: String::new(),
+                key: Arc::new(bound_key(seed, number, 0)?),
+                next_key: Arc::new(bound_key(seed, number, 1)?),
+                secret,
                 certificate: None,
                 join_state: Vec::new(),
                 accepted: 0,
@@ -90,7 +112,7 @@ impl Fleet {
                 recoveries: 0,
                 rotations: 0,
             };
-            Ok(Bot { token: token_name(number), number, subject: Arc::clone(subject), state: Mutex::new(state) })
+            Ok(Bot { token, number, subject: Arc::clone(subject), state: Mutex::new(state) })
         });
         Ok(Self {
             target,
@@ -103,11 +125,9 @@ impl Fleet {
         })
     }
 
-    /// The same, registering by secret: one for each bot.
-    pub(crate) fn with_secrets(mut self, secret: impl Fn(&str) -> String) -> Self {
-        for bot in &mut self.bots {
-            bot.state.get_mut().secret = secret(&bot.token);
-        }
+    /// The same bots in an order of the seed.
+    pub(crate) fn shuffled(mut self, seed: u64) -> Self {
+        self.bots.sort_by_key(|bot| scrambled(seed.wrapping_add(scrambled(bot.number))));
         self
     }
 
@@ -122,20 +142,42 @@ impl Fleet {
         for _ in 0..count {
             let connection = self.target.connect(None).await?;
             self.note(&connection);
-            self.kept.push(connection);
+            self.kept.push(Mutex::new(connection));
         }
         Ok(())
     }
 
-    /// The bot whose turn it is.
-    pub(crate) fn bot(&self, number: u64) -> &Bot {
-        let count = u64::try_from(self.bots.len()).unwrap_or(u64::MAX);
-        &self.bots[usize::try_from(number % count).unwrap_or_default()]
+    /// Another node takes the place of the one that is gone.
+    pub(crate) fn move_to(&mut self, target: Target) {
+        self.target = target;
     }
 
-    fn kept(&self, number: u64) -> Result<&Connection, JoinError> {
+    /// How many bots there are.
+    pub(crate) fn size(&self) -> u64 {
+        u64::try_from(self.bots.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The bot whose turn it is.
+    pub(crate) fn bot(&self, number: u64) -> &Bot {
+        &self.bots[usize::try_from(number % self.size()).unwrap_or_default()]
+    }
+
+    /// One of the connections that stay. A node closes those on which nobody speaks: such a one is opened again.
+    async fn kept(&self, number: u64) -> Result<SendRequest<Bytes>, JoinError> {
         let index = usize::try_from(number).unwrap_or_default().checked_rem(self.kept.len());
-        index.map(|index| &self.kept[index]).ok_or_else(|| JoinError::Broken("no connection is kept".to_owned()))
+        let index = index.ok_or_else(|| JoinError::Broken("no connection is kept".to_owned()))?;
+        let mut connection = self.kept[index].lock().await;
+        if connection.is_closed() {
+            *connection = self.noted(self.target.connect(None).await)?;
+        }
+        Ok(connection.requests.clone())
+    }
+
+    /// A new connection, whose handshake is counted.
+    fn noted(&self, connected: anyhow::Result<Connection>) -> Result<Connection, JoinError> {
+        let connection = connected.map_err(|error| JoinError::Broken(format!("{error:#}")))?;
+        self.note(&connection);
+        Ok(connection)
     }
 
     fn note(&self, connection: &Connection) {
@@ -150,11 +192,9 @@ impl Fleet {
     pub(crate) async fn renew(&self, number: u64) -> Result<(), JoinError> {
         let bot = self.bot(number);
         let mut state = bot.state.lock().await;
-        let connected = self.target.connect(state.certificate.as_ref()).await;
-        let connection = connected.map_err(|error| JoinError::Broken(format!("{error:#}")))?;
-        self.note(&connection);
+        let connection = self.noted(self.target.connect(state.certificate.as_ref()).await)?;
         let renewal = state.certificate.is_some();
-        self.join_as(bot, &mut state, &connection, renewal).await
+        self.join_as(bot, &mut state, &connection.requests, renewal).await
     }
 
     /// A first join or a recovery: without a certificate.
@@ -162,31 +202,30 @@ impl Fleet {
         let bot = self.bot(number);
         let mut state = bot.state.lock().await;
         let new = match connections {
-            Connections::Kept => return self.join_as(bot, &mut state, self.kept(number)?, false).await,
+            Connections::Kept => return self.join_as(bot, &mut state, &self.kept(number).await?, false).await,
             Connections::Resumed => self.target.resume().await,
             Connections::New => self.target.connect(None).await,
         };
-        let new = new.map_err(|error| JoinError::Broken(format!("{error:#}")))?;
-        self.note(&new);
-        self.join_as(bot, &mut state, &new, false).await
+        let new = self.noted(new)?;
+        self.join_as(bot, &mut state, &new.requests, false).await
     }
 
     /// A copy of a bot's disk comes with what it holds, and keeps nothing of what it gets.
     pub(crate) async fn recover_as_copy(&self, number: u64, copy: &State) -> Result<(), JoinError> {
         let bot = self.bot(number);
-        self.join_as(bot, &mut copy.clone(), self.kept(number)?, false).await
+        self.join_as(bot, &mut copy.clone(), &self.kept(number).await?, false).await
     }
 
     /// A call that says nothing, over a kept connection.
     pub(crate) async fn call_nothing(&self, number: u64) -> Result<(), JoinError> {
-        ceremony::empty_call(&self.kept(number)?.requests).await
+        ceremony::empty_call(&self.kept(number).await?).await
     }
 
     async fn join_as(
         &self,
         bot: &Bot,
         state: &mut State,
-        connection: &Connection,
+        requests: &SendRequest<Bytes>,
         renewal: bool,
     ) -> Result<(), JoinError> {
         let registers = !state.secret.is_empty();
@@ -198,17 +237,21 @@ impl Fleet {
             secret: &state.secret,
             join_state: &state.join_state,
         };
-        let granted = ceremony::join(&connection.requests, self.transport, &ask).await?;
+        let granted = ceremony::join(requests, self.transport, &ask).await?;
         let rotated = granted.new_key && !registers;
         state.keep(granted, renewal, &bot.subject);
         if rotated {
             state.rotations += 1;
-            let next = BoundKey::of(self.seed, bot.number, state.rotations + 1);
+            let next = bound_key(self.seed, bot.number, state.rotations + 1);
             let next = next.map_err(|error| JoinError::Broken(error.to_string()))?;
             state.key = std::mem::replace(&mut state.next_key, Arc::new(next));
         }
         Ok(())
     }
+}
+
+fn bound_key(seed: Option<u64>, number: u64, rotation: u64) -> anyhow::Result<BoundKey> {
+    seed.map_or_else(BoundKey::generate, |seed| BoundKey::of(seed, number, rotation))
 }
 
 impl State {

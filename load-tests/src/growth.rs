@@ -11,8 +11,7 @@ use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    authority::{Authority, Setup},
-    bench::{every_bot_once, nobody_refused, recovering, renewing},
+    authority::{self, Authority, Setup},
     fleet::{Connections, Fleet},
     floor::median,
     history,
@@ -20,15 +19,13 @@ use crate::{
     overload::overload,
     pace::{Load, Measured, Plan, drive},
     process::{Processes, to_f64},
+    profiles::{AT_ONCE, KEPT, every_bot_joins, nobody_refused, recovering, renewing},
     report::Report,
     verify,
 };
 
 /// Tokens of the small authority.
 const SMALL: u64 = 1000;
-/// Joins at once.
-const AT_ONCE: u64 = 64;
-const KEPT: usize = 16;
 
 /// How large.
 #[derive(Debug, Clone)]
@@ -101,8 +98,8 @@ impl Side {
         let mut fleet = Fleet::preregistered(authority.target()?, options.seed, measured_numbers(tokens))?;
         fleet.keep_connections(KEPT).await?;
         let side = Self { size, authority, fleet: Arc::new(fleet), rounds: Vec::new() };
-        let (joined, refused) = every_bot_once("first joins", &side.authority.watched()?, &side.fleet).await?;
-        ensure!(joined == SMALL && refused.is_empty(), "{size}: first joins were refused: {refused:?}");
+        let what = format!("first joins, {size}");
+        every_bot_joins(&what, AT_ONCE, &side.authority.watched()?, &side.fleet).await?;
         Ok(side)
     }
 
@@ -149,6 +146,7 @@ impl Side {
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(options.tokens >= SMALL, "the large authority has {SMALL} tokens at least");
     let mut report = Report::new("growth", options.seed);
+    report.service(authority::version(&options.setup.joind)?);
     let small = provide(options, SMALL, 0).await?;
     let mut many = provide(options, options.tokens, 0).await?;
     // Only one of the two takes a core to itself, and nothing is measured yet.
@@ -201,8 +199,8 @@ fn ratios(of: &str, small: &Side, large: &Side, report: &mut Report) {
         let joins = ratio(|one| one.joins_per_s);
         least = least.min(median(joins.clone()));
         report.spread(&format!("growth_{of}_{what}_joins"), joins);
-        report.spread(&format!("growth_{of}_{what}_joind_cpu"), ratio(|one| one.cpu.joind_us));
-        report.spread(&format!("growth_{of}_{what}_postgres_cpu"), ratio(|one| one.cpu.postgres_us));
+        report.spread(&format!("growth_{of}_{what}_joind_cpu"), ratio(|one| one.cpu.joind()));
+        report.spread(&format!("growth_{of}_{what}_postgres_cpu"), ratio(|one| one.cpu.postgres()));
         report.spread(&format!("growth_{of}_{what}_p99"), ratio(|one| one.p99_ms));
     }
     report.figure(&format!("growth_{of}"), least);
@@ -225,8 +223,7 @@ async fn memory(options: &Options, side: &mut Side, report: &mut Report) -> anyh
     let mut fleet = Fleet::preregistered(authority.target()?, options.seed, numbers)?;
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    let (joined, refused) = every_bot_once("live bots", &authority.watched()?, &fleet).await?;
-    ensure!(joined == u64::try_from(fleet.bots.len())? && refused.is_empty(), "joins were refused: {refused:?}");
+    let joined = every_bot_joins("live bots", AT_ONCE, &authority.watched()?, &fleet).await?.joins;
     authority.settle().await?;
     report.figure("rss_mb_before", before);
     report.figure("rss_mb_100k_bots", joind_mb(authority)?);

@@ -25,15 +25,19 @@ pub(crate) struct BoundKey {
 }
 
 impl BoundKey {
-    /// The key of a number: any run makes the same ones again. For load tests only, of course.
+    /// The key of a number: any run makes the same ones again. For private authorities only, of course.
     pub(crate) fn of(seed: u64, number: u64, rotation: u64) -> anyhow::Result<Self> {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(b"joinload key\n");
         [seed, number, rotation].iter().for_each(|part| context.update(&part.to_be_bytes()));
         let pair = Ed25519KeyPair::from_seed_unchecked(context.finish().as_ref())
             .map_err(|error| anyhow!("an Ed25519 key can't be made from a seed: {error}"))?;
-        let line = format!("ssh-ed25519 {}", STANDARD.encode(ssh_wire(&[b"ssh-ed25519", pair.public_key().as_ref()])));
-        Ok(Self { pair, line })
+        Ok(Self::from(pair))
+    }
+
+    /// A key that nobody can guess.
+    pub(crate) fn generate() -> anyhow::Result<Self> {
+        Ok(Self::from(Ed25519KeyPair::generate().context("an Ed25519 key can't be made")?))
     }
 
     /// The 32 bytes of RFC 8032.
@@ -51,6 +55,13 @@ impl BoundKey {
         jws.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
         jws
+    }
+}
+
+impl From<Ed25519KeyPair> for BoundKey {
+    fn from(pair: Ed25519KeyPair) -> Self {
+        let line = format!("ssh-ed25519 {}", STANDARD.encode(ssh_wire(&[b"ssh-ed25519", pair.public_key().as_ref()])));
+        Self { pair, line }
     }
 }
 
@@ -85,7 +96,20 @@ fn ssh_wire(parts: &[&[u8]]) -> Vec<u8> {
 
 /// 128 random bits in hex.
 pub(crate) fn attempt_id() -> String {
-    let mut bits = [0; 16];
-    aws_lc_rs::rand::fill(&mut bits).expect("the operating system gives random bytes");
-    hex::encode(bits)
+    random_hex::<16>()
+}
+
+/// So many random bytes in hex.
+pub(crate) fn random_hex<const BYTES: usize>() -> String {
+    let mut bytes = [0; BYTES];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    hex::encode(bytes)
+}
+
+/// SplitMix64: numbers that look drawn, the same in each run.
+pub(crate) fn scrambled(number: u64) -> u64 {
+    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

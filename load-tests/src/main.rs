@@ -17,11 +17,12 @@ mod key;
 mod overload;
 mod pace;
 mod process;
+mod profiles;
 mod remote;
 mod report;
 mod verify;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -42,7 +43,6 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Puts one profile on an authority that runs already.
     Run(remote::Options),
     /// Measures everything against a private authority.
     Bench(Bench),
@@ -55,35 +55,30 @@ struct Growth {
     #[command(flatten)]
     private: Private,
     /// Tokens of the large authority.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
     tokens: u64,
     /// Events of its history, about.
-    #[arg(long, default_value_t = 50_000_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 50_000_000)]
     events: u64,
     /// Bots that join, for the memory of a node that knows them.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     live_bots: u64,
-    /// How often each of what is compared is measured.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    measuring: Measuring,
 }
 
 #[derive(Debug, Args)]
 struct Bench {
     #[command(flatten)]
     private: Private,
+    /// The program of load-tests/baseline-cqrs; left out of the comparison when it is not there.
+    #[arg(long, value_name = "FILE", default_value_os_t = built("baseline-cqrs"))]
+    baseline: PathBuf,
     /// Bots of the main fleet.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     bots: u64,
-    /// How often each of what is compared is measured.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    measuring: Measuring,
     /// One part only: for those who work on it.
     #[arg(long, value_name = "PART")]
     only: Option<bench::Part>,
@@ -92,17 +87,25 @@ struct Bench {
     early_writeback: bool,
 }
 
+/// How much is measured.
+#[derive(Debug, Args)]
+struct Measuring {
+    /// How often each of what is compared is measured.
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Seconds of each measurement.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+}
+
 /// A private authority.
 #[derive(Debug, Args)]
 struct Private {
     /// The service's program.
     #[arg(long, value_name = "FILE", default_value_os_t = built("joind"))]
     joind: PathBuf,
-    /// The program of load-tests/baseline-cqrs; left out of the comparison when it is not there.
-    #[arg(long, value_name = "FILE", default_value_os_t = built("baseline-cqrs"))]
-    baseline: PathBuf,
     /// Writers of the service's ledger; its own default when left out.
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
     writers: Option<usize>,
     /// The same seed makes the same fleet.
     #[arg(long, default_value_t = 1)]
@@ -127,54 +130,67 @@ impl Private {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    // Dropped when somebody ends it, so that nothing it started is left running.
-    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        done = run(cli) => done,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-        _ = terminated.recv() => anyhow::bail!("terminated"),
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("joinload: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
-        Command::Run(options) => finish(remote::run(&options).await?, &cli.out),
-        Command::Bench(args) => {
-            let options = bench::Options {
-                setup: args.private.setup(),
-                baseline: Some(args.private.baseline.clone()).filter(|program| program.exists()),
-                seed: args.private.seed,
-                bots: args.bots,
-                rounds: args.rounds,
-                seconds: args.seconds,
-                only: args.only,
-            };
-            let _host = args.early_writeback.then(host::EarlyWriteback::set).transpose().unwrap_or_else(|error| {
-                eprintln!("this machine's writeback stays as it is, {}: {error}", host::writeback());
-                None
-            });
-            let mut report = bench::run(&options).await?;
-            report.settings(bench::describe(&options));
-            finish(report, &cli.out)
-        }
-        Command::Growth(args) => {
-            let options = growth::Options {
-                // The log's files of so long a history would be written for as long as it took to make.
-                setup: authority::Setup { log: false, ..args.private.setup() },
-                seed: args.private.seed,
-                tokens: args.tokens,
-                events: args.events,
-                live_bots: args.live_bots,
-                rounds: args.rounds,
-                seconds: args.seconds,
-            };
-            let mut report = growth::run(&options).await?;
-            report.settings(growth::describe(&options));
-            finish(report, &cli.out)
-        }
+    let report = match cli.command {
+        // It ends by itself when it is told to, and removes what it made.
+        Command::Run(options) => remote::run(&options).await?,
+        Command::Bench(args) => until_told_to_end(bench(args)).await?,
+        Command::Growth(args) => until_told_to_end(growth(args)).await?,
+    };
+    finish(report, &cli.out)
+}
+
+/// Drops the work when somebody ends it, so that nothing it started is left running.
+async fn until_told_to_end<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => done,
+        why = process::told_to_end() => Err(anyhow::anyhow!(why)),
     }
+}
+
+async fn bench(args: Bench) -> anyhow::Result<report::Report> {
+    let options = bench::Options {
+        setup: args.private.setup(),
+        baseline: Some(args.baseline).filter(|program| program.exists()),
+        seed: args.private.seed,
+        bots: args.bots,
+        rounds: args.measuring.rounds,
+        seconds: args.measuring.seconds,
+        only: args.only,
+    };
+    let _host = args.early_writeback.then(host::EarlyWriteback::set).transpose().unwrap_or_else(|error| {
+        eprintln!("this machine's writeback stays as it is, {}: {error}", host::writeback());
+        None
+    });
+    let mut report = bench::run(&options).await?;
+    report.settings(bench::describe(&options));
+    Ok(report)
+}
+
+async fn growth(args: Growth) -> anyhow::Result<report::Report> {
+    let options = growth::Options {
+        // The log's files of so long a history would be written for as long as it took to make.
+        setup: authority::Setup { log: false, ..args.private.setup() },
+        seed: args.private.seed,
+        tokens: args.tokens,
+        events: args.events,
+        live_bots: args.live_bots,
+        rounds: args.measuring.rounds,
+        seconds: args.measuring.seconds,
+    };
+    let mut report = growth::run(&options).await?;
+    report.settings(growth::describe(&options));
+    Ok(report)
 }
 
 fn finish(mut report: report::Report, directory: &std::path::Path) -> anyhow::Result<()> {

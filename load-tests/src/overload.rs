@@ -11,6 +11,7 @@ use crate::{
     fleet::{Connections, Fleet},
     pace::{Cpu, Load, Measured, Plan, drive},
     process::{Processes, to_f64},
+    profiles::Job,
     report::{Report, short},
 };
 
@@ -82,8 +83,6 @@ fn joining(fleet: &Arc<Fleet>, connections: Connections, room: usize) -> impl Fn
         })
     }
 }
-
-type Job = std::pin::Pin<Box<dyn Future<Output = Result<(), JoinError>> + Send>>;
 
 fn tell(done: &Measured) -> String {
     let refused: u64 = done.refusals.values().sum();

@@ -1,4 +1,5 @@
-//! How load is put on: closed loop for the peak, open loop at a fixed rate for latency.
+//! How load is put on: closed loop for the peak, open loop at a fixed rate for latency, and each bot once for what
+//! happens to a fleet but once.
 //!
 //! In an open loop latency counts from when a join was meant to start, whether or not it could: a stall is seen by all
 //! that would have come during it (no coordinated omission). A join belongs to the measured time when it was meant to
@@ -6,16 +7,21 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ceremony::JoinError,
@@ -24,6 +30,8 @@ use crate::{
 
 /// How long joins of an open loop that are under way at its end are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A piece at the end that is shorter than this is no second of a timeline.
+const HALF: Duration = Duration::from_millis(500);
 
 /// How much, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +39,7 @@ pub(crate) struct Plan {
     pub(crate) load: Load,
     /// Not measured.
     pub(crate) warm_up: Duration,
+    /// Nothing for a load that ends by itself.
     pub(crate) measured: Duration,
 }
 
@@ -41,10 +50,51 @@ pub(crate) enum Load {
     Closed(u64),
     /// So many each second, whatever becomes of them.
     Open(f64),
+    /// Each of so many once.
+    Once {
+        /// How many there are.
+        count: u64,
+        /// How many are under way at once, each followed by the next.
+        at_once: u64,
+    },
+    /// Each of so many once, and all of them are due at the beginning, from which latency counts.
+    Storm {
+        /// How many there are.
+        count: u64,
+        /// For how many there is room at once; the others wait, and their time runs.
+        at_once: u64,
+    },
 }
 
-/// Whose CPU time counts.
-#[derive(Debug, Clone)]
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(workers) => write!(f, "closed, {workers} at once"),
+            Self::Open(rate) => write!(f, "open, {rate:.0}/s"),
+            Self::Once { count, at_once } => write!(f, "{count}, once each, {at_once} at once"),
+            Self::Storm { count, at_once } => write!(f, "{count}, all due at once, {at_once} under way"),
+        }
+    }
+}
+
+impl Plan {
+    /// Each of so many once, so many at once.
+    pub(crate) fn once(count: u64, at_once: u64) -> Self {
+        Self::to_the_end(Load::Once { count, at_once })
+    }
+
+    /// Each of so many once, all due at the beginning.
+    pub(crate) fn storm(count: u64, at_once: u64) -> Self {
+        Self::to_the_end(Load::Storm { count, at_once })
+    }
+
+    fn to_the_end(load: Load) -> Self {
+        Self { load, warm_up: Duration::ZERO, measured: Duration::ZERO }
+    }
+}
+
+/// Whose CPU time and memory are looked at.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
     pub(crate) joind: Option<Processes>,
     pub(crate) postgres: Option<Processes>,
@@ -72,12 +122,47 @@ pub(crate) struct Measured {
     pub(crate) percentiles: Vec<(f64, f64)>,
 }
 
-/// CPU time of each process for each join, refused ones included, in µs.
+impl Measured {
+    /// What a histogram of µs says, with nobody's CPU time.
+    pub(crate) fn of(what: &str, load: String, seconds: f64, latencies: &Histogram<u64>) -> Self {
+        let at = |quantile: f64| ms(latencies.value_at_quantile(quantile));
+        Self {
+            what: what.to_owned(),
+            load,
+            seconds,
+            joins: latencies.len(),
+            joins_per_s: to_f64(latencies.len()) / seconds.max(f64::EPSILON),
+            p50_ms: at(0.5),
+            p90_ms: at(0.9),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
+            max_ms: ms(latencies.max()),
+            refusals: BTreeMap::new(),
+            cpu: Cpu::default(),
+            timeline: Vec::new(),
+            percentiles: [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999].map(|q| (q, at(q))).to_vec(),
+        }
+    }
+}
+
+/// CPU time of each process for each join, refused ones included, in µs; none of those that nobody looked at.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Cpu {
-    pub(crate) joind_us: f64,
-    pub(crate) postgres_us: f64,
-    pub(crate) generator_us: f64,
+    pub(crate) joind_us: Option<f64>,
+    pub(crate) postgres_us: Option<f64>,
+    pub(crate) generator_us: Option<f64>,
+}
+
+impl Cpu {
+    /// What joind used, where it was looked at; otherwise not a number.
+    pub(crate) fn joind(&self) -> f64 {
+        self.joind_us.unwrap_or(f64::NAN)
+    }
+
+    /// The same of PostgreSQL.
+    pub(crate) fn postgres(&self) -> f64 {
+        self.postgres_us.unwrap_or(f64::NAN)
+    }
 }
 
 /// One second of a run.
@@ -87,16 +172,20 @@ pub(crate) struct Second {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     /// Cores in use.
-    pub(crate) joind_cores: f64,
-    pub(crate) postgres_cores: f64,
-    pub(crate) generator_cores: f64,
-    pub(crate) joind_mb: f64,
+    pub(crate) joind_cores: Option<f64>,
+    pub(crate) postgres_cores: Option<f64>,
+    pub(crate) generator_cores: Option<f64>,
+    /// Resident memory at its end.
+    pub(crate) joind_mb: Option<f64>,
+    pub(crate) postgres_mb: Option<f64>,
+    pub(crate) generator_mb: Option<f64>,
 }
 
 struct Tally {
     load: Load,
     begin: Instant,
-    end: Instant,
+    /// None for a load that ends by itself: all of it is measured.
+    end: Option<Instant>,
     kept: Mutex<Kept>,
 }
 
@@ -110,26 +199,40 @@ struct Kept {
 }
 
 impl Tally {
+    fn new(plan: Plan, begin: Instant) -> Self {
+        let end = match plan.load {
+            Load::Closed(_) | Load::Open(_) => Some(begin + plan.measured),
+            Load::Once { .. } | Load::Storm { .. } => None,
+        };
+        let kept = Kept { all: histogram(), seconds: Vec::new(), refusals: BTreeMap::new(), ended: 0, broken: None };
+        Self { load: plan.load, begin, end, kept: Mutex::new(kept) }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count(&self, started: Instant, outcome: Result<(), JoinError>) {
         let now = Instant::now();
-        let within = |time: Instant| time >= self.begin && time < self.end;
+        let within = |time: Instant| time >= self.begin && self.end.is_none_or(|end| time < end);
         let belongs_at = match self.load {
-            Load::Closed(_) => now,
             Load::Open(_) => started,
+            Load::Closed(_) | Load::Once { .. } | Load::Storm { .. } => now,
         };
         let measured = within(belongs_at);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         if within(now) && !matches!(outcome, Err(JoinError::Broken(_))) {
             kept.ended += 1;
         }
         match outcome {
             Ok(()) if measured => {
-                let micros = u64::try_from(now.duration_since(started).as_micros()).unwrap_or(u64::MAX).max(1);
+                let micros = micros(now.duration_since(started));
                 let second = usize::try_from(belongs_at.duration_since(self.begin).as_secs()).unwrap_or_default();
                 kept.all.saturating_record(micros);
-                if let Some(second) = kept.seconds.get_mut(second) {
-                    second.saturating_record(micros);
+                if kept.seconds.len() <= second {
+                    kept.seconds.resize_with(second + 1, histogram);
                 }
+                kept.seconds[second].saturating_record(micros);
             }
             Err(JoinError::Refused(code)) if measured => *kept.refusals.entry(code).or_default() += 1,
             Ok(()) | Err(JoinError::Refused(_)) => {}
@@ -140,8 +243,18 @@ impl Tally {
     }
 }
 
-fn histogram() -> Histogram<u64> {
+/// Of latencies in µs, up to ten minutes.
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("these are bounds of a histogram")
+}
+
+/// A time as a histogram takes it.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
+fn ms(micros: u64) -> f64 {
+    to_f64(micros) / 1000.0
 }
 
 /// Runs `job(number)` again and again; numbers count up from 0, and in a closed loop those of one worker are
@@ -155,65 +268,45 @@ where
     Job: Future<Output = Result<(), JoinError>> + Send + 'static,
 {
     let begin = Instant::now() + plan.warm_up;
-    let end = begin + plan.measured;
-    let seconds = usize::try_from(plan.measured.as_secs().max(1))?;
-    let tally = Arc::new(Tally {
-        load: plan.load,
-        begin,
-        end,
-        kept: Mutex::new(Kept {
-            all: histogram(),
-            seconds: (0..seconds).map(|_| histogram()).collect(),
-            refusals: BTreeMap::new(),
-            ended: 0,
-            broken: None,
-        }),
-    });
-    let watching = tokio::spawn(watch(what.to_owned(), plan, watched.clone(), begin, Arc::clone(&tally)));
+    let tally = Arc::new(Tally::new(plan, begin));
+    let (under_way, over) = oneshot::channel::<()>();
+    let watching = watch(what.to_owned(), plan, watched.clone(), Arc::clone(&tally), over);
+    let watching = AbortOnDropHandle::new(tokio::spawn(watching));
     let job = Arc::new(job);
+    let end = begin + plan.measured;
     match plan.load {
         Load::Closed(workers) => closed(workers, end, &tally, &job).await,
         Load::Open(rate) => open(rate, plan, end, &tally, &job).await,
+        Load::Once { count, at_once } => once(count, at_once, None, &tally, &job).await,
+        Load::Storm { count, at_once } => once(count, at_once, Some(begin), &tally, &job).await,
     }
     .with_context(|| what.to_owned())?;
-    let (cpu, use_by_second) = watching.await?;
+    let seconds = tally.end.map_or_else(|| begin.elapsed(), |_| plan.measured);
+    drop(under_way);
+    let (spent, used_by_second) = watching.await?;
 
-    let kept = tally.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = tally.kept();
     if let Some(why) = &kept.broken {
-        bail!("{what}: a join broke: {why}");
+        bail!("{what}: {why}");
     }
-    let joins = kept.all.len();
-    let ms = |micros: u64| to_f64(micros) / 1000.0;
-    let at = |quantile: f64| ms(kept.all.value_at_quantile(quantile));
-    let per_join = |cpu: f64| cpu / to_f64(kept.ended.max(1));
-    let timeline = kept.seconds.iter().zip(use_by_second).map(|(latencies, used)| Second {
+    let per_join = |cpu: Option<f64>| cpu.map(|cpu| cpu / to_f64(kept.ended.max(1)));
+    let idle = histogram();
+    let latencies = kept.seconds.iter().chain(std::iter::repeat(&idle));
+    let timeline = used_by_second.into_iter().zip(latencies).map(|(used, latencies)| Second {
         joins: latencies.len(),
         p50_ms: ms(latencies.value_at_quantile(0.5)),
         p99_ms: ms(latencies.value_at_quantile(0.99)),
         ..used
     });
     Ok(Measured {
-        what: what.to_owned(),
-        load: match plan.load {
-            Load::Closed(workers) => format!("closed, {workers} at once"),
-            Load::Open(rate) => format!("open, {rate:.0}/s"),
-        },
-        seconds: plan.measured.as_secs_f64(),
-        joins,
-        joins_per_s: to_f64(joins) / plan.measured.as_secs_f64(),
-        p50_ms: at(0.5),
-        p90_ms: at(0.9),
-        p99_ms: at(0.99),
-        p999_ms: at(0.999),
-        max_ms: ms(kept.all.max()),
         refusals: kept.refusals.clone(),
         cpu: Cpu {
-            joind_us: per_join(cpu.joind_us),
-            postgres_us: per_join(cpu.postgres_us),
-            generator_us: per_join(cpu.generator_us),
+            joind_us: per_join(spent.joind_us),
+            postgres_us: per_join(spent.postgres_us),
+            generator_us: per_join(spent.generator_us),
         },
         timeline: timeline.collect(),
-        percentiles: [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999].map(|q| (q, at(q))).to_vec(),
+        ..Measured::of(what, plan.load.to_string(), seconds.as_secs_f64(), &kept.all)
     })
 }
 
@@ -273,46 +366,113 @@ where
     }
 }
 
-/// Samples CPU and memory each second, and tells how it goes.
-async fn watch(what: String, plan: Plan, watched: Watched, begin: Instant, tally: Arc<Tally>) -> (Cpu, Vec<Second>) {
-    let bar = ProgressBar::new((plan.warm_up + plan.measured).as_secs().max(1));
+/// Each number below `count` once. Where all are `due` at one moment, their time counts from then.
+async fn once<F, Job>(
+    count: u64,
+    at_once: u64,
+    due: Option<Instant>,
+    tally: &Arc<Tally>,
+    job: &Arc<F>,
+) -> anyhow::Result<()>
+where
+    F: Fn(u64) -> Job + Send + Sync + 'static,
+    Job: Future<Output = Result<(), JoinError>> + Send + 'static,
+{
+    let next = Arc::new(AtomicU64::new(0));
+    let mut running = JoinSet::new();
+    for _ in 0..at_once.min(count) {
+        let (next, tally, job) = (Arc::clone(&next), Arc::clone(tally), Arc::clone(job));
+        running.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return;
+                }
+                let started = due.unwrap_or_else(Instant::now);
+                tally.count(started, job(number).await);
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.context("a worker failed")?;
+    }
+    Ok(())
+}
+
+/// Samples CPU and memory each second, and tells how it goes: to the end of the measured time, or until it is over.
+async fn watch(
+    what: String,
+    plan: Plan,
+    watched: Watched,
+    tally: Arc<Tally>,
+    over: oneshot::Receiver<()>,
+) -> (Cpu, Vec<Second>) {
+    let bar = match plan.load {
+        Load::Closed(_) | Load::Open(_) => ProgressBar::new((plan.warm_up + plan.measured).as_secs().max(1)),
+        Load::Once { count, .. } | Load::Storm { count, .. } => ProgressBar::new(count),
+    };
     bar.set_style(
-        indicatif::ProgressStyle::with_template("{prefix:34} [{bar:30}] {elapsed} {msg}")
-            .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{prefix:34} [{bar:30}] {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar.set_prefix(what);
     let own = Processes::own();
     let sample = || Cpu {
-        joind_us: watched.joind.as_ref().map_or(0.0, Processes::cpu_us),
-        postgres_us: watched.postgres.as_ref().map_or(0.0, Processes::cpu_us),
-        generator_us: own.cpu_us(),
+        joind_us: watched.joind.as_ref().map(Processes::cpu_us),
+        postgres_us: watched.postgres.as_ref().map(Processes::cpu_us),
+        generator_us: Some(own.cpu_us()),
     };
+    let begin = tally.begin;
     tokio::time::sleep_until(begin.into()).await;
+    let over = async {
+        match tally.end {
+            Some(end) => tokio::time::sleep_until(end.into()).await,
+            // An error only says that the other side is gone, as it is meant to be.
+            None => drop(over.await),
+        }
+    };
+    tokio::pin!(over);
     let first = sample();
-    let mut last = first;
+    let (mut last, mut last_at) = (first, begin);
     let mut seconds = Vec::new();
-    let count = plan.measured.as_secs().max(1);
-    for second in 1..=count {
-        tokio::time::sleep_until((begin + plan.measured.mul_f64(to_f64(second) / to_f64(count))).into()).await;
-        let now = sample();
-        let cores = |after: f64, before: f64| (after - before) / 1e6;
-        seconds.push(Second {
-            joind_cores: cores(now.joind_us, last.joind_us),
-            postgres_cores: cores(now.postgres_us, last.postgres_us),
-            generator_cores: cores(now.generator_us, last.generator_us),
-            joind_mb: watched.joind.as_ref().map_or(0.0, Processes::memory_mb),
-            ..Second::default()
+    for second in 1.. {
+        let more = tokio::select! {
+            biased;
+            () = &mut over => false,
+            () = tokio::time::sleep_until((begin + Duration::from_secs(second)).into()) => true,
+        };
+        let (now, at) = (sample(), Instant::now());
+        let passed = at.duration_since(last_at);
+        let cores =
+            |of: fn(&Cpu) -> Option<f64>| Some((of(&now)? - of(&last)?) / passed.as_secs_f64().max(f64::EPSILON) / 1e6);
+        if passed >= HALF || seconds.is_empty() {
+            seconds.push(Second {
+                joind_cores: cores(|cpu| cpu.joind_us),
+                postgres_cores: cores(|cpu| cpu.postgres_us),
+                generator_cores: cores(|cpu| cpu.generator_us),
+                joind_mb: watched.joind.as_ref().map(Processes::memory_mb),
+                postgres_mb: watched.postgres.as_ref().map(Processes::memory_mb),
+                generator_mb: Some(own.memory_mb()),
+                ..Second::default()
+            });
+        }
+        (last, last_at) = (now, at);
+        let ended = tally.kept().ended;
+        bar.set_position(match tally.end {
+            Some(_) => second + plan.warm_up.as_secs(),
+            None => ended,
         });
-        last = now;
-        let ended = tally.kept.lock().unwrap_or_else(PoisonError::into_inner).ended;
-        bar.set_position(second + plan.warm_up.as_secs());
-        bar.set_message(format!("{ended} joins, {:.0}/s", to_f64(ended) / to_f64(second)));
+        bar.set_message(format!("{ended}, {:.0}/s", to_f64(ended) / begin.elapsed().as_secs_f64()));
+        if !more {
+            break;
+        }
     }
     bar.finish_and_clear();
+    let spent = |of: fn(&Cpu) -> Option<f64>| Some(of(&last)? - of(&first)?);
     let spent = Cpu {
-        joind_us: last.joind_us - first.joind_us,
-        postgres_us: last.postgres_us - first.postgres_us,
-        generator_us: last.generator_us - first.generator_us,
+        joind_us: spent(|cpu| cpu.joind_us),
+        postgres_us: spent(|cpu| cpu.postgres_us),
+        generator_us: spent(|cpu| cpu.generator_us),
     };
     (spent, seconds)
 }
@@ -320,8 +480,6 @@ async fn watch(what: String, plan: Plan, watched: Watched, begin: Instant, tally
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOBODY: Watched = Watched { joind: None, postgres: None };
 
     fn plan(load: Load) -> Plan {
         Plan { load, warm_up: Duration::ZERO, measured: Duration::from_secs(1) }
@@ -334,7 +492,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(time)).await;
             Ok(())
         };
-        let done = drive("a stall", plan(Load::Open(100.0)), &NOBODY, job).await?;
+        let done = drive("a stall", plan(Load::Open(100.0)), &Watched::default(), job).await?;
         assert_eq!(done.joins, 100);
         assert!(done.p50_ms < 400.0 && done.p99_ms >= 500.0, "{} and {}", done.p50_ms, done.p99_ms);
         Ok(())
@@ -343,12 +501,34 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_the_run() {
         for load in [Load::Open(100.0), Load::Closed(2)] {
-            let failed = drive("a panic", plan(load), &NOBODY, |number| async move {
+            let nobody = Watched::default();
+            let failed = drive("a panic", plan(load), &nobody, |number| async move {
                 assert!(number < 5, "the sixth join");
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 Ok(())
             });
             assert!(failed.await.is_err(), "{load:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn in_a_storm_those_who_wait_for_room_wait_from_the_beginning() -> anyhow::Result<()> {
+        let job = |_| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(())
+        };
+        let once = drive("in turn", Plan::once(40, 10), &Watched::default(), job).await?;
+        let storm = drive("a storm", Plan::storm(40, 10), &Watched::default(), job).await?;
+        for done in [&once, &storm] {
+            assert_eq!((done.joins, done.timeline.len()), (40, 1));
+            assert!(done.seconds >= 0.4, "{}", done.seconds);
+        }
+        assert!(
+            once.p50_ms < 200.0 && storm.p50_ms >= 200.0 && storm.max_ms >= 400.0,
+            "{} {}",
+            once.p50_ms,
+            storm.p50_ms
+        );
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Processes that are looked at as one.
 #[derive(Debug, Clone)]
@@ -32,23 +33,31 @@ impl Processes {
         let ticks = match self {
             Self::One(pid) => stat(*pid).map_or(0, |stat| stat.own),
             Self::Family(pid) => {
-                let children = fs::read_dir("/proc").into_iter().flatten().flatten();
-                let children = children.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(stat));
-                let living: u64 = children.filter(|child| child.parent == *pid).map(|child| child.own).sum();
+                let living: u64 = children(*pid).map(|(_, child)| child.own).sum();
                 stat(*pid).map_or(0, |stat| stat.own + stat.ended_children) + living
             }
         };
         to_f64(ticks) * 10_000.0
     }
 
-    /// Resident memory of the (first) process, in MB.
+    /// Resident memory, in MB. Of a family it is what each process has of its own, and what they share: as much as the
+    /// one that has touched most of it.
     pub(crate) fn memory_mb(&self) -> f64 {
-        self.status_mb("VmRSS:")
+        match self {
+            Self::One(pid) => status_mb(*pid, "VmRSS:"),
+            Self::Family(parent) => {
+                let pids = || children(*parent).map(|(pid, _)| pid).chain([*parent]);
+                let own: f64 = pids().map(|pid| status_mb(pid, "RssAnon:")).sum();
+                let shared = pids().map(|pid| status_mb(pid, "RssFile:") + status_mb(pid, "RssShmem:"));
+                own + shared.fold(0.0, f64::max)
+            }
+        }
     }
 
-    /// The most that it was since the last `forget_peak_memory`, as the kernel noted it: no sample can miss it.
+    /// The most that the (first) process had since the last `forget_peak_memory`, as the kernel noted it: no sample can
+    /// miss it.
     pub(crate) fn peak_memory_mb(&self) -> f64 {
-        self.status_mb("VmHWM:")
+        status_mb(self.pid(), "VmHWM:")
     }
 
     /// Lets the peak begin at what is resident now.
@@ -61,19 +70,26 @@ impl Processes {
         let (Self::One(pid) | Self::Family(pid)) = self;
         *pid
     }
+}
 
-    fn status_mb(&self, name: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kilobytes.unwrap_or_default() / 1024.0
-    }
+fn status_mb(pid: u32, name: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kilobytes.unwrap_or_default() / 1024.0
 }
 
 struct Stat {
     parent: u32,
     own: u64,
     ended_children: u64,
+}
+
+/// The children of a process that live.
+fn children(parent: u32) -> impl Iterator<Item = (u32, Stat)> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.filter_map(|pid| Some((pid, stat(pid)?))).filter(move |(_, child)| child.parent == parent)
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -108,4 +124,16 @@ pub(crate) fn machine() -> String {
         memory.trim(),
         kernel.trim()
     )
+}
+
+/// Waits until somebody wants this process to end, and says how.
+pub(crate) async fn told_to_end() -> &'static str {
+    let mut terminated = match signal(SignalKind::terminate()) {
+        Ok(terminated) => terminated,
+        Err(_) => return "signals can't be listened to",
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => "interrupted",
+        _ = terminated.recv() => "terminated",
+    }
 }

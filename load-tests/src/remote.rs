@@ -1,5 +1,5 @@
-//! `joinload run`: one profile against an authority that runs already. It makes bots and tokens of its own there, by
-//! the identity of an administrator, and leaves them.
+//! `joinload run`: one profile against an authority that runs already. It makes a bot and tokens of its own there, by the
+//! identity of an administrator, and removes them at the end.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},
@@ -8,35 +8,77 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
+use chrono::{SecondsFormat, Utc};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    administration::Administrator,
+    administration::{Administrator, Work},
     authority::roots,
-    bench::{every_bot_once, recovering, renewing},
     ceremony::Transport,
     connection::Target,
     fleet::{Connections, Fleet},
-    import::token_name,
+    key::random_hex,
     pace::{Load, Plan, Watched, drive},
+    process::told_to_end,
+    profiles::{
+        AT_ONCE, KEPT, administer, clone_storm, compare_locks, compare_with_authority, every_bot_joins, handshakes,
+        nobody_refused, recovering, renewing, rotation, storm,
+    },
     report::Report,
 };
 
-const KEPT: usize = 16;
+const SECONDS: u64 = 30;
+const WARM_UP: u64 = 5;
+/// How much longer than its measurements a run may take until its tokens end by themselves.
+const GRACE: Duration = Duration::from_secs(3600);
+/// What a bot may take in all that is done once for each.
+const EACH: Duration = Duration::from_millis(50);
+/// How often it is tried to remove a bot whose tokens are still being made.
+const TRIES: u32 = 5;
+/// The label of all that a run makes; its value is the run's.
+const LABEL: &str = "joinload";
 
-/// What is done again and again.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Profile {
     /// Steady renewals, each over a new connection with the newest certificate.
     Renewals,
-    /// Recoveries of a whole fleet, as after an outage.
+    /// Recoveries, again and again.
     Recoveries,
-    /// First joins by secret alone.
+    /// First joins by secret alone: each bot once.
     Registrations,
+    /// Each bot recovers once over a new connection, all of them due at once, as after an outage.
+    Storm,
+    /// Each bot gets a new key at its next join.
+    Rotation,
+    /// A third of the bots is copied: the copies are refused, and their owners locked.
+    Clones,
+    /// Renewals while administrators lock, exempt, list, follow the history and export the whole ledger.
+    Administrators,
 }
 
+impl Profile {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// True when it goes on for a given time; the others end when each bot had its turn.
+    fn takes_time(self) -> bool {
+        matches!(self, Self::Renewals | Self::Recoveries | Self::Administrators)
+    }
+}
+
+/// Puts one profile on an authority that runs already.
+///
+/// For this it makes a bot without roles or logins, and a token for each of --bots (for `administrators` one more, on
+/// which locks and exemptions come and go). Their names begin with `joinload-` and eight random digits, and the label
+/// `joinload` has the same digits. Secrets and keys are random and known to this process alone, and all of it
+/// expires by itself an hour or so after the run.
+///
+/// At the end, after a failure and on Ctrl-C it removes the tokens, the locks on them, and the bot, unless --keep is given.
+/// Their history stays in the ledger, as all history does.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The authority, such as `join.example.com:3025`.
@@ -45,82 +87,307 @@ pub(crate) struct Options {
     /// An identity with the role admin: the directory with ca.crt, tls.crt and tls.key.
     #[arg(long, value_name = "DIR")]
     identity: PathBuf,
+    /// What is done.
     #[arg(long, value_enum, default_value = "renewals")]
     profile: Profile,
-    #[arg(long, default_value_t = 1000)]
+    /// How many bots there are.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     bots: u64,
-    /// Joins at once: a closed loop, for the peak.
-    #[arg(long, default_value_t = 64, conflicts_with = "rate")]
-    at_once: u64,
-    /// Joins each second: an open loop, for latency.
-    #[arg(long)]
+    /// Joins at once: a closed loop, for the peak [default: 64].
+    #[arg(long, value_name = "COUNT", conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    at_once: Option<u64>,
+    /// Joins each second: an open loop, for latency. For renewals, recoveries and administrators.
+    #[arg(long, value_name = "JOINS", value_parser = rate)]
     rate: Option<f64>,
-    #[arg(long, default_value_t = 30)]
-    seconds: u64,
-    #[arg(long, default_value_t = 5)]
-    warm_up: u64,
+    /// How long it is measured, in seconds [default: 30]. For renewals, recoveries and administrators.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
+    /// How long it goes on before it is measured, in seconds [default: 5]. For renewals, recoveries and administrators.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    warm_up: Option<u64>,
+    /// How bots speak.
     #[arg(long, value_enum, default_value = "grpc")]
     transport: Transport,
-    /// How joins without a certificate are connected.
-    #[arg(long, value_enum, default_value = "kept")]
-    connections: Connections,
-    /// Number of the first token: another run against the same authority needs others.
-    #[arg(long, default_value_t = 0)]
-    first: u64,
+    /// How joins without a certificate are connected [default: kept]. For recoveries.
+    #[arg(long, value_enum)]
+    connections: Option<Connections>,
+    /// The same seed lets the bots come in the same order.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Leaves bot, tokens and locks where they are.
+    #[arg(long)]
+    keep: bool,
 }
 
-pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
-    let mut report = Report::new("run", options.seed);
-    report.settings(json!({ "options": format!("{options:?}") }));
-    let (host, _) = options.addr.rsplit_once(':').context("--addr is HOST:PORT")?;
-    let address: SocketAddr = options.addr.to_socket_addrs()?.next().context("the host has no address")?;
-    let target = || Target::new(address, host, &roots(&options.identity.join("ca.crt"))?);
-    let administrator = Administrator::with_identity(&target()?, &options.identity).await?;
-    let bot = format!("joinload-{}", options.first);
-    administrator.create_bot(&bot).await.context("were these tokens made before? Give another --first")?;
-    let secret = |token: &str| format!("secret-of-{token}-{}", options.seed);
-    let numbers = options.first..options.first + options.bots;
-    for number in numbers.clone() {
-        let token = token_name(number);
-        administrator.create_token(&token, &bot, &secret(&token)).await?;
+/// A rate that something can have.
+fn rate(text: &str) -> Result<f64, String> {
+    const RANGE: std::ops::RangeInclusive<f64> = 0.01..=1_000_000.0;
+    match text.parse() {
+        Ok(rate) if RANGE.contains(&rate) => Ok(rate),
+        Ok(_) => Err(format!("it is not from {} to {} a second", RANGE.start(), RANGE.end())),
+        Err(_) => Err("it is no number".to_owned()),
     }
-    let fleet = Fleet::preregistered(target()?, options.seed, numbers)?;
-    let mut fleet = fleet.with_secrets(secret).over(options.transport);
+}
+
+impl Options {
+    /// Refuses what a profile has no use for.
+    fn check(&self) -> anyhow::Result<()> {
+        let profile = self.profile.name();
+        let timed = [
+            ("--rate", self.rate.is_some()),
+            ("--seconds", self.seconds.is_some()),
+            ("--warm-up", self.warm_up.is_some()),
+        ];
+        if let Some((option, _)) = timed.iter().find(|(_, given)| *given && !self.profile.takes_time()) {
+            anyhow::bail!(
+                "{option} is not for --profile {profile}, in which each bot has one turn: --bots says how many there are"
+            );
+        }
+        ensure!(
+            self.at_once.is_none() || self.profile != Profile::Storm,
+            "--at-once is not for --profile storm, in which all bots are due at once"
+        );
+        ensure!(
+            self.connections.is_none() || self.profile == Profile::Recoveries,
+            "--connections is not for --profile {profile}: only recoveries have a choice"
+        );
+        ensure!(
+            self.profile != Profile::Clones || self.bots >= 3,
+            "--profile clones copies a third of the bots: --bots must be 3 or more"
+        );
+        Ok(())
+    }
+
+    fn at_once(&self) -> u64 {
+        self.at_once.unwrap_or(AT_ONCE)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            load: self.rate.map_or(Load::Closed(self.at_once()), Load::Open),
+            warm_up: Duration::from_secs(self.warm_up.unwrap_or(WARM_UP)),
+            measured: Duration::from_secs(self.seconds.unwrap_or(SECONDS)),
+        }
+    }
+
+    fn target(&self) -> anyhow::Result<Target> {
+        let (host, _) = self.addr.rsplit_once(':').context("--addr is HOST:PORT")?;
+        let addresses = self.addr.to_socket_addrs().with_context(|| format!("--addr {}", self.addr))?;
+        let address: SocketAddr = addresses.into_iter().next().context("the host of --addr has no address")?;
+        Target::new(address, host.trim_matches(['[', ']']), &roots(&self.identity.join("ca.crt"))?)
+    }
+
+    async fn administrator(&self) -> anyhow::Result<Administrator> {
+        let connected = Administrator::with_identity(&self.target()?, &self.identity).await;
+        connected.with_context(|| format!("{} can't be reached as an administrator", self.addr))
+    }
+}
+
+/// Runs one profile, and removes what it made, whatever came of it.
+pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
+    options.check()?;
+    let administrator = Arc::new(options.administrator().await?);
+    let made = Made::new(options);
+    let outcome = tokio::select! {
+        done = measure(options, &administrator, &made) => done,
+        why = told_to_end() => Err(anyhow!(why)),
+    };
+    if options.keep {
+        eprintln!("kept: bot {bot} and its tokens, with the label {LABEL}={run}", bot = made.bot, run = made.run);
+        return outcome;
+    }
+    let removed = tokio::select! {
+        removed = made.remove(&administrator) => removed,
+        why = told_to_end() => Err(anyhow!(why)),
+    };
+    let removed = removed.with_context(|| {
+        format!(
+            "bot {} or tokens of it may be left: remove what has the label {LABEL}={}, or let it expire at {}",
+            made.bot, made.run, made.expires
+        )
+    });
+    match (outcome, removed) {
+        (Err(why), Err(left)) => Err(why.context(format!("{left:#}"))),
+        (outcome, removed) => removed.and(outcome),
+    }
+}
+
+async fn measure(options: &Options, administrator: &Arc<Administrator>, made: &Made) -> anyhow::Result<Report> {
+    let mut report = Report::new("run", options.seed);
+    report.settings(json!({ "options": format!("{options:?}"), "run": made.run }));
+    let status = administrator.get("/v1/status").await?;
+    report.service(format!("joind {}", status["version"].as_str().unwrap_or("of an unknown version")));
+    let tokens = made.make(administrator).await?;
+    let fleet = Fleet::registering(options.target()?, tokens)?;
+    let mut fleet = fleet.over(options.transport).shuffled(options.seed);
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    let watched = Watched { joind: None, postgres: None };
-    let (joined, refused) = every_bot_once("first joins by secret", &watched, &fleet).await?;
-    ensure!(joined == options.bots && refused.is_empty(), "registrations were refused: {refused:?}");
-    let plan = Plan {
-        load: options.rate.map_or(Load::Closed(options.at_once), Load::Open),
-        warm_up: Duration::from_secs(options.warm_up),
-        measured: Duration::from_secs(options.seconds.max(1)),
-    };
+    let (watched, at_once) = (Watched::default(), options.at_once());
+
+    let registered = every_bot_joins("first joins by secret", at_once, &watched, &fleet).await?;
+    let name = options.profile.name();
     let done = match options.profile {
-        Profile::Registrations => None,
-        Profile::Renewals => Some(drive("renewals", plan, &watched, renewing(&fleet)).await?),
+        Profile::Registrations => registered,
+        Profile::Renewals => drive("renewals", options.plan(), &watched, renewing(&fleet)).await?,
         Profile::Recoveries => {
-            Some(drive("recoveries", plan, &watched, recovering(&fleet, options.connections)).await?)
+            let connections = options.connections.unwrap_or(Connections::Kept);
+            drive("recoveries", options.plan(), &watched, recovering(&fleet, connections)).await?
+        }
+        Profile::Storm => storm(&watched, &fleet).await?,
+        Profile::Rotation => rotation(administrator, at_once, &watched, &fleet).await?,
+        Profile::Clones => {
+            let cloned = clone_storm(at_once, &watched, &fleet).await?;
+            compare_locks(administrator, &fleet, &cloned.tokens).await?;
+            report.checked(&format!("{} cloned tokens are locked, once each, and no other", cloned.tokens.len()));
+            cloned.refused
+        }
+        Profile::Administrators => {
+            let work = Work::start(async || options.administrator().await, &made.worked_on()).await?;
+            let done = drive("renewals, administrators at work", options.plan(), &watched, renewing(&fleet)).await?;
+            work.stop().await?.into_iter().for_each(|call| report.add(call));
+            done
         }
     };
-    done.into_iter().for_each(|done| report.add(done));
-    check(&administrator, &fleet).await?;
-    report.checked(&format!("the authority knows each join of {} bots", options.bots));
+    nobody_refused(&done)?;
+    report.rates(&name, std::slice::from_ref(&done));
+    report.add(done);
+    if options.profile != Profile::Clones {
+        compare_locks(administrator, &fleet, &[].into()).await?;
+        report.checked("no token is locked");
+    }
+    let joins = compare_with_authority(administrator, &fleet).await?;
+    report.checked(&format!("the authority knows each of {joins} joins of {} bots, and no other", options.bots));
+    let [full, resumed] = handshakes(&fleet);
+    report.figure("full_handshakes_seen", full);
+    report.figure("resumed_handshakes_seen", resumed);
     Ok(report)
 }
 
-/// Recovery counts and generations are those that the bots counted.
-async fn check(administrator: &Administrator, fleet: &Fleet) -> anyhow::Result<()> {
-    for bot in &fleet.bots {
-        let state = bot.state.lock().await;
-        let token = administrator.get(&format!("/v1/tokens/{}", bot.token)).await?;
-        let status = &token["status"]["bound_keypair"];
-        let recoveries = status["recovery_count"].as_u64().unwrap_or_default();
-        ensure!(recoveries == state.recoveries, "token {}: {recoveries} recoveries are known", bot.token);
-        let (generation, expected) = (status["generation"].as_u64().unwrap_or_default(), state.generation);
-        ensure!(generation == expected, "token {}: generation {generation}, not {expected}", bot.token);
+/// What a run makes at an authority.
+struct Made {
+    /// Random, so that no two runs meet.
+    run: String,
+    bot: String,
+    tokens: Vec<String>,
+    expires: String,
+}
+
+impl Made {
+    fn new(options: &Options) -> Self {
+        let run = random_hex::<4>();
+        let bot = format!("joinload-{run}");
+        let mut tokens: Vec<String> = (0..options.bots).map(|number| format!("{bot}-{number}")).collect();
+        if options.profile == Profile::Administrators {
+            tokens.push(format!("{bot}-worked-on"));
+        }
+        let plan = options.plan();
+        let each = EACH * u32::try_from(options.bots).unwrap_or(u32::MAX);
+        let expires = Utc::now() + GRACE + each + plan.warm_up + plan.measured;
+        Self { run, bot, tokens, expires: expires.to_rfc3339_opts(SecondsFormat::Secs, true) }
     }
-    Ok(())
+
+    /// The token on which locks and exemptions come and go; nobody joins with it.
+    fn worked_on(&self) -> String {
+        self.tokens.last().cloned().unwrap_or_default()
+    }
+
+    fn metadata(&self, name: &str) -> Value {
+        json!({ "name": name, "labels": { LABEL: self.run }, "expires": self.expires })
+    }
+
+    /// Makes bot and tokens; returns each bot's token with its secret.
+    async fn make(&self, administrator: &Arc<Administrator>) -> anyhow::Result<Vec<(String, String)>> {
+        administrator.create_bot(&self.metadata(&self.bot)).await?;
+        let tokens: Vec<_> = self.tokens.iter().map(|token| (token.clone(), random_hex::<32>())).collect();
+        let written: Arc<[_]> = tokens.iter().map(|(token, secret)| (self.metadata(token), secret.clone())).collect();
+        let bot = self.bot.clone();
+        administer("tokens made", u64::try_from(written.len())?, administrator, move |administrator, number| {
+            let (written, bot) = (Arc::clone(&written), bot.clone());
+            Box::pin(async move {
+                let (metadata, secret) = &written[usize::try_from(number)?];
+                administrator.create_token(metadata, &bot, secret).await
+            })
+        })
+        .await?;
+        Ok(tokens.into_iter().filter(|(token, _)| !token.ends_with("-worked-on")).collect())
+    }
+
+    /// Removes tokens, locks on them, and the bot. What was asked for just before an interruption may still be made
+    /// meanwhile, but not once the bot is gone, which goes only when no token is left.
+    async fn remove(&self, administrator: &Arc<Administrator>) -> anyhow::Result<()> {
+        let mut tries = 1;
+        loop {
+            let tokens: Arc<[String]> = self.tokens.iter().map(|token| format!("/v1/tokens/{token}")).collect();
+            removing("tokens removed", tokens, administrator).await?;
+            let locks = administrator.locks().await?.into_iter().filter(|lock| self.tokens.contains(&lock.token));
+            removing("locks removed", locks.map(|lock| format!("/v1/locks/{}", lock.name)).collect(), administrator)
+                .await?;
+            match administrator.delete(&format!("/v1/bots/{}", self.bot)).await {
+                Err(_) if tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+async fn removing(what: &str, paths: Arc<[String]>, administrator: &Arc<Administrator>) -> anyhow::Result<()> {
+    administer(what, u64::try_from(paths.len())?, administrator, move |administrator, number| {
+        let paths = Arc::clone(&paths);
+        Box::pin(async move { administrator.delete(&paths[usize::try_from(number)?]).await })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn read(arguments: &str) -> Result<Options, String> {
+        let common = ["joinload", "--addr", "join.example.com:3025", "--identity", "admin"];
+        let line = Line::try_parse_from(common.into_iter().chain(arguments.split_whitespace()));
+        let options = line.map_err(|error| error.to_string())?.options;
+        options.check().map_err(|error| error.to_string())?;
+        Ok(options)
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_in_words() {
+        for (arguments, expected) in [
+            ("--rate 0", "0.01 to 1000000"),
+            ("--rate=-5", "0.01 to 1000000"),
+            ("--rate NaN", "0.01 to 1000000"),
+            ("--rate inf", "0.01 to 1000000"),
+            ("--rate fast", "no number"),
+            ("--bots 0", "1..=1000000"),
+            ("--seconds 0", "1..=86400"),
+            ("--at-once 0", "1..=10000"),
+            ("--rate 5 --at-once 5", "cannot be used with"),
+            ("--profile registrations --rate 5", "--rate is not for --profile registrations"),
+            ("--profile rotation --seconds 5", "--seconds is not for --profile rotation"),
+            ("--profile storm --at-once 5", "--at-once is not for --profile storm"),
+            ("--profile renewals --connections new", "--connections is not for --profile renewals"),
+            ("--profile clones --bots 2", "--bots must be 3 or more"),
+        ] {
+            let told = read(arguments).expect_err(arguments);
+            assert!(told.contains(expected), "{arguments}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_use_is_taken() {
+        for arguments in ["--rate 0.5 --seconds 1", "--profile registrations --at-once 5", "--profile administrators"] {
+            assert!(read(arguments).is_ok(), "{arguments}");
+        }
+        let options = read("--profile recoveries --connections new").unwrap();
+        assert!(matches!(options.plan().load, Load::Closed(AT_ONCE)));
+    }
 }

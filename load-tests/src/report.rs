@@ -8,17 +8,12 @@ use std::{
     fmt::{self, Write as _},
     fs,
     path::Path,
-    process::Command,
 };
 
 use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    floor::median,
-    pace::Measured,
-    process::{self},
-};
+use crate::{floor::median, pace::Measured, process, profiles::nobody_refused};
 
 /// Everything that came out of a run.
 #[derive(Debug, Serialize)]
@@ -26,7 +21,9 @@ pub(crate) struct Report {
     command: String,
     seed: u64,
     at: String,
-    /// Of the sources, where the run was started; none outside of a checkout.
+    /// What the measured service says of its version.
+    service: Option<String>,
+    /// Of its sources; none when it doesn't say.
     commit: Option<String>,
     machine: String,
     /// The figures that others go by.
@@ -73,7 +70,8 @@ impl Report {
             command: command.to_owned(),
             seed,
             at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            commit: commit(),
+            service: None,
+            commit: None,
             machine: process::machine(),
             figures: BTreeMap::new(),
             from: BTreeMap::new(),
@@ -87,6 +85,12 @@ impl Report {
 
     pub(crate) fn settings(&mut self, settings: serde_json::Value) {
         self.settings = settings;
+    }
+
+    /// What the measured service says of its version, such as `joind 0.1.0 (1a2b3c4)`.
+    pub(crate) fn service(&mut self, version: String) {
+        self.commit = commit_in(&version);
+        self.service = Some(version);
     }
 
     pub(crate) fn add(&mut self, measured: Measured) {
@@ -104,6 +108,28 @@ impl Report {
         let middle = median(values);
         self.spreads.insert(name.to_owned(), [least, middle, most]);
         self.figure(name, middle);
+    }
+
+    /// Joins a second and latencies of something that was measured once or more often.
+    pub(crate) fn rates(&mut self, of: &str, measured: &[Measured]) {
+        let mut spread = |name: &str, value: fn(&Measured) -> f64| {
+            self.spread(&format!("{of}_{name}"), measured.iter().map(value).collect());
+        };
+        spread("joins_per_s", |one| one.joins_per_s);
+        spread("p50_ms", |one| one.p50_ms);
+        spread("p99_ms", |one| one.p99_ms);
+    }
+
+    /// Renewals while administrators were at work, and how long their calls took.
+    ///
+    /// # Errors
+    /// When a bot was refused meanwhile.
+    pub(crate) fn work(&mut self, renewals: Measured, calls: Vec<Measured>) -> anyhow::Result<()> {
+        nobody_refused(&renewals)?;
+        self.rates("administrators_renewal", std::slice::from_ref(&renewals));
+        self.add(renewals);
+        calls.into_iter().for_each(|call| self.add(call));
+        Ok(())
     }
 
     /// A figure, or 0 when there is none.
@@ -165,6 +191,15 @@ impl Report {
         groups
     }
 
+    /// What was measured.
+    fn version(&self) -> String {
+        let service = self.service.as_deref().unwrap_or("a service of an unknown version");
+        match &self.commit {
+            Some(_) => service.to_owned(),
+            None => format!("{service}, of an unknown commit"),
+        }
+    }
+
     /// For a terminal.
     pub(crate) fn table(&self) -> String {
         let mut tables = String::new();
@@ -202,21 +237,26 @@ impl Report {
                 short(one.p50_ms),
                 short(one.p99_ms),
                 short(one.max_ms),
-                short(one.cpu.joind_us),
-                short(one.cpu.postgres_us),
-                short(one.cpu.generator_us),
+                short_or_blank(one.cpu.joind_us),
+                short_or_blank(one.cpu.postgres_us),
+                short_or_blank(one.cpu.generator_us),
                 refused.join(", "),
             ]);
         }
-        format!("{}\n{runs}\n{tables}", self.machine)
+        format!("{}\n{}\n{runs}\n{tables}", self.machine, self.version())
     }
 }
 
-/// The commit that is checked out where this runs: `make bench` builds it just before.
-fn commit() -> Option<String> {
-    let output = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    Some(text.trim().to_owned()).filter(|text| output.status.success() && !text.is_empty())
+/// The commit that a version names in brackets.
+fn commit_in(version: &str) -> Option<String> {
+    let commit = version.split_once('(')?.1.split([')', ' ']).next()?;
+    let hash = commit.strip_suffix("-dirty").unwrap_or(commit);
+    (hash.len() >= 7 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| commit.to_owned())
+}
+
+/// The same as `short`, and nothing for what nobody looked at.
+pub(crate) fn short_or_blank(value: Option<f64>) -> String {
+    value.map(short).unwrap_or_default()
 }
 
 /// Three digits that matter.
@@ -241,6 +281,21 @@ mod tests {
     fn after(earlier: &Report, mut report: Report) -> anyhow::Result<Report> {
         report.take(serde_json::from_slice(&serde_json::to_vec(earlier)?)?);
         Ok(report)
+    }
+
+    #[test]
+    fn a_commit_is_that_of_the_service_or_unknown() {
+        let of = |version: &str| {
+            let mut report = report("bench", &[]);
+            report.service(version.to_owned());
+            (report.commit.clone(), report.version())
+        };
+        let version = "joind 0.1.0 (9c45d22-dirty)";
+        assert_eq!(of(version), (Some("9c45d22-dirty".to_owned()), version.to_owned()));
+        assert_eq!(of("joind 0.1.0 (9c45d22 2026-11-28)").0.as_deref(), Some("9c45d22"));
+        for version in ["joind 0.1.0", "joind 0.1.0 (unknown)"] {
+            assert_eq!(of(version), (None, format!("{version}, of an unknown commit")));
+        }
     }
 
     #[test]

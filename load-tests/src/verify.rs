@@ -18,10 +18,11 @@ use crate::{fleet::Fleet, import::token_id};
 /// # Errors
 /// The first bot for which that is not so.
 pub(crate) async fn fleet(ledger: &Ledger, fleet: &Fleet) -> anyhow::Result<u64> {
+    let seed = fleet.seed.context("the ids of these tokens follow from no seed")?;
     let mut joins = 0;
     for bot in &fleet.bots {
         let state = bot.state.lock().await;
-        let recorded = Recorded::of(ledger, token_id(fleet.seed, bot.number).into())
+        let recorded = Recorded::of(ledger, token_id(seed, bot.number).into())
             .await
             .with_context(|| format!("token {}", bot.token))?;
         ensure!(

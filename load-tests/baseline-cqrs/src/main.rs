@@ -1,8 +1,9 @@
 //! The append path of a join as `cqrs-es` with `postgres-es` has it: one aggregate for each token, four events for each
 //! renewal, one view. `joinload` runs it beside the service's own append path, as a process of its own.
 //!
-//! `baseline-cqrs prepare URL TOKENS` makes tables and tokens; `baseline-cqrs run URL TOKENS WAITING SECONDS` renews,
-//! closed loop, after a second of warm-up, and prints one JSON object.
+//! `baseline-cqrs prepare URL TOKENS` makes tables and tokens; `baseline-cqrs run URL TOKENS WAITING SECONDS FIRST` renews,
+//! closed loop, after a second of warm-up, and prints one JSON object. Joins are numbered from FIRST on, and the number says
+//! whose token it is.
 
 use std::{
     sync::Arc,
@@ -38,9 +39,19 @@ struct Token {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Event {
-    ChallengeIssued { challenge: String, key: String, purpose: String, at: String },
-    ChallengeSolved { challenge: String },
-    GenerationBumped { instance: String, generation: u64 },
+    ChallengeIssued {
+        challenge: String,
+        key: String,
+        purpose: String,
+        at: String,
+    },
+    ChallengeSolved {
+        challenge: String,
+    },
+    GenerationBumped {
+        instance: String,
+        generation: u64,
+    },
     /// The fields of the service's own event.
     JoinAccepted(Box<Accepted>),
 }
@@ -170,7 +181,10 @@ struct Outcome {
     joins: u64,
     joins_per_s: f64,
     p50_ms: f64,
+    p90_ms: f64,
     p99_ms: f64,
+    p999_ms: f64,
+    max_ms: f64,
     conflicts: u64,
     /// With the warm-up, conflicts included.
     all_joins: u64,
@@ -184,12 +198,13 @@ async fn main() -> anyhow::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["prepare", url, tokens] => prepare(url, tokens.parse()?).await,
-        ["run", url, tokens, waiting, seconds] => {
-            let outcome = run(url, tokens.parse()?, waiting.parse()?, Duration::from_secs(seconds.parse()?)).await?;
+        ["run", url, tokens, waiting, seconds, first] => {
+            let measured = Duration::from_secs(seconds.parse()?);
+            let outcome = run(url, tokens.parse()?, waiting.parse()?, measured, first.parse()?).await?;
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
-        _ => bail!("usage: baseline-cqrs prepare URL TOKENS | run URL TOKENS WAITING SECONDS"),
+        _ => bail!("usage: baseline-cqrs prepare URL TOKENS | run URL TOKENS WAITING SECONDS FIRST"),
     }
 }
 
@@ -208,19 +223,20 @@ async fn prepare(url: &str, tokens: u64) -> anyhow::Result<()> {
         ("token_view", "$2 || n, version, payload"),
     ] {
         let key = if table == "events" { "aggregate_id" } else { "view_id" };
-        let copy = format!("INSERT INTO {table} SELECT {columns} FROM {table}, generate_series(1, $3) n WHERE {key} = $1");
+        let copy =
+            format!("INSERT INTO {table} SELECT {columns} FROM {table}, generate_series(1, $3) n WHERE {key} = $1");
         sqlx::query(&copy).bind(&first).bind(id_prefix()).bind(i64::try_from(tokens)? - 1).execute(&pool).await?;
     }
     sqlx::raw_sql("VACUUM ANALYZE events, token_view").execute(&pool).await?;
     Ok(())
 }
 
-async fn run(url: &str, tokens: u64, waiting: u64, measured: Duration) -> anyhow::Result<Outcome> {
+async fn run(url: &str, tokens: u64, waiting: u64, measured: Duration, first: u64) -> anyhow::Result<Outcome> {
     let framework = Arc::new(framework(url).await);
     let begin = Instant::now() + WARM_UP;
     let end = begin + measured;
     let workers: Vec<_> = (0..waiting)
-        .map(|worker| tokio::spawn(renew(Arc::clone(&framework), worker, tokens, waiting, begin, end)))
+        .map(|worker| tokio::spawn(renew(Arc::clone(&framework), first + worker, tokens, waiting, begin, end)))
         .collect();
     let (mut latencies, mut conflicts, mut all_joins) = (Histogram::<u64>::new(3)?, 0, 0);
     for worker in workers {
@@ -235,7 +251,10 @@ async fn run(url: &str, tokens: u64, waiting: u64, measured: Duration) -> anyhow
         joins,
         joins_per_s: f64::from(u32::try_from(joins)?) / measured.as_secs_f64(),
         p50_ms: ms(latencies.value_at_quantile(0.5)),
+        p90_ms: ms(latencies.value_at_quantile(0.9)),
         p99_ms: ms(latencies.value_at_quantile(0.99)),
+        p999_ms: ms(latencies.value_at_quantile(0.999)),
+        max_ms: ms(latencies.max()),
         conflicts,
         all_joins,
         cpu_us: own_cpu_us()?,
@@ -245,16 +264,15 @@ async fn run(url: &str, tokens: u64, waiting: u64, measured: Duration) -> anyhow
 /// One joiner after another: each picks a token, by a generator that any run repeats.
 async fn renew(
     framework: Arc<PostgresCqrs<Token>>,
-    worker: u64,
+    first: u64,
     tokens: u64,
     waiting: u64,
     begin: Instant,
     end: Instant,
 ) -> anyhow::Result<(Histogram<u64>, u64, u64)> {
     let mut latencies = Histogram::<u64>::new(3)?;
-    let (mut conflicts, mut all, mut number) = (0, 0, worker);
+    let (mut conflicts, mut all, mut number) = (0, 0, first);
     while Instant::now() < end {
-        number += waiting;
         let token = id_of(scrambled(number) % tokens);
         let started = Instant::now();
         let outcome = framework.execute(&token, Renew(number)).await;
@@ -262,6 +280,7 @@ async fn renew(
         let ended = Instant::now();
         let measured = ended >= begin && ended < end;
         all += 1;
+        number += waiting;
         match outcome {
             Ok(()) if measured => latencies.record(u64::try_from((ended - started).as_micros())?)?,
             Err(AggregateError::AggregateConflict) if measured => conflicts += 1,

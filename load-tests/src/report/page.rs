@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Report,
     plot::{self, escape},
-    short,
+    short, short_or_blank,
 };
 
 const STYLE: &str = "body{font:14px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
@@ -16,10 +16,10 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%;margin:.5em 0}"
 pub(super) fn of(report: &Report) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>joinload {command}</title>\
-         <style>{STYLE}</style><h1>joinload {command}</h1><p>{at}, commit {commit}, {machine}, seed {seed}</p>",
+         <style>{STYLE}</style><h1>joinload {command}</h1><p>{at}, {version}, {machine}, seed {seed}</p>",
         command = escape(&report.command),
         at = report.at,
-        commit = escape(report.commit.as_deref().unwrap_or("unknown")),
+        version = escape(&report.version()),
         machine = escape(&report.machine),
         seed = report.seed,
     );
@@ -41,17 +41,10 @@ pub(super) fn of(report: &Report) -> String {
     );
     for run in &report.measured {
         let _ = write!(page, "<tr><td>{}</td><td>{}</td>", escape(&run.what), escape(&run.load));
-        let numbers = [
-            run.joins_per_s,
-            run.p50_ms,
-            run.p99_ms,
-            run.p999_ms,
-            run.cpu.joind_us,
-            run.cpu.postgres_us,
-            run.cpu.generator_us,
-        ];
-        numbers.iter().for_each(|number| {
-            let _ = write!(page, "<td>{}</td>", short(*number));
+        let rates = [run.joins_per_s, run.p50_ms, run.p99_ms, run.p999_ms].map(Some);
+        let cpu = [run.cpu.joind_us, run.cpu.postgres_us, run.cpu.generator_us];
+        rates.into_iter().chain(cpu).for_each(|number| {
+            let _ = write!(page, "<td>{}</td>", short_or_blank(number));
         });
         page.push_str("</tr>");
     }

@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::{bench::by_name, pace::Measured, report::short};
+use crate::{
+    bench::by_name,
+    pace::{Measured, Second},
+    report::short,
+};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
@@ -24,33 +28,44 @@ pub(super) fn all(measured: &[Measured]) -> Vec<(String, String)> {
     let mut plots = vec![("cost".to_owned(), cost(measured)), ("percentiles".to_owned(), percentiles(measured))];
     for (index, (what, runs)) in by_name(measured).into_iter().enumerate() {
         let Some(last) = runs.last().filter(|run| run.timeline.len() > 2) else { continue };
-        let seconds = |value: fn(&crate::pace::Second) -> f64, name: &str| Line {
+        let seconds = |name: &str, value: fn(&Second) -> Option<f64>| Line {
             name: name.to_owned(),
-            points: (1_u32..).zip(&last.timeline).map(|(at, second)| (f64::from(at), value(second))).collect(),
+            points: (1_u32..)
+                .zip(&last.timeline)
+                .filter_map(|(at, second)| Some((f64::from(at), value(second)?)))
+                .collect(),
         };
-        let joins = seconds(|second| crate::process::to_f64(second.joins), "joins/s");
-        plots.push((format!("time-{index:02}-joins"), lines(&format!("{what}: joins/s"), "second", &[joins], false)));
-        let latencies = [seconds(|second| second.p50_ms, "p50"), seconds(|second| second.p99_ms, "p99")];
-        plots.push((
-            format!("time-{index:02}-latency"),
-            lines(&format!("{what}: latency, ms"), "second", &latencies, false),
-        ));
-        if last.timeline.iter().any(|second| second.joind_cores > 0.0) {
-            let cores = [
-                seconds(|second| second.joind_cores, "joind"),
-                seconds(|second| second.postgres_cores, "postgres"),
-                seconds(|second| second.generator_cores, "generator"),
-            ];
-            plots.push((
-                format!("time-{index:02}-cpu"),
-                lines(&format!("{what}: cores in use"), "second", &cores, false),
-            ));
-            let memory = [seconds(|second| second.joind_mb, "joind")];
-            plots.push((
-                format!("time-{index:02}-memory"),
-                lines(&format!("{what}: memory, MB"), "second", &memory, false),
-            ));
-        }
+        let mut plot = |name: &str, title: &str, curves: Vec<Line>| {
+            let curves: Vec<Line> = curves.into_iter().filter(|curve| !curve.points.is_empty()).collect();
+            if !curves.is_empty() {
+                let svg = lines(&format!("{what}: {title}"), "second", &curves, false);
+                plots.push((format!("time-{index:02}-{name}"), svg));
+            }
+        };
+        plot("joins", "joins/s", vec![seconds("joins/s", |second| Some(crate::process::to_f64(second.joins)))]);
+        plot(
+            "latency",
+            "latency, ms",
+            vec![seconds("p50", |second| Some(second.p50_ms)), seconds("p99", |second| Some(second.p99_ms))],
+        );
+        plot(
+            "cpu",
+            "cores in use",
+            vec![
+                seconds("joind", |second| second.joind_cores),
+                seconds("postgres", |second| second.postgres_cores),
+                seconds("generator", |second| second.generator_cores),
+            ],
+        );
+        plot(
+            "memory",
+            "memory, MB",
+            vec![
+                seconds("joind", |second| second.joind_mb),
+                seconds("postgres", |second| second.postgres_mb),
+                seconds("generator", |second| second.generator_mb),
+            ],
+        );
     }
     plots
 }
@@ -79,7 +94,9 @@ fn cost(measured: &[Measured]) -> String {
     let groups: Vec<(&str, [f64; 3])> = by_name(measured)
         .into_iter()
         .map(|(what, runs)| {
-            let middle = |of: fn(&Measured) -> f64| crate::floor::median(runs.iter().map(|run| of(run)).collect());
+            let middle = |of: fn(&Measured) -> Option<f64>| {
+                crate::floor::median(runs.iter().filter_map(|run| of(run)).collect())
+            };
             let cpu =
                 [middle(|run| run.cpu.joind_us), middle(|run| run.cpu.postgres_us), middle(|run| run.cpu.generator_us)];
             (what, cpu)

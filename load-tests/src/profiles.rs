@@ -1,0 +1,245 @@
+//! What bots do, on any authority: each profile is made here once, for `bench` and `run`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+};
+
+use anyhow::ensure;
+
+use crate::{
+    administration::Administrator,
+    ceremony::JoinError,
+    fleet::{Connections, Fleet, State},
+    pace::{Measured, Plan, Watched, drive},
+    process::to_f64,
+};
+
+/// Joins at once.
+pub(crate) const AT_ONCE: u64 = 64;
+/// Connections that a generator keeps.
+pub(crate) const KEPT: usize = 16;
+/// Calls of an administrator at once.
+const CALLS_AT_ONCE: u64 = 16;
+/// Bots of a storm that are under way at once: a node takes 1000 requests from one address.
+const STORM_ROOM: u64 = 900;
+/// Of how many bots one is copied in a clone storm.
+const COPIED: usize = 3;
+
+/// A join that will be made.
+pub(crate) type Job = Pin<Box<dyn Future<Output = Result<(), JoinError>> + Send>>;
+
+/// Renewals.
+pub(crate) fn renewing(fleet: &Arc<Fleet>) -> impl Fn(u64) -> Job + Send + Sync + 'static {
+    let fleet = Arc::clone(fleet);
+    move |number| {
+        let fleet = Arc::clone(&fleet);
+        Box::pin(async move { fleet.renew(number).await })
+    }
+}
+
+/// First joins and recoveries.
+pub(crate) fn recovering(fleet: &Arc<Fleet>, connections: Connections) -> impl Fn(u64) -> Job + Send + Sync + 'static {
+    let fleet = Arc::clone(fleet);
+    move |number| {
+        let fleet = Arc::clone(&fleet);
+        Box::pin(async move { fleet.recover(number, connections).await })
+    }
+}
+
+/// What was refused is in no percentile and cost less, so figures beside refusals are none.
+pub(crate) fn nobody_refused(measured: &Measured) -> anyhow::Result<()> {
+    ensure!(measured.refusals.is_empty(), "{}: joins were refused: {:?}", measured.what, measured.refusals);
+    Ok(())
+}
+
+/// Each bot once without a certificate, over kept connections.
+pub(crate) async fn every_bot_once(
+    what: &str,
+    at_once: u64,
+    watched: &Watched,
+    fleet: &Arc<Fleet>,
+) -> anyhow::Result<Measured> {
+    drive(what, Plan::once(fleet.size(), at_once), watched, recovering(fleet, Connections::Kept)).await
+}
+
+/// The same, and nobody is refused.
+pub(crate) async fn every_bot_joins(
+    what: &str,
+    at_once: u64,
+    watched: &Watched,
+    fleet: &Arc<Fleet>,
+) -> anyhow::Result<Measured> {
+    let done = every_bot_once(what, at_once, watched, fleet).await?;
+    nobody_refused(&done)?;
+    ensure!(done.joins == fleet.size(), "{what}: {} of {} bots joined", done.joins, fleet.size());
+    Ok(done)
+}
+
+/// A whole fleet comes back after an outage: all bots are due at once, each over a new connection and without a
+/// certificate, for it has ended meanwhile.
+pub(crate) async fn storm(watched: &Watched, fleet: &Arc<Fleet>) -> anyhow::Result<Measured> {
+    let plan = Plan::storm(fleet.size(), STORM_ROOM);
+    let done = drive("recovery storm, full handshake each", plan, watched, recovering(fleet, Connections::New)).await?;
+    nobody_refused(&done)?;
+    ensure!(done.joins == fleet.size(), "{} of {} bots came back", done.joins, fleet.size());
+    Ok(done)
+}
+
+/// An administrator asks for a new key of each bot, and each rotates at its next join.
+pub(crate) async fn rotation(
+    administrator: &Arc<Administrator>,
+    at_once: u64,
+    watched: &Watched,
+    fleet: &Arc<Fleet>,
+) -> anyhow::Result<Measured> {
+    let before = rotations(fleet).await;
+    let asked = Arc::clone(fleet);
+    administer("rotations asked for", fleet.size(), administrator, move |administrator, number| {
+        let fleet = Arc::clone(&asked);
+        Box::pin(async move { administrator.rotate(&fleet.bot(number).token).await })
+    })
+    .await?;
+    let done = every_bot_joins("recoveries with a rotation", at_once, watched, fleet).await?;
+    let rotated = rotations(fleet).await - before;
+    ensure!(rotated == fleet.size(), "{rotated} bots rotated instead of {}", fleet.size());
+    Ok(done)
+}
+
+async fn rotations(fleet: &Fleet) -> u64 {
+    let mut rotations = 0;
+    for bot in &fleet.bots {
+        rotations += bot.state.lock().await.rotations;
+    }
+    rotations
+}
+
+/// What became of a clone storm.
+pub(crate) struct Cloned {
+    /// How fast copies were told so.
+    pub(crate) refused: Measured,
+    /// The tokens of which there was a copy.
+    pub(crate) tokens: BTreeSet<String>,
+}
+
+/// A third of a fleet is copied. Its owners recover, and then the copies come, all of which are refused. After that
+/// their owners are locked out, and nobody else is.
+pub(crate) async fn clone_storm(at_once: u64, watched: &Watched, fleet: &Arc<Fleet>) -> anyhow::Result<Cloned> {
+    let mut copies = Vec::new();
+    for (number, bot) in (0..).zip(&fleet.bots).step_by(COPIED) {
+        copies.push((number, bot.state.lock().await.clone()));
+    }
+    every_bot_joins("recoveries of those who are copied", at_once, watched, fleet).await?;
+    let tokens: BTreeSet<String> = copies.iter().map(|(number, _)| fleet.bot(*number).token.clone()).collect();
+    let locked = u64::try_from(copies.len())?;
+    let refused = drive("clone storm", Plan::once(locked, at_once), watched, coming_as_copies(fleet, copies)).await?;
+    let after = every_bot_once("everybody after the clone storm", at_once, watched, fleet).await?;
+    ensure!(
+        after.joins == fleet.size() - locked && after.refusals == BTreeMap::from([("LOCKED".to_owned(), locked)]),
+        "after a clone storm on {locked} bots {} joined, and the others got {:?}",
+        after.joins,
+        after.refusals
+    );
+    Ok(Cloned { refused, tokens })
+}
+
+/// A copy is refused; whatever else happens to it breaks the run.
+fn coming_as_copies(fleet: &Arc<Fleet>, copies: Vec<(u64, State)>) -> impl Fn(u64) -> Job + Send + Sync + 'static {
+    let (fleet, copies) = (Arc::clone(fleet), Arc::new(copies));
+    move |at| {
+        let (fleet, copies) = (Arc::clone(&fleet), Arc::clone(&copies));
+        Box::pin(async move {
+            let (number, copy) = &copies[usize::try_from(at).unwrap_or_default()];
+            let token = &fleet.bot(*number).token;
+            match fleet.recover_as_copy(*number, copy).await {
+                Err(JoinError::Refused(code)) if code == "JOIN_STATE_INVALID" => Ok(()),
+                Ok(()) => Err(JoinError::Broken(format!("a copy of {token} was admitted"))),
+                Err(error) => Err(JoinError::Broken(format!("a copy of {token} got {error}, not JOIN_STATE_INVALID"))),
+            }
+        })
+    }
+}
+
+/// One call of an administrator for each of `count`, with a display of how it goes.
+pub(crate) async fn administer<Call>(
+    what: &str,
+    count: u64,
+    administrator: &Arc<Administrator>,
+    call: Call,
+) -> anyhow::Result<()>
+where
+    Call: Fn(Arc<Administrator>, u64) -> Errand + Send + Sync + 'static,
+{
+    let administrator = Arc::clone(administrator);
+    let job = move |number| {
+        let errand = call(Arc::clone(&administrator), number);
+        async move { errand.await.map_err(|error| JoinError::Broken(format!("{error:#}"))) }
+    };
+    drive(what, Plan::once(count, CALLS_AT_ONCE), &Watched::default(), job).await.map(drop)
+}
+
+/// Something that an administrator will do.
+pub(crate) type Errand = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// The authority's own count of recoveries and generations is that of the bots. Returns how many joins were accepted.
+pub(crate) async fn compare_with_authority(
+    administrator: &Arc<Administrator>,
+    fleet: &Arc<Fleet>,
+) -> anyhow::Result<u64> {
+    let compared = Arc::clone(fleet);
+    administer("books compared", fleet.size(), administrator, move |administrator, number| {
+        let fleet = Arc::clone(&compared);
+        Box::pin(async move { compare_one(&administrator, &fleet, number).await })
+    })
+    .await?;
+    let mut joins = 0;
+    for bot in &fleet.bots {
+        joins += bot.state.lock().await.accepted;
+    }
+    Ok(joins)
+}
+
+async fn compare_one(administrator: &Administrator, fleet: &Fleet, number: u64) -> anyhow::Result<()> {
+    let bot = fleet.bot(number);
+    let state = bot.state.lock().await;
+    let token = administrator.get(&format!("/v1/tokens/{}", bot.token)).await?;
+    let status = &token["status"]["bound_keypair"];
+    for (what, field, expected) in
+        [("recoveries", "recovery_count", state.recoveries), ("generation", "generation", state.generation)]
+    {
+        let known = status[field].as_u64().unwrap_or_default();
+        ensure!(known == expected, "token {}: the authority knows {what} {known}, the bot {expected}", bot.token);
+    }
+    if state.accepted > 0 {
+        let certified = state.certified_generation()?;
+        ensure!(certified == state.generation, "token {}: its certificate says {certified}", bot.token);
+    }
+    Ok(())
+}
+
+/// Locks that the authority made are on exactly those tokens of the fleet that were cloned, one on each.
+pub(crate) async fn compare_locks(
+    administrator: &Administrator,
+    fleet: &Fleet,
+    cloned: &BTreeSet<String>,
+) -> anyhow::Result<()> {
+    let ours: BTreeSet<&str> = fleet.bots.iter().map(|bot| bot.token.as_str()).collect();
+    let locks = administrator.locks().await?;
+    let locks = locks.iter().filter(|lock| lock.has_cause && ours.contains(lock.token.as_str()));
+    let locked: Vec<&str> = locks.map(|lock| lock.token.as_str()).collect();
+    let distinct: BTreeSet<&str> = locked.iter().copied().collect();
+    ensure!(distinct.len() == locked.len(), "a token has more than one lock");
+    let cloned: BTreeSet<&str> = cloned.iter().map(String::as_str).collect();
+    if let Some(token) = distinct.symmetric_difference(&cloned).next() {
+        let which = if cloned.contains(token) { "was cloned, and is not locked" } else { "is locked without a clone" };
+        anyhow::bail!("token {token} {which}");
+    }
+    Ok(())
+}
+
+/// How many handshakes a fleet saw, full and resumed.
+pub(crate) fn handshakes(fleet: &Fleet) -> [f64; 2] {
+    use std::sync::atomic::Ordering::Relaxed;
+    [&fleet.full_handshakes, &fleet.resumed_handshakes].map(|count| to_f64(count.load(Relaxed)))
+}
