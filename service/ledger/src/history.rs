@@ -53,6 +53,11 @@ impl HistoryPage {
 }
 
 impl HistoryFilter {
+    /// True when each entry of the streams that it names fits.
+    fn takes_every_entry(&self) -> bool {
+        self.since.is_none() && self.until.is_none() && self.kinds.is_empty() && self.actor.is_none()
+    }
+
     fn fits(&self, entry: &Entry) -> bool {
         let kind_fits = |wanted: &String| {
             entry.events.iter().any(|event| match wanted.strip_suffix('*') {
@@ -73,7 +78,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn history(&self, filter: &HistoryFilter, from: u64, limit: u32) -> Result<HistoryPage, LedgerError> {
-        let limit = usize::try_from(limit.clamp(1, 1000)).unwrap_or(usize::MAX);
+        let limit = limit.clamp(1, 1000);
+        let scan = if filter.takes_every_entry() { limit } else { SCAN };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let from = match filter.since {
             Some(since) if from == 0 => self.first_index_near(since).await?,
             _ => from,
@@ -81,9 +88,9 @@ impl Ledger {
         // Before the streams are looked up: what gets its place later is for the next page, with the streams of then.
         let settled = self.settled().await?;
         let (candidates, end, settled) = match self.streams_of(filter).await? {
-            Some(streams) => self.log_of(&streams, from, settled).await?,
+            Some(streams) => self.log_of(&streams, from, settled, scan).await?,
             None => {
-                let page = self.log(from, SCAN).await?;
+                let page = self.log(from, scan).await?;
                 (page.entries, page.next, page.settled)
             }
         };
@@ -128,12 +135,14 @@ impl Ledger {
         Ok(ids.into_iter().map(|id| StreamId { kind: StreamKind::Lock, id }).collect())
     }
 
-    /// The log's entries of some streams, from an index on and below `settled`, with the index to go on from.
+    /// At most `limit` of the log's entries of some streams, from an index on and below `settled`, with the index to go on
+    /// from.
     async fn log_of(
         &self,
         streams: &[StreamId],
         from: u64,
         settled: u64,
+        limit: u32,
     ) -> Result<(Vec<Indexed>, u64, u64), LedgerError> {
         let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
         let rows = sqlx::query_as!(
@@ -144,11 +153,11 @@ impl Ledger {
             &ids,
             signed(from),
             signed(settled),
-            i64::from(SCAN)
+            i64::from(limit)
         );
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let entries = rows.into_iter().map(IndexedRow::indexed).collect::<Result<Vec<_>, _>>()?;
-        let all = u32::try_from(entries.len()).is_ok_and(|count| count < SCAN);
+        let all = u32::try_from(entries.len()).is_ok_and(|count| count < limit);
         let after_last = entries.last().map_or(from, |last| last.index.saturating_add(1));
         Ok((entries, if all { settled.max(from) } else { after_last }, settled))
     }
