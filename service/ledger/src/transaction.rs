@@ -33,12 +33,16 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
     append.parts.len() > 1 || !append.keys.is_empty() || append.parts.iter().any(reaches_out)
 }
 
+/// What it looks for are few rows in tables that may be large: it goes by their indices, whatever the tables were when its
+/// plans were made.
+const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off";
+
 /// Appends all or nothing, and returns where. Fences that moved are set in its parts.
 pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<ServerRun, AppendError> {
     // Before the commit is sent, a lost connection means that nothing happened.
     let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());
     let mut lease = Lease::of(pool).await.map_err(unavailable)?;
-    let mut transaction = in_time(lease.begin()).await.map_err(unavailable)?;
+    let mut transaction = in_time(lease.begin_with(BEGIN)).await.map_err(unavailable)?;
     let server = match in_time(within(&mut transaction, append)).await {
         Ok(server) => server,
         Err(Failure::Append(error)) => {

@@ -54,17 +54,6 @@ async fn a_lock_on_one_node_stops_the_cached_token_of_another() {
 
 /// While nodes are replaced one after another, an older one begins lineages that only the guard row tells of.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_on_a_lineage_that_an_older_node_began_is_seen() {
-    let database = Database::fresh().await;
-    let (one, other) = two_nodes(&database).await;
-    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
-    sqlx::query("DELETE FROM lineage").execute(&mut superuser).await.unwrap();
-    let target = LockTarget::BotInstanceId(InstanceId(id(77)));
-    one.append(lock_created(&one, 50, target.clone())).await.unwrap();
-    next_join_sees(&other, &target).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_elsewhere_disturbs_nobody() {
     let database = Database::fresh().await;
     let (one, other) = two_nodes(&database).await;

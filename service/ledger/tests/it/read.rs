@@ -12,6 +12,7 @@ use join_domain::{
     envelope::StreamKind,
     event::{Event, Nothing},
     id::TokenId,
+    resource::LockTarget,
     state::State,
 };
 use join_ledger::{ListFilter, StreamAppend};
@@ -111,7 +112,7 @@ async fn a_token_made_again_under_its_name_is_another_with_a_history_of_its_own(
 
 /// As while a new fleet comes in: the plan was made when there were few tokens, and nobody has counted since.
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_read_by_index_when_the_tables_grew_since_the_plan_was_made() {
+async fn tokens_and_what_a_lock_concerns_are_found_by_index_when_the_tables_grew_since_the_plan_was_made() {
     let database = Database::fresh().await;
     let ledger = database.ledger().await;
     let bot = create_bot(&ledger, "example", 1).await;
@@ -125,8 +126,13 @@ async fn tokens_are_read_by_index_when_the_tables_grew_since_the_plan_was_made()
     sqlx::query(uncounted).execute(&mut superuser).await.unwrap();
     let cold = database.ledger().await;
     let (early, late) = names.split_at(30);
-    for name in early {
+    let lock = async |number: u128, token: &str| {
+        let target = LockTarget::JoinToken(self::name(token));
+        cold.append(lock_created(&cold, number, target)).await.unwrap();
+    };
+    for (number, name) in (1000..).zip(early) {
         assert!(cold.token(&self::name(name)).await.unwrap().known().is_some());
+        lock(number, name).await;
     }
     for sql in [
         "WITH more AS (
@@ -141,14 +147,15 @@ async fn tokens_are_read_by_index_when_the_tables_grew_since_the_plan_was_made()
     // Counts arrive when the connections that they are of have ended.
     ledger.close().await;
     sqlx::query("SELECT pg_stat_reset()").execute(&mut superuser).await.unwrap();
-    for name in late {
+    for (number, name) in (2000..).zip(late) {
         assert!(cold.token(&self::name(name)).await.unwrap().known().is_some());
+        lock(number, name).await;
     }
     until_counted(cold, &mut superuser).await;
     let read = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables
-                WHERE relname IN ('stream', 'snapshot', 'entry', 'claim')";
+                WHERE relname IN ('stream', 'snapshot', 'entry', 'claim', 'lineage')";
     let read: i64 = sqlx::query_scalar(read).fetch_one(&mut superuser).await.unwrap();
-    assert!((1..3000).contains(&read), "{read} rows were read for ten tokens");
+    assert!((1..3000).contains(&read), "{read} rows were read for ten tokens and their locks");
 }
 
 /// Strangers can ask for a token as often as they like.
