@@ -56,7 +56,7 @@ bench-growth: need bench-build ## the same against a million tokens and fifty mi
 # Built before, so that nothing is compiled beside what is measured.
 .PHONY: bench-build
 bench-build:
-	cargo build --release -p join-server -p joinload --bins
+	JOIN_COMMIT=$$(git describe --always --dirty --exclude '*') cargo build --release -p join-server -p joinload --bins
 	cargo build --release --manifest-path load-tests/baseline-cqrs/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: docs
