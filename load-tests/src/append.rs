@@ -64,8 +64,13 @@ const RUN: &str = "run";
 /// Who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// The ledger's group commit, with so many writers, while order and views follow.
-    Ledger(usize),
+    /// The ledger's group commit.
+    Ledger {
+        /// How many writers.
+        writers: usize,
+        /// True when order and views follow meanwhile, as in the service.
+        followed: bool,
+    },
     /// One transaction for each join: the guard row read, a row for each event, the guard row written.
     OneTransaction,
     /// One transaction for each join, with exactly the ledger's rows.
@@ -161,26 +166,29 @@ impl Bench {
         let plan = Plan { load: Load::Closed(WAITING), warm_up: Duration::from_secs(1), measured };
         let watched = self.watched()?;
         let first = self.first;
-        self.begin(if matches!(strategy, Strategy::Ledger(_)) { LEDGER } else { ONE_ROW }).await?;
+        self.begin(if matches!(strategy, Strategy::Ledger { .. }) { LEDGER } else { ONE_ROW }).await?;
         match strategy {
-            Strategy::Ledger(writers) => {
+            Strategy::Ledger { writers, followed } => {
                 let ledger = self.ledger(RUN, writers).await?;
                 // What is measured is the append, of tokens that the node knows.
                 for number in 0..TOKENS {
                     ledger.token(&token_name(number).parse()?).await?;
                 }
                 let stop = CancellationToken::new();
-                let followers = follow(&ledger, &stop);
+                let followers = if followed { follow(&ledger, &stop).into() } else { Vec::new() };
                 let appender = ledger.clone();
-                let what = format!("append: the ledger, {writers} writer{}", if writers == 1 { "" } else { "s" });
+                let writers = if writers == 1 { "1 writer".to_owned() } else { format!("{writers} writers") };
+                let views = if followed { ", with its views" } else { "" };
+                let what = format!("append: the ledger, {writers}{views}");
                 let done = drive(&what, plan, &watched, move |number| {
                     let ledger = appender.clone();
                     async move { append(&ledger, first + number).await }
                 })
                 .await?;
                 stop.cancel();
-                let [order, views] = followers;
-                tokio::try_join!(order, views)?;
+                for follower in followers {
+                    follower.await?;
+                }
                 ledger.close().await;
                 Ok(done)
             }

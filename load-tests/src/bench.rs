@@ -114,10 +114,11 @@ async fn append_paths(options: &Options, report: &mut Report) -> anyhow::Result<
     let time = Duration::from_secs(options.seconds.clamp(2, 4));
     let pgbench = append::pgbench_program();
     let (mut by_one, mut by_rows, mut by_library) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut pgbench_rates, mut rates) = (Vec::new(), Vec::new());
+    let (mut pgbench_rates, mut rates, mut with_views) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        let two = bench.run(Strategy::Ledger(2), time).await?;
-        let single = bench.run(Strategy::Ledger(1), time).await?;
+        let two = bench.run(Strategy::Ledger { writers: 2, followed: false }, time).await?;
+        let single = bench.run(Strategy::Ledger { writers: 1, followed: false }, time).await?;
+        let followed = bench.run(Strategy::Ledger { writers: 2, followed: true }, time).await?;
         let one = bench.run(Strategy::OneTransaction, time).await?;
         let same_rows = bench.run(Strategy::OneTransactionSameRows, time).await?;
         // With two writers, and with one.
@@ -125,25 +126,25 @@ async fn append_paths(options: &Options, report: &mut Report) -> anyhow::Result<
         rates.push([two.joins_per_s, single.joins_per_s]);
         by_one.push(against(&one));
         by_rows.push(against(&same_rows));
+        with_views.push(followed.joins_per_s);
+        // It writes its view with each join.
         if let Some(library) = bench.run_baseline(time).await? {
-            by_library.push(against(&library));
+            by_library.push(followed.joins_per_s / library.joins_per_s);
             report.add(library);
         }
         pgbench_rates.extend(bench.run_pgbench(time, &pgbench).await?);
-        [two, single, one, same_rows].into_iter().for_each(|done| report.add(done));
+        [two, single, followed, one, same_rows].into_iter().for_each(|done| report.add(done));
     }
-    for (name, values) in [
-        ("append_joins_per_s", rates),
-        ("append_vs_one_tx", by_one),
-        ("append_vs_one_tx_same_rows", by_rows),
-        ("append_vs_postgres_es", by_library),
-    ] {
-        if values.is_empty() {
-            report.left_out(name, "the baseline's program was not built: --baseline");
-            continue;
-        }
+    for (name, values) in
+        [("append_joins_per_s", rates), ("append_vs_one_tx", by_one), ("append_vs_one_tx_same_rows", by_rows)]
+    {
         report.spread(name, values.iter().map(|[two, _]| *two).collect());
         report.spread(&format!("{name}_one_writer"), values.iter().map(|[_, one]| *one).collect());
+    }
+    report.spread("append_joins_per_s_with_views", with_views);
+    match by_library.is_empty() {
+        false => report.spread("append_vs_postgres_es", by_library),
+        true => report.left_out("append_vs_postgres_es", "the baseline's program was not built: --baseline"),
     }
     match pgbench_rates.is_empty() {
         false => report.spread("pgbench_inserts_per_s", pgbench_rates),

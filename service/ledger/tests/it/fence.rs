@@ -8,7 +8,6 @@ use join_domain::{
     resource::{BotSpec, LockTarget},
 };
 use join_ledger::{Append, AppendError, Ledger, StreamAppend};
-use sqlx::{Connection as _, PgConnection};
 
 use crate::support::*;
 
