@@ -9,5 +9,6 @@ fn main() {
         Ok(commit) if !commit.is_empty() => format!("{version} ({commit})"),
         _ => version.to_owned(),
     };
-    println!("cargo:rustc-env=JOIND_VERSION={version}");
+    // Not JOIND_…: what runs below cargo sees it, too, and those are settings.
+    println!("cargo:rustc-env=VERSION_AND_COMMIT={version}");
 }

@@ -21,7 +21,7 @@ use crate::config::{Config, Telemetry};
 
 /// The join authority: admits bots that prove possession of a bound key, and keeps an append-only history of it.
 #[derive(Debug, Parser)]
-#[command(name = "joind", version = env!("JOIND_VERSION"), arg_required_else_help = true)]
+#[command(name = "joind", version = env!("VERSION_AND_COMMIT"), arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
