@@ -16,7 +16,8 @@ use rustls::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     authority::{Authority, roots},
@@ -123,23 +124,29 @@ pub(crate) struct Lock {
 pub(crate) struct Work {
     stop: CancellationToken,
     begun: Instant,
-    workers: Vec<AbortOnDropHandle<anyhow::Result<Done>>>,
+    workers: Vec<JoinHandle<anyhow::Result<Done>>>,
+    _until_it_is_dropped: DropGuard,
 }
 
 impl Work {
-    /// Begins it, on a token that nobody joins with; each administrator has a connection.
+    /// Begins it, on a token that nobody joins with. Each administrator has a connection, and a thread: reading what they
+    /// are sent must not hold up the joins that are measured.
     pub(crate) async fn start(
         connect: impl AsyncFn() -> anyhow::Result<Administrator>,
         worked_on: &str,
     ) -> anyhow::Result<Self> {
-        let stop = CancellationToken::new();
+        let (stop, dropped) = (CancellationToken::new(), CancellationToken::new());
         let mut workers = Vec::new();
         for kind in [Kind::Locks, Kind::Exemptions, Kind::Lists, Kind::History, Kind::Follow, Kind::Export] {
             let worker =
                 Worker { administrator: connect().await?, worked_on: worked_on.to_owned(), done: Done::default() };
-            workers.push(AbortOnDropHandle::new(tokio::spawn(worker.work(kind, stop.clone()))));
+            let (stop, dropped) = (stop.clone(), dropped.clone());
+            workers.push(tokio::task::spawn_blocking(move || {
+                let done = dropped.run_until_cancelled(worker.work(kind, stop));
+                Handle::current().block_on(done).context("nobody waits for it")?
+            }));
         }
-        Ok(Self { stop, begun: Instant::now(), workers })
+        Ok(Self { stop, begun: Instant::now(), workers, _until_it_is_dropped: dropped.drop_guard() })
     }
 
     /// Ends the work, and says how long each call took.

@@ -149,11 +149,21 @@ impl ClientCertificates {
             }));
         }
         let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;
-        let path = leaf.valid_uri_names().find_map(|uri| uri.strip_prefix(&self.administrators));
-        let (role, name) = path.and_then(|path| path.split_once('/')).ok_or(NotLive::Foreign)?;
+        let (role, name) = self.administrator(&leaf).and_then(|path| path.split_once('/')).ok_or(NotLive::Foreign)?;
         let role = role.parse().map_err(|_| NotLive::Foreign)?;
         let name = name.parse().map_err(|_| NotLive::Foreign)?;
         Ok(Presented::Administrator(AdministratorCertificate { name, role, serial, not_after }))
+    }
+
+    /// True for a live certificate of an administrator. For all others, bots most of all, it is quickly said.
+    pub fn is_of_administrator(&self, der: &CertificateDer<'_>, now: Timestamp) -> bool {
+        EndEntityCert::try_from(der).is_ok_and(|leaf| self.administrator(&leaf).is_some())
+            && matches!(self.identify(der, now), Ok(Presented::Administrator(_)))
+    }
+
+    /// Role and name of the administrator that a certificate names, whoever signed it.
+    fn administrator<'a>(&self, leaf: &'a EndEntityCert<'_>) -> Option<&'a str> {
+        leaf.valid_uri_names().find_map(|uri| uri.strip_prefix(&self.administrators))
     }
 
     fn verify(&self, der: &CertificateDer<'_>, now: Timestamp) -> Result<(), webpki::Error> {

@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 use crate::{
     ceremony::{Ceremonies, OrRefuse as _, internal},
     cluster::administrator_stream,
+    office::Office,
     places::RequestPlace,
     readiness::Readiness,
     request::caller::{Administrator, Connection, Peer, RequestIds, unauthenticated},
@@ -31,6 +32,8 @@ pub struct App {
     pub revocations: Lists,
     /// Whether this node can serve joins.
     pub readiness: Readiness,
+    /// Where administrators are served.
+    pub office: Office,
     /// Taken while the views are verified.
     pub verifying: Arc<Semaphore>,
     /// Cancelled when the service stops.
@@ -110,6 +113,13 @@ impl App {
         let Ok(keyring) = keyring.usable() else { return false };
         let presented = keyring.certificates.read(connection.certificate.as_slice(), ledger.now());
         !matches!(presented, Presented::None(_))
+    }
+
+    /// True when an administrator with a live certificate is at the other end.
+    pub fn administers(&self, connection: &Connection) -> bool {
+        let Ceremonies { keyring, ledger, .. } = &self.ceremonies;
+        let (Ok(keyring), Some(certificate)) = (keyring.usable(), &connection.certificate) else { return false };
+        keyring.certificates.is_of_administrator(certificate, ledger.now())
     }
 
     async fn presented(&self, connection: &Connection) -> Result<Presented, Refusal> {

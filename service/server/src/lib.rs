@@ -12,6 +12,7 @@ mod handshake;
 pub mod keyring;
 pub mod listen;
 pub mod logbook;
+pub mod office;
 mod places;
 pub mod readiness;
 pub mod request;

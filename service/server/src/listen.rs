@@ -10,6 +10,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -47,6 +48,9 @@ pub struct Served {
     pub app: Arc<App>,
 }
 
+/// Why a connection ended before its time.
+type Ended = Box<dyn std::error::Error + Send + Sync>;
+
 /// Accepts connections until `stop`, then lets open requests finish for a while.
 pub async fn serve(
     listener: TcpListener,
@@ -82,7 +86,7 @@ pub async fn serve(
             (handshakes.clone(), served.clone(), Arc::clone(&protocol), stop.clone());
         connections.spawn(async move {
             METRICS.connections.inc();
-            if let Err(error) = converse(stream, address, &handshakes, served, &protocol, place, stop).await {
+            if let Err(error) = receive(stream, address, &handshakes, served, protocol, place, stop).await {
                 tracing::debug!(%address, "connection ended: {error}");
             }
             METRICS.connections.dec();
@@ -109,21 +113,37 @@ fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn converse(
+async fn receive(
     stream: TcpStream,
     address: SocketAddr,
     handshakes: &Handshakes,
     served: Served,
-    protocol: &auto::Builder<TokioExecutor>,
+    protocol: Arc<auto::Builder<TokioExecutor>>,
     place: Arc<ConnectionPlace>,
     stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), Ended> {
     stream.set_nodelay(true)?;
     let stream = handshakes.accept(stream).await?;
     let (_, session) = stream.get_ref();
     // Its own certificate; those above it are not looked at.
     let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|own| own.clone().into_owned());
     let connection = Arc::new(Connection { address, certificate });
+    let office = served.app.administers(&connection).then(|| served.app.office.clone());
+    let conversation = Box::pin(converse(stream, connection, served, protocol, place, stop));
+    match office {
+        Some(office) => office.serve(conversation).await?,
+        None => conversation.await,
+    }
+}
+
+async fn converse(
+    stream: TlsStream<TcpStream>,
+    connection: Arc<Connection>,
+    served: Served,
+    protocol: Arc<auto::Builder<TokioExecutor>>,
+    place: Arc<ConnectionPlace>,
+    stop: CancellationToken,
+) -> Result<(), Ended> {
     let asked = Arc::clone(&place);
     let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));

@@ -10,7 +10,11 @@ use crate::{
 };
 
 fn read(world: &World, der: &[u8], now: Timestamp) -> Presented {
-    ClientCertificates::new(&world.keys).unwrap().read(&[CertificateDer::from(der)], now)
+    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let der = CertificateDer::from(der);
+    let presented = certificates.read(std::slice::from_ref(&der), now);
+    assert_eq!(certificates.is_of_administrator(&der, now), matches!(presented, Presented::Administrator(_)));
+    presented
 }
 
 #[test]
