@@ -129,13 +129,14 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Begins it, on a token that nobody joins with. Each administrator has a connection, and a thread: reading what they
-    /// are sent must not hold up the joins that are measured.
+    /// Begins it, on a token that nobody joins with. Each administrator has a connection, and a thread: making sense of
+    /// what they are sent must not hold up the joins that are measured.
     pub(crate) async fn start(
         connect: impl AsyncFn() -> anyhow::Result<Administrator>,
         worked_on: &str,
     ) -> anyhow::Result<Self> {
         let (stop, dropped) = (CancellationToken::new(), CancellationToken::new());
+        let _until_it_is_dropped = dropped.clone().drop_guard();
         let mut workers = Vec::new();
         for kind in [Kind::Locks, Kind::Exemptions, Kind::Lists, Kind::History, Kind::Follow, Kind::Export] {
             let worker =
@@ -146,7 +147,7 @@ impl Work {
                 Handle::current().block_on(done).context("nobody waits for it")?
             }));
         }
-        Ok(Self { stop, begun: Instant::now(), workers, _until_it_is_dropped: dropped.drop_guard() })
+        Ok(Self { stop, begun: Instant::now(), workers, _until_it_is_dropped })
     }
 
     /// Ends the work, and says how long each call took.

@@ -20,6 +20,7 @@ use join_domain::{
 };
 use join_ledger::{Change, Ledger, PgConnectOptions, Settings, StreamAppend, provision};
 use join_server::{
+    caller::{Connection, Peer, RequestIds},
     ceremony::{
         Ceremonies,
         behind::Behind,
@@ -31,7 +32,6 @@ use join_server::{
     config::Limits,
     entropy::SystemEntropy,
     keyring::Keyring,
-    request::caller::{Connection, Peer, RequestIds},
 };
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Runtime;

@@ -107,6 +107,11 @@ impl Refusal {
         Self { code, message: message.into(), lock: None }
     }
 
+    /// A malformed request: names the field.
+    pub fn invalid(field: &str, why: impl fmt::Display) -> Self {
+        Self::new(Code::InvalidRequest, format!("{field}: {why}"))
+    }
+
     /// One answer for unknown, expired and forbidden, so that strangers learn nothing.
     pub fn access_denied() -> Self {
         Self::new(

@@ -16,6 +16,7 @@ use join_domain::{
     resource::LockTarget,
     state::{BotState, LockState, State, TokenState},
 };
+use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     Append, AppendError, Change, Ledger, LedgerError, Recorded, Stored, StreamAppend,
@@ -29,6 +30,8 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(1);
 /// A token that had to be read will be again, so its state is stored when so many entries had to be folded.
 const MANY_FOLDED: usize = 3;
+/// Memory of a token, about, in bytes.
+const TOKEN: u64 = 2048;
 
 /// A token and all that a decision about it needs, as they were at one moment.
 #[derive(Debug, Clone)]
@@ -72,7 +75,16 @@ impl KnownToken {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     turns: Arc<Turns>,
-    memory: moka::future::Cache<Name, Arc<Place>>,
+    memory: Cache<Name, Arc<Place>, ByMemory>,
+}
+
+#[derive(Debug, Clone)]
+struct ByMemory;
+
+impl Weighter<Name, Arc<Place>> for ByMemory {
+    fn weight(&self, _: &Name, place: &Arc<Place>) -> u64 {
+        place.weight.into()
+    }
 }
 
 /// A token's place in the memory. What stands in it is replaced by each join, which is cheaper than another place; one
@@ -102,21 +114,20 @@ impl Place {
 
 impl Tokens {
     pub(crate) fn new(bytes: u64) -> Self {
-        let weigh = |_: &Name, place: &Arc<Place>| place.weight;
-        let memory = moka::future::Cache::builder().max_capacity(bytes).weigher(weigh).build();
-        Self { turns: Arc::default(), memory }
+        let tokens = usize::try_from(bytes / TOKEN).unwrap_or(usize::MAX);
+        Self { turns: Arc::default(), memory: Cache::with_weighter(tokens, bytes, ByMemory) }
     }
 
     /// What is known of a token, if anything.
-    pub(crate) async fn remembered(&self, name: &Name) -> Option<Arc<KnownToken>> {
-        self.memory.get(name).await?.known().clone()
+    pub(crate) fn remembered(&self, name: &Name) -> Option<Arc<KnownToken>> {
+        self.memory.get(name)?.known().clone()
     }
 
     /// Remembers what was read without a turn. A join may be under way, and know more or change it now: then it is left
     /// to that.
-    async fn remember(&self, name: &Name, read: &Arc<KnownToken>) {
-        let Some(place) = self.memory.get(name).await else {
-            return self.memory.insert(name.clone(), Arc::new(Place::of(Arc::clone(read)))).await;
+    fn remember(&self, name: &Name, read: &Arc<KnownToken>) {
+        let Some(place) = self.memory.get(name) else {
+            return self.memory.insert(name.clone(), Arc::new(Place::of(Arc::clone(read))));
         };
         let mut known = place.known();
         if place.fits(read) && known.as_ref().is_some_and(|known| known.is_no_newer_than(read)) {
@@ -125,20 +136,18 @@ impl Tokens {
     }
 
     /// Forgets what another path changed.
-    pub(crate) async fn forget(&self, name: &Name) {
-        self.memory.invalidate(name).await;
+    pub(crate) fn forget(&self, name: &Name) {
+        self.memory.remove(name);
     }
 
     /// Forgets what may be outdated, at most once a second: a stranger may give reason to doubt as often as it likes.
-    pub(crate) async fn doubt(&self, name: &Name) {
-        if self.memory.get(name).await.is_some_and(|place| place.made.elapsed() >= FRESH) {
-            self.forget(name).await;
-        }
+    pub(crate) fn doubt(&self, name: &Name) {
+        self.memory.remove_if(name, |place| place.made.elapsed() >= FRESH);
     }
 
     /// Tokens that are known, about.
-    pub(crate) fn len(&self) -> u64 {
-        self.memory.entry_count()
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
     }
 }
 
@@ -157,7 +166,7 @@ impl TokenSlot {
     pub(crate) async fn take(ledger: &Ledger, name: &Name) -> Result<Self, LedgerError> {
         let tokens = ledger.tokens();
         let turn = tokens.turns.take(name).await;
-        let place = tokens.memory.get(name).await;
+        let place = tokens.memory.get(name);
         let known = place.as_ref().and_then(|place| place.known().clone());
         let mut slot = Self {
             ledger: ledger.clone(),
@@ -201,7 +210,7 @@ impl TokenSlot {
         self.attempt_accepted_before = accepted;
         self.fresh = true;
         if let Some(known) = known {
-            self.know(Arc::new(known)).await;
+            self.know(Arc::new(known));
         }
         Ok(())
     }
@@ -231,17 +240,17 @@ impl TokenSlot {
             let (token, version, fence, server) = (Arc::clone(token), *version, *fence, *server);
             let weight = snapshot.unwrap_or(weight);
             let known = KnownToken { token, version, fence, bot, locks, server, folded: 0, weight };
-            self.know(Arc::new(known)).await;
+            self.know(Arc::new(known));
         }
         Ok(recorded)
     }
 
-    async fn know(&mut self, known: Arc<KnownToken>) {
+    fn know(&mut self, known: Arc<KnownToken>) {
         match self.place.as_ref().filter(|place| place.fits(&known)) {
             Some(place) => *place.known() = Some(Arc::clone(&known)),
             None => {
                 let place = Arc::new(Place::of(Arc::clone(&known)));
-                self.ledger.tokens().memory.insert(self.name.clone(), Arc::clone(&place)).await;
+                self.ledger.tokens().memory.insert(self.name.clone(), Arc::clone(&place));
                 self.place = Some(place);
             }
         }
@@ -265,7 +274,7 @@ pub(crate) async fn read(ledger: &Ledger, name: &Name) -> Result<Option<Arc<Know
     let (known, _) = Box::pin(load(ledger, name, &[], None)).await?;
     let known = known.map(Arc::new);
     if let Some(known) = &known {
-        ledger.tokens().remember(name, known).await;
+        ledger.tokens().remember(name, known);
     }
     Ok(known)
 }

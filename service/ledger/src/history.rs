@@ -15,6 +15,18 @@ const CLOCK_SLACK: i64 = 60;
 /// Entries that one page looks at, at most, when few of them fit.
 const SCAN: u32 = 5000;
 
+/// Kinds of events, such as `join.accepted`; one may end with `.*`. None named: any.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds(pub Vec<String>);
+
+impl Kinds {
+    /// True for an event of such a kind.
+    pub fn include(&self, kind: &str) -> bool {
+        let is = |named: &String| named.strip_suffix('*').map_or(named == kind, |prefix| kind.starts_with(prefix));
+        self.0.is_empty() || self.0.iter().any(is)
+    }
+}
+
 /// What to look for; everything that is given must fit.
 #[derive(Debug, Clone, Default)]
 pub struct HistoryFilter {
@@ -28,8 +40,8 @@ pub struct HistoryFilter {
     pub since: Option<Timestamp>,
     /// Recorded before this time.
     pub until: Option<Timestamp>,
-    /// With an event of one of these kinds; a kind may end with `.*`. Empty: of any.
-    pub kinds: Vec<String>,
+    /// With an event of one of these kinds.
+    pub kinds: Kinds,
     /// By this actor.
     pub actor: Option<String>,
 }
@@ -55,19 +67,13 @@ impl HistoryPage {
 impl HistoryFilter {
     /// True when each entry of the streams that it names fits.
     fn takes_every_entry(&self) -> bool {
-        self.since.is_none() && self.until.is_none() && self.kinds.is_empty() && self.actor.is_none()
+        self.since.is_none() && self.until.is_none() && self.kinds.0.is_empty() && self.actor.is_none()
     }
 
     fn fits(&self, entry: &Entry) -> bool {
-        let kind_fits = |wanted: &String| {
-            entry.events.iter().any(|event| match wanted.strip_suffix('*') {
-                Some(prefix) => event.kind().0.starts_with(prefix),
-                None => event.kind().0 == wanted,
-            })
-        };
         self.since.is_none_or(|since| entry.recorded_at >= since)
             && self.until.is_none_or(|until| entry.recorded_at < until)
-            && (self.kinds.is_empty() || self.kinds.iter().any(kind_fits))
+            && entry.events.iter().any(|event| self.kinds.include(event.kind().0))
             && self.actor.as_ref().is_none_or(|actor| entry.origin.actor == *actor)
     }
 }

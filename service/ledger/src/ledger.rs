@@ -12,8 +12,14 @@ use sqlx::{
     Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 
 use crate::{
     Append, AppendError, Clock, DatabaseClock, KnownToken, LedgerError, MIGRATOR, Recorded, Settings, Stored,
@@ -23,6 +29,7 @@ use crate::{
     fitness,
     lease::Lease,
     recent::Recent,
+    row::ServerRun,
     transaction,
     writer::Writer,
 };
@@ -43,6 +50,9 @@ const GENERIC: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 /// Connections of those who follow the log: the sequencer, and the views.
 const FOLLOWERS: u32 = 2;
 
+/// Connections, at most, of those who ask from another runtime than that of the joins.
+const ELSEWHERE: u32 = 4;
+
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -53,7 +63,10 @@ pub struct Ledger {
 }
 
 struct Inner {
+    /// Where it was connected, and joins are made.
+    home: Handle,
     pool: PgPool,
+    elsewhere: PgPool,
     followers: PgPool,
     writers: Vec<Writer>,
     tokens: Tokens,
@@ -81,19 +94,20 @@ impl Ledger {
         let pooled = |connections: u32| {
             PgPoolOptions::new().max_connections(connections.max(1)).acquire_timeout(settings.acquire_timeout)
         };
-        let pool = pooled(settings.connections)
+        let reading = |connections: u32| {
             // A connection that was in use a moment ago is taken as it is; if it broke since, the read fails, and is
             // made again by who asked.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            let pool = pooled(connections).test_before_acquire(false).before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > FRESH {
                         connection.ping().await?;
                     }
                     Ok(true)
                 })
-            })
-            .connect_lazy_with(options.clone().options([GENERIC]));
+            });
+            pool.connect_lazy_with(options.clone().options([GENERIC]))
+        };
+        let (pool, elsewhere) = (reading(settings.connections), reading(ELSEWHERE));
         // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
         let by_index = options.clone().options([("enable_seqscan", "off")]);
         let followers = pooled(FOLLOWERS).connect_lazy_with(by_index);
@@ -112,7 +126,9 @@ impl Ledger {
             node: settings.node,
             appended: Arc::default(),
             settled: watch::Sender::new(0),
+            home: Handle::current(),
             pool,
+            elsewhere,
             followers,
             _stop_at_drop: stop.clone().drop_guard(),
             stop,
@@ -123,8 +139,9 @@ impl Ledger {
     /// Ends the work in the background and closes connections. Appends that wait are still made.
     pub async fn close(&self) {
         self.inner.stop.cancel();
-        self.inner.pool.close().await;
-        self.inner.followers.close().await;
+        for pool in [&self.inner.pool, &self.inner.elsewhere, &self.inner.followers] {
+            pool.close().await;
+        }
     }
 
     /// The time: the database's, which all nodes share.
@@ -140,7 +157,7 @@ impl Ledger {
         let prepared = self.prepare(append.into())?;
         for part in &prepared.parts {
             if let State::Token(token) = &part.after.state {
-                self.tokens().forget(&token.name).await;
+                self.tokens().forget(&token.name);
             }
         }
         self.append_prepared(prepared).await
@@ -155,8 +172,8 @@ impl Ledger {
     }
 
     /// A token as this node remembers it; none when it does not. It may be outdated.
-    pub async fn remembered_token(&self, name: &Name) -> Option<Arc<KnownToken>> {
-        self.tokens().remembered(name).await
+    pub fn remembered_token(&self, name: &Name) -> Option<Arc<KnownToken>> {
+        self.tokens().remembered(name)
     }
 
     /// A token as it is now, for whoever decides nothing about it yet; none when there is no live token of that name.
@@ -169,8 +186,8 @@ impl Ledger {
 
     /// Has a token read again when it is needed next, as what this node remembers may be outdated; what was read within
     /// the last second is not.
-    pub async fn doubt_token(&self, name: &Name) {
-        self.tokens().doubt(name).await;
+    pub fn doubt_token(&self, name: &Name) {
+        self.tokens().doubt(name);
     }
 
     /// Appends that wait for a writer.
@@ -179,7 +196,7 @@ impl Ledger {
     }
 
     /// Tokens that this node remembers, about.
-    pub fn tokens_cached(&self) -> u64 {
+    pub fn tokens_cached(&self) -> usize {
         self.tokens().len()
     }
 
@@ -193,8 +210,7 @@ impl Ledger {
             if !append.parts.iter().all(|part| streams.insert(part.after.stream)) {
                 return Err(AppendError::Malformed("one stream stands in it twice".to_owned()));
             }
-            // On the heap: it is rare, and so large that every join would carry its room along.
-            let server = Box::pin(transaction::append(&self.inner.pool, &mut append)).await?;
+            let (append, server) = self.at_home(append).await?;
             let streams = append.parts.into_iter().map(|Prepared { row, after, .. }| {
                 self.recent().appended(server, row);
                 Stored { server: Some(server), ..after }
@@ -212,6 +228,17 @@ impl Ledger {
         Ok(recorded)
     }
 
+    /// Makes a transaction where joins are made: they wait for the rows that it locks, and must not wait for threads that
+    /// have other things to do.
+    async fn at_home(&self, mut append: PreparedAppend) -> Result<(PreparedAppend, ServerRun), AppendError> {
+        let pool = self.inner.pool.clone();
+        let made = self.inner.home.spawn(async move {
+            let server = transaction::append(&pool, &mut append).await?;
+            Ok((append, server))
+        });
+        AbortOnDropHandle::new(made).await.map_err(|stopped| AppendError::OutcomeUnknown(stopped.to_string()))?
+    }
+
     /// Told after each append of this node.
     pub(crate) fn appended(&self) -> Arc<Notify> {
         Arc::clone(&self.inner.appended)
@@ -227,8 +254,11 @@ impl Ledger {
         self.inner.settled.send_if_modified(|known| std::mem::replace(known, settled.max(*known)) < settled);
     }
 
+    /// A connection for the runtime that asks: it belongs to the one where it was opened, whose threads must have time for
+    /// it.
     pub(crate) async fn connection(&self) -> Result<Lease, sqlx::Error> {
-        Lease::of(&self.inner.pool).await
+        let is_home = Handle::current().id() == self.inner.home.id();
+        Lease::of(if is_home { &self.inner.pool } else { &self.inner.elsewhere }).await
     }
 
     /// A connection for who follows the log.

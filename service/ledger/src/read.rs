@@ -1,5 +1,7 @@
 //! What is: guard rows by id, name, key, kind and label.
 
+use std::{fmt, str::FromStr};
+
 use join_domain::{
     Timestamp,
     envelope::{StreamId, StreamKind},
@@ -22,6 +24,27 @@ pub struct Cursor {
     /// Its id.
     pub id: Uuid,
 }
+
+/// As clients get it and send it back: `NAME/ID`.
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let (name, id) = text.split_once('/').ok_or(NotACursor)?;
+        Ok(Self { name: name.to_owned(), id: id.parse().map_err(|_| NotACursor)? })
+    }
+}
+
+/// A cursor that no page ended with.
+#[derive(Debug, thiserror::Error)]
+#[error("not one that a page ended with")]
+pub struct NotACursor;
 
 /// Which streams to list.
 #[derive(Debug, Clone, Default)]

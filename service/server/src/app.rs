@@ -10,12 +10,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
+    caller::{Administrator, Connection, Peer, RequestIds, unauthenticated},
     ceremony::{Ceremonies, OrRefuse as _, internal},
     cluster::administrator_stream,
     office::Office,
     places::RequestPlace,
     readiness::Readiness,
-    request::caller::{Administrator, Connection, Peer, RequestIds, unauthenticated},
     revocation::Lists,
     telemetry,
 };
@@ -96,6 +96,8 @@ impl App {
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         let place = extensions.get::<Arc<RequestPlace>>().cloned();
+        // It is large, and all that follows would move it.
+        let work = Box::pin(work);
         let work = async move {
             let _place = place;
             work.await

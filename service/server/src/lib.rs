@@ -2,6 +2,7 @@
 //! ledger (in `join-ledger`) → credential (in `join-credential`).
 
 pub mod app;
+pub mod caller;
 pub mod ceremony;
 pub mod cluster;
 pub mod commands;

@@ -16,13 +16,14 @@ use tower::ServiceExt as _;
 
 use crate::{
     app::App,
+    caller::Connection,
     config::Limits,
     gather::Gathering,
     handshake::Handshakes,
     places::{ConnectionPlace, Places},
-    request::{caller::Connection, grpc::join::JOIN_ROUTE, problem},
+    request::{grpc::join::JOIN_ROUTE, problem},
     slow::InTime,
-    telemetry::METRICS,
+    telemetry::{METRICS, TurnedAway},
 };
 
 /// How long a client may take to send the head of a request; the first one included.
@@ -79,7 +80,7 @@ pub async fn serve(
         };
         // Beyond the limit a connection is closed at once: memory stays flat, and the client retries.
         let Some(place) = places.connection(address.ip()) else {
-            METRICS.turned_away("connection");
+            METRICS.turned_away(TurnedAway::Connection);
             continue;
         };
         let (handshakes, served, protocol, stop) =

@@ -18,7 +18,10 @@ use join_log::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{telemetry::METRICS, witness::Witness};
+use crate::{
+    telemetry::{Alarm, METRICS, Position},
+    witness::Witness,
+};
 
 /// How often the log is brought forward and, when it grew, signed.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -28,10 +31,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 const STEP: u32 = 2000;
 /// How often a checkpoint is published again with fresh cosignatures, when the log does not grow.
 const REPUBLISH: Duration = Duration::from_secs(10 * 60);
-/// The alarm of a log that may not be signed.
-const ROLLBACK: &str = "log_rollback";
-/// The alarm of a log that is not brought forward, whatever the reason, and after how long.
-const STALLED: (&str, Duration) = ("log_stalled", Duration::from_secs(60));
+/// How long the log may not be brought forward, whatever the reason, before that is an alarm.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// The log's files on this node.
 pub struct Logbook {
@@ -87,7 +88,7 @@ impl Logbook {
                 None => self.advance(&stop).await,
             };
             failing = done.is_err().then(|| failing.unwrap_or_else(Instant::now));
-            METRICS.alarm(STALLED.0, failing.is_some_and(|since| since.elapsed() >= STALLED.1));
+            METRICS.alarm(Alarm::LogStalled, failing.is_some_and(|since| since.elapsed() >= STALLED));
             pause = if failing.is_some() { AFTER_FAILURE } else { PERIOD };
             if let Err(error) = done {
                 tracing::warn!("the log's files could not be brought forward: {error:#}");
@@ -147,19 +148,19 @@ impl Logbook {
         let head = self.ledger.log_head().await?;
         let ended = self.ledger.ended_origins().await?.contains(&self.origin);
         let Ok(recorded) = head.checkpoint.as_deref().map(str::parse::<SignedNote>).transpose() else {
-            METRICS.alarm(ROLLBACK, true);
+            METRICS.alarm(Alarm::LogRollback, true);
             bail!("no checkpoint is signed: what the database keeps as the newest is none");
         };
         if let Some(note) = &recorded
             && note.checkpoint()?.origin == self.origin
             && !self.signers.iter().any(|signer| note.is_signed_by(signer.verifier_key()))
         {
-            METRICS.alarm(ROLLBACK, true);
+            METRICS.alarm(Alarm::LogRollback, true);
             bail!("no checkpoint is signed: the one that the database keeps does not bear the signature of this log");
         }
         let recorded_checkpoint = recorded.as_ref().map(SignedNote::checkpoint).transpose()?;
         if recorded_checkpoint.as_ref().map_or(0, |newest| newest.size) != head.signed {
-            METRICS.alarm(ROLLBACK, true);
+            METRICS.alarm(Alarm::LogRollback, true);
             bail!("no checkpoint is signed: the database says that {} entries are, and keeps another one", head.signed);
         }
         self.ask_witnesses().await?;
@@ -181,10 +182,10 @@ impl Logbook {
         let decision = rollback::decide(&evidence, |at| if at == size { Ok(tree.root()) } else { root_at(reader, at) })
             .context("the log's own files do not read")?;
         if let Decision::Refuse(why) = decision {
-            METRICS.alarm(ROLLBACK, true);
+            METRICS.alarm(Alarm::LogRollback, true);
             bail!("no checkpoint is signed: {why}");
         }
-        METRICS.alarm(ROLLBACK, false);
+        METRICS.alarm(Alarm::LogRollback, false);
         let note = match recorded {
             Some(note) if head.signed >= size => note,
             _ => match self.sign_new(&head, size).await? {
@@ -215,7 +216,7 @@ impl Logbook {
         for line in answers.into_iter().flatten() {
             note.add(line);
         }
-        METRICS.position("witnessed", self.witnesses.iter().map(Witness::has_seen).min().unwrap_or_default());
+        METRICS.position(Position::Witnessed, self.witnesses.iter().map(Witness::has_seen).min().unwrap_or_default());
         note
     }
 
@@ -246,7 +247,7 @@ impl Logbook {
     /// A witness that has seen another tree proves a fork: nothing is signed or shown any more.
     fn check_witnesses(&self) -> anyhow::Result<()> {
         if let Some(why) = self.witnesses.iter().find_map(Witness::contradiction) {
-            METRICS.alarm(ROLLBACK, true);
+            METRICS.alarm(Alarm::LogRollback, true);
             bail!("no checkpoint is signed or shown: {why}");
         }
         Ok(())

@@ -1,21 +1,29 @@
 //! Where administrators are served: by threads of their own, which give way to those of the joins.
 //!
 //! A page of the history or a piece of an export takes tens of milliseconds to make. Among the joins, each of them would
-//! hold up all that the same thread has in hand.
+//! hold up all that the same thread has in hand. What joins wait for is not done here: the ledger has connections for each
+//! side, and makes transactions on the joins' side.
 
 use std::{io, sync::Arc};
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::JoinError,
 };
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{
+    Dispatch,
+    dispatcher::{get_default, set_default},
+    subscriber::NoSubscriber,
+};
 
 /// Two, so that who asks for little does not wait for an export's next piece.
 const THREADS: usize = 2;
 /// How much they give way, as in nice(1): beside joins that need all of a processor they get a quarter of it.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 5;
+const NICER: i32 = 5;
+/// Nobody gives way more.
+const NICEST: i32 = 19;
 
 /// The threads for administrators. Clones share them; with the last one they end.
 #[derive(Clone)]
@@ -33,10 +41,16 @@ impl Office {
     /// # Errors
     /// When the system gives none.
     pub fn open() -> io::Result<Self> {
+        let priority = getpriority_process(None)?.saturating_add(NICER).min(NICEST);
+        let listener = get_default(Dispatch::clone);
+        let begin = move || {
+            listened_to_by(&listener);
+            give_way(priority);
+        };
         let threads = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("administration")
-            .on_thread_start(give_way)
+            .on_thread_start(begin)
             .enable_all()
             .build()?;
         Ok(Self { desks: threads.handle().clone(), _threads: Arc::new(Threads(Some(threads))) })
@@ -62,11 +76,19 @@ impl Drop for Threads {
     }
 }
 
+/// Who listens to one thread only, and not to the whole process, hears the threads that are started there, too.
+fn listened_to_by(listener: &Dispatch) {
+    if get_default(Dispatch::is::<NoSubscriber>) {
+        std::mem::forget(set_default(listener));
+    }
+}
+
 /// On Linux a thread has a priority of its own. Elsewhere it is the process that has one, and keeps it.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!("administration does not give way to joins: {error}");
+fn give_way(priority: i32) {
+    if cfg!(target_os = "linux")
+        && let Err(error) = setpriority_process(None, priority)
+    {
+        tracing::warn!("threads for administrators don't give way to joins, as their priority can't be set: {error}");
     }
 }
 
@@ -77,9 +99,9 @@ mod tests {
     #[tokio::test]
     async fn administration_gives_way_to_joins() {
         let office = Office::open().unwrap();
-        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let priority = || getpriority_process(None).unwrap();
         let (here, there) = (priority(), office.serve(async move { priority() }).await.unwrap());
-        assert_eq!(there, here.max(NICE));
+        assert_eq!(there, if cfg!(target_os = "linux") { (here + NICER).min(NICEST) } else { here });
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! The edge: parse, call one ceremony, render. HTTP is the twin of gRPC, made from the same descriptors.
 
 pub mod admission;
-pub mod caller;
 pub mod grpc;
 pub mod instance;
 pub mod observe;

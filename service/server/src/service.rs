@@ -28,7 +28,7 @@ use crate::{
     readiness::{self, Readiness},
     request,
     revocation::Lists,
-    telemetry::METRICS,
+    telemetry::{Alarm, METRICS, Position},
     tls::{self, ServerCertificate},
     witness::Witness,
 };
@@ -216,7 +216,7 @@ async fn follow_keys(
     while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_KEYS)).await.is_some() {
         let followed = keyring.follow(ledger).await;
         let sealed_anew = followed.as_ref().is_ok_and(|complete| !complete) || keyring.is_shut_out();
-        METRICS.alarm("authority_keys", sealed_anew);
+        METRICS.alarm(Alarm::AuthorityKeys, sealed_anew);
         if let Err(error) = followed {
             tracing::warn!("the authority's keys could not be looked at: {error:#}");
         }
@@ -250,11 +250,11 @@ async fn measure(app: Arc<App>, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(MEASURE)).await.is_some() {
         match app.ceremonies.ledger.positions().await {
             Ok(positions) => {
-                METRICS.position("next_index", positions.next_index);
-                METRICS.position("integrated", positions.integrated);
-                METRICS.position("signed", positions.signed);
-                METRICS.position("views", positions.views);
-                METRICS.position("unsequenced", positions.unsequenced);
+                METRICS.position(Position::NextIndex, positions.next_index);
+                METRICS.position(Position::Integrated, positions.integrated);
+                METRICS.position(Position::Signed, positions.signed);
+                METRICS.position(Position::Views, positions.views);
+                METRICS.position(Position::Unsequenced, positions.unsequenced);
             }
             Err(error) => tracing::warn!("positions could not be measured: {error}"),
         }

@@ -2,6 +2,7 @@
 //!
 //! Never in any of them: private keys, registration secrets, nonces, solutions, join states, certificates, attempt ids.
 
+mod labels;
 mod lines;
 
 use std::{
@@ -27,6 +28,7 @@ use prometheus::{
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+pub use self::labels::{Alarm, Position, TurnedAway};
 use crate::config::{LogFormat, Telemetry};
 
 /// Telemetry that was started; dropping it loses what is not flushed.
@@ -222,11 +224,11 @@ impl Metrics {
                 refusals.with_label_values(&[code.as_str(), word(proven)]);
             }
         }
-        for what in ["connection", "request"] {
-            turned_away.with_label_values(&[what]);
+        for what in TurnedAway::ALL {
+            turned_away.with_label_values(&[what.as_str()]);
         }
-        for alarm in ["log_rollback", "log_stalled", "authority_behind", "authority_keys"] {
-            alarms.with_label_values(&[alarm]);
+        for alarm in Alarm::ALL {
+            alarms.with_label_values(&[alarm.as_str()]);
         }
         Ok(Self {
             registry,
@@ -264,13 +266,13 @@ impl Metrics {
     }
 
     /// Raises or clears an alarm.
-    pub fn alarm(&self, name: &str, standing: bool) {
-        self.alarms.with_label_values(&[name]).set(i64::from(standing));
+    pub fn alarm(&self, alarm: Alarm, standing: bool) {
+        self.alarms.with_label_values(&[alarm.as_str()]).set(i64::from(standing));
     }
 
     /// One token more, or one less, waits because the authority lost history: an alarm while there is any.
     pub fn behind(&self, more: bool) {
-        let tokens = self.alarms.with_label_values(&["authority_behind"]);
+        let tokens = self.alarms.with_label_values(&[Alarm::AuthorityBehind.as_str()]);
         if more { tokens.inc() } else { tokens.dec() }
     }
 
@@ -288,13 +290,13 @@ impl Metrics {
     }
 
     /// Where one part of the ledger is.
-    pub fn position(&self, of: &str, index: u64) {
-        self.positions.with_label_values(&[of]).set(i64::try_from(index).unwrap_or(i64::MAX));
+    pub fn position(&self, of: Position, index: u64) {
+        self.positions.with_label_values(&[of.as_str()]).set(i64::try_from(index).unwrap_or(i64::MAX));
     }
 
-    /// A `connection` or a `request` that found no place.
-    pub fn turned_away(&self, what: &str) {
-        self.turned_away.with_label_values(&[what]).inc();
+    /// Something found no place.
+    pub fn turned_away(&self, what: TurnedAway) {
+        self.turned_away.with_label_values(&[what.as_str()]).inc();
     }
 
     /// One request ended.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use join_domain::{envelope::StreamId, id::InstanceId, resource::LockTarget};
-use join_ledger::{Append, Assigned, HistoryFilter, Indexed, Ledger};
+use join_ledger::{Append, Assigned, HistoryFilter, Indexed, Kinds, Ledger};
 use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -383,9 +383,9 @@ async fn the_history_is_searched_page_by_page() {
     assert_eq!(search(&all).await, (0..22).collect::<Vec<_>>());
     let token = HistoryFilter { token: Some(name("token-1")), ..HistoryFilter::default() };
     assert_eq!(search(&token).await, (8..15).collect::<Vec<_>>());
-    let created = HistoryFilter { kinds: vec!["token.created".to_owned()], ..HistoryFilter::default() };
+    let created = HistoryFilter { kinds: Kinds(vec!["token.created".to_owned()]), ..HistoryFilter::default() };
     assert_eq!(search(&created).await, [1, 8, 15]);
-    let joins = HistoryFilter { kinds: vec!["join.*".to_owned()], ..token.clone() };
+    let joins = HistoryFilter { kinds: Kinds(vec!["join.*".to_owned()]), ..token.clone() };
     assert_eq!(search(&joins).await, (9..15).collect::<Vec<_>>());
     let since = HistoryFilter { since: Some("2026-11-22T10:35:00Z".parse().unwrap()), ..HistoryFilter::default() };
     assert_eq!(search(&since).await, (15..22).collect::<Vec<_>>());

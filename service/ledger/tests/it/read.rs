@@ -167,32 +167,32 @@ async fn a_token_is_read_while_a_join_has_its_turn() {
     create_token(&ledger, "example", 2, ("example", bot)).await;
     first_join(&ledger, "example", key(1), 70).await;
     let example = name("example");
-    let remembered = async || ledger.remembered_token(&example).await.map(|known| known.version);
+    let remembered = || ledger.remembered_token(&example).map(|known| known.version);
     renew(&ledger, &mut ledger.token(&example).await.unwrap(), None).await.unwrap();
-    let before = remembered().await.expect("the join is remembered");
+    let before = remembered().expect("the join is remembered");
 
     let mut slot = ledger.token(&example).await.unwrap();
     assert_eq!(ledger.read_token(&example).await.unwrap().unwrap().version, before);
     renew(&ledger, &mut slot, None).await.unwrap();
-    let after = remembered().await.expect("the renewal is remembered");
+    let after = remembered().expect("the renewal is remembered");
     assert!(after > before);
     drop(slot);
 
     // Another node goes on; what is read replaces what is remembered, and the next join fits at once.
     renew(&other, &mut other.token(&example).await.unwrap(), None).await.unwrap();
-    assert_eq!(remembered().await, Some(after));
+    assert_eq!(remembered(), Some(after));
     let newest = ledger.read_token(&example).await.unwrap().unwrap().version;
     assert!(newest > after);
-    assert_eq!(remembered().await, Some(newest));
+    assert_eq!(remembered(), Some(newest));
     renew(&ledger, &mut ledger.token(&example).await.unwrap(), None).await.unwrap();
 
     tokio::time::sleep(Duration::from_secs(1)).await;
-    ledger.doubt_token(&example).await;
-    assert_eq!(remembered().await, None);
+    ledger.doubt_token(&example);
+    assert_eq!(remembered(), None);
     let read = ledger.read_token(&example).await.unwrap().unwrap().version;
-    assert_eq!(remembered().await, Some(read));
-    ledger.doubt_token(&example).await;
-    assert_eq!(remembered().await, Some(read), "what was read a moment ago is not doubted");
+    assert_eq!(remembered(), Some(read));
+    ledger.doubt_token(&example);
+    assert_eq!(remembered(), Some(read), "what was read a moment ago is not doubted");
     assert!(ledger.read_token(&name("nobody")).await.unwrap().is_none());
 }
 

@@ -1,6 +1,7 @@
 //! What administrators ask for. Each act is one append; on a conflict it looks again and decides again.
 
 use join_domain::{
+    Timestamp,
     decision::administer::{self, GrantAsked, SecretSource, TokenWritten},
     envelope::{Origin, StreamId},
     event::{BotCreated, BotUpdated, Event, LockCreated, LockDeleted, LockUpdated, Nothing},
@@ -12,13 +13,28 @@ use join_domain::{
 use join_ledger::{Append, AppendError, Change, SecretChange, Stored, StreamAppend};
 
 use super::{Ceremonies, OrRefuse as _, internal, secret::REGISTRATION_SECRET};
-use crate::request::{caller::Administrator, problem::invalid, resource::LockWritten};
+use crate::caller::Administrator;
 
 /// How often an act is decided again after a conflict.
 const MAX_TRIES: usize = 16;
 
 /// An append, and what to answer once it is durable.
 type Decided<T> = Result<(Append, T), Refusal>;
+
+/// A lock as written.
+#[derive(Debug)]
+pub struct LockWritten {
+    /// Its id, when one was written.
+    pub id: Option<LockId>,
+    /// What it locks.
+    pub target: LockTarget,
+    /// Why.
+    pub message: String,
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+    /// The revision that was edited.
+    pub revision: String,
+}
 
 impl Ceremonies {
     /// Creates a bot.
@@ -71,7 +87,10 @@ impl Ceremonies {
             check_revision(revision, Some(stored.version))?;
             let tokens = self.ledger.tokens_of_bot(bot.id).await.or_refuse()?;
             if let Some(token) = tokens.first() {
-                return Err(invalid("name", format!("bot `{name}` is joined by token `{token}`: remove that first")));
+                return Err(Refusal::invalid(
+                    "name",
+                    format!("bot `{name}` is joined by token `{token}`: remove that first"),
+                ));
             }
             let deleted = Event::BotDeleted(Nothing {});
             Ok((StreamAppend::following(&stored, self.change(vec![deleted], admin.origin())).into(), ()))
@@ -264,7 +283,7 @@ impl Ceremonies {
             let (stored, lock) = self.lock(id).await?;
             check_revision(&written.revision, Some(stored.version))?;
             if lock.target != written.target {
-                return Err(invalid("spec.target", "what a lock locks can't be changed: create another lock"));
+                return Err(Refusal::invalid("spec.target", "what a lock locks can't be changed: create another lock"));
             }
             let updated =
                 Event::LockUpdated(LockUpdated { message: written.message.clone(), expires: written.expires });
@@ -368,7 +387,7 @@ impl Ceremonies {
         generated: &str,
     ) -> Result<TokenWritten, Refusal> {
         let (_, bot) = self.find_bot(&spec.bot_name).await?.ok_or_else(|| {
-            invalid("spec.bot_name", format!("bot `{}` does not exist: create it first", spec.bot_name))
+            Refusal::invalid("spec.bot_name", format!("bot `{}` does not exist: create it first", spec.bot_name))
         })?;
         Ok(TokenWritten {
             name: name.clone(),
@@ -421,7 +440,7 @@ impl Ceremonies {
     fn check_expiry(&self, written: &LockWritten) -> Result<(), Refusal> {
         match written.expires {
             Some(end) if end <= self.ledger.now() => {
-                Err(invalid("metadata.expires", "it is past: the lock would lock nothing"))
+                Err(Refusal::invalid("metadata.expires", "it is past: the lock would lock nothing"))
             }
             _ => Ok(()),
         }

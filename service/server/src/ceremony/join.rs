@@ -23,7 +23,7 @@ use super::{
     Ceremonies, OrRefuse as _,
     pending::{Issued, Pending, Stage},
 };
-use crate::request::{caller::Peer, problem::invalid};
+use crate::caller::Peer;
 
 /// The most keys that a client may say it holds.
 const MAX_HELD_KEYS: usize = 16;
@@ -69,18 +69,18 @@ impl Ceremonies {
         let token: Name = ask.token.parse().map_err(|_| unknown())?;
         let attempt = match ask.attempt.as_str() {
             "" => None,
-            id => Some(id.parse::<AttemptId>().map_err(|error| invalid("attempt_id", error))?),
+            id => Some(id.parse::<AttemptId>().map_err(|error| Refusal::invalid("attempt_id", error))?),
         };
         let held_keys = held_keys(&ask.held_keys)?;
-        let subject = Subject::read(&ask.subject).map_err(|error| invalid("public_keys", error))?;
+        let subject = Subject::read(&ask.subject).map_err(|error| Refusal::invalid("public_keys", error))?;
         if ask.secret.len() > 512 {
-            return Err(invalid("initial_join_secret", "longer than 512 characters"));
+            return Err(Refusal::invalid("initial_join_secret", "longer than 512 characters"));
         }
         let join_state = self.read_join_state(&ask.join_state).await?;
 
         let sent_secret = self.sent_secret(&ask.secret);
 
-        let mut remembered = self.ledger.remembered_token(&token).await;
+        let mut remembered = self.ledger.remembered_token(&token);
         let mut is_counted = false;
         loop {
             let is_fresh = remembered.is_none();
@@ -137,7 +137,7 @@ impl Ceremonies {
             }
             PublicKey::from_authorized_key(key).map_err(|error| match error {
                 KeyError::Unsupported(_) => Refusal::new(Code::UnsupportedKey, error.to_string()),
-                KeyError::Malformed => invalid("public_key", error),
+                KeyError::Malformed => Refusal::invalid("public_key", error),
             })
         });
         let key = match taken {
@@ -158,7 +158,7 @@ impl Ceremonies {
                 Stage::RotationChallenge(solved.clone(), issued)
             }
             Stage::Challenge(_) | Stage::RotationChallenge(..) => {
-                let refusal = invalid("public_key", "no key was asked for: a solution is");
+                let refusal = Refusal::invalid("public_key", "no key was asked for: a solution is");
                 return Err(self.failed(&pending, refusal, peer).await);
             }
         };
@@ -176,7 +176,7 @@ impl Ceremonies {
             Stage::Challenge(issued) => (issued, None),
             Stage::RotationChallenge(solved, issued) => (issued, Some(solved.clone())),
             Stage::RegistrationKey | Stage::RotationKey(_) => {
-                let refusal = invalid("solution", "no challenge is open: a public key was asked for");
+                let refusal = Refusal::invalid("solution", "no challenge is open: a public key was asked for");
                 return Err(self.failed(&pending, refusal, peer).await);
             }
         };
@@ -203,7 +203,7 @@ impl Ceremonies {
         if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
             self.failed(pending, pending.unanswered("the client went away before it answered"), peer).await;
         } else {
-            self.ledger.doubt_token(&pending.token).await;
+            self.ledger.doubt_token(&pending.token);
         }
     }
 
@@ -271,11 +271,13 @@ fn may_know_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStat
 
 fn held_keys(lines: &[Vec<u8>]) -> Result<Vec<PublicKey>, Refusal> {
     if lines.len() > MAX_HELD_KEYS {
-        return Err(invalid("held_keys", format!("more than {MAX_HELD_KEYS} keys")));
+        return Err(Refusal::invalid("held_keys", format!("more than {MAX_HELD_KEYS} keys")));
     }
     lines
         .iter()
         .enumerate()
-        .map(|(at, line)| PublicKey::from_authorized_key(line).map_err(|e| invalid(&format!("held_keys[{at}]"), e)))
+        .map(|(at, line)| {
+            PublicKey::from_authorized_key(line).map_err(|e| Refusal::invalid(&format!("held_keys[{at}]"), e))
+        })
         .collect()
 }

@@ -20,7 +20,7 @@ use join_domain::{
 };
 use join_ledger::{AppendError, Change, Ledger, StreamAppend};
 
-use crate::{config::Limits, request::caller::Peer, telemetry::METRICS};
+use crate::{caller::Peer, config::Limits, telemetry::METRICS};
 
 /// How many different tokens are told apart in one interval; the rest is summed up together.
 const MAX_COUNTED: usize = 10_000;

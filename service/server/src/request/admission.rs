@@ -35,7 +35,7 @@ impl Admission {
 }
 
 impl Door for Admission {
-    /// Leaves the [`Administrator`](super::caller::Administrator) in the extensions.
+    /// Leaves the [`Administrator`](crate::caller::Administrator) in the extensions.
     async fn admit(&self, role: v1::Role, extensions: &mut Extensions) -> Result<(), Status> {
         let needed = match role {
             v1::Role::Anyone => return Ok(()),

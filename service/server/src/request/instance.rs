@@ -14,12 +14,8 @@ use join_domain::{
 };
 use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, ListFilter, Stored};
 use join_proto::v1;
-use uuid::Uuid;
 
-use super::{
-    problem::invalid,
-    resource::{self, to_wire_time},
-};
+use super::resource::{self, to_wire_time};
 use crate::ceremony::OrRefuse as _;
 
 /// The health words, worst last.
@@ -55,11 +51,11 @@ pub async fn get(ledger: &Ledger, id: InstanceId, at: Option<Timestamp>) -> Resu
 /// INVALID_REQUEST with the field.
 pub async fn list(ledger: &Ledger, list: &v1::ListBotInstancesRequest) -> Result<v1::BotInstanceList, Refusal> {
     if !list.health.is_empty() && !WORDS.contains(&list.health.as_str()) {
-        return Err(invalid("health", format!("`{}` is none of {}", list.health, WORDS.join(", "))));
+        return Err(Refusal::invalid("health", format!("`{}` is none of {}", list.health, WORDS.join(", "))));
     }
     let bot: Option<Name> = match list.bot_name.as_str() {
         "" => None,
-        name => Some(name.parse().map_err(|error| invalid("bot_name", error))?),
+        name => Some(name.parse().map_err(|error| Refusal::invalid("bot_name", error))?),
     };
     let labels = resource::read_selector(&list.selector)?;
     let at = list.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
@@ -93,10 +89,11 @@ async fn page(
     cursor: &str,
     limit: u32,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
-    let after = read_cursor(cursor)?.map(|(bot, id)| (bot, InstanceId(id)));
+    let after = resource::read_cursor(cursor)?.map(|after| (after.name, InstanceId(after.id)));
     let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), token: None, after, limit }).await.or_refuse()?;
     let is_full = u32::try_from(page.len()).is_ok_and(|count| count == limit);
-    let next = page.last().filter(|_| is_full).map(|last| format!("{}/{}", last.bot_name, last.id));
+    let next =
+        page.last().filter(|_| is_full).map(|last| Cursor { name: last.bot_name.clone(), id: last.id.0 }.to_string());
     Ok((page, next))
 }
 
@@ -107,27 +104,16 @@ async fn page_at(
     cursor: &str,
     at: Timestamp,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
-    let after = read_cursor(cursor)?.map(|(name, id)| Cursor { name, id });
+    let after = resource::read_cursor(cursor)?;
     let tokens = ledger.tokens_ever(after.as_ref(), TOKENS).await.or_refuse()?;
     let is_full = u32::try_from(tokens.len()).is_ok_and(|count| count == TOKENS);
-    let next = tokens.last().filter(|_| is_full).map(|last| format!("{}/{}", last.name, last.id));
+    let next = tokens.last().filter(|_| is_full).map(Cursor::to_string);
     let mut found = Vec::new();
     for token in &tokens {
         let instances = ledger.instances_at(TokenId(token.id), at).await.or_refuse()?;
         found.extend(instances.into_iter().filter(|one| bot.is_none_or(|bot| one.bot_name == bot.as_str())));
     }
     Ok((found, next))
-}
-
-fn read_cursor(cursor: &str) -> Result<Option<(String, Uuid)>, Refusal> {
-    if cursor.is_empty() {
-        return Ok(None);
-    }
-    let parse = || {
-        let (name, id) = cursor.split_once('/')?;
-        Some((name.to_owned(), id.parse().ok()?))
-    };
-    parse().map(Some).ok_or_else(|| invalid("cursor", "not one that a page ended with"))
 }
 
 /// What health is judged from.

@@ -14,11 +14,11 @@ use axum::{
 use join_proto::DESCRIPTORS;
 use tracing::{Instrument as _, Span};
 
-use super::{
+use super::grpc::join::JOIN_ROUTE;
+use crate::{
     caller::{Connection, Peer, RequestIds},
-    grpc::join::JOIN_ROUTE,
+    telemetry::{self, METRICS},
 };
-use crate::telemetry::{self, METRICS};
 
 /// Gives a request its ids, runs it, and logs how it ended.
 pub async fn request(mut request: Request, next: Next) -> Response {

@@ -9,7 +9,7 @@ use join_proto::ERROR_DOMAIN;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::telemetry::METRICS;
+use crate::telemetry::{METRICS, TurnedAway};
 
 /// After how long a client that was too fast may come again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ pub fn status(refusal: &Refusal) -> Status {
 
 /// The answer to a request that is not let in, in the form that its client reads.
 pub fn turn_away<B>(request: &http::Request<B>, refusal: &Refusal) -> Response {
-    METRICS.turned_away("request");
+    METRICS.turned_away(TurnedAway::Request);
     let kind = request.headers().get(header::CONTENT_TYPE);
     match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         true => status(refusal).into_http(),
@@ -73,10 +73,5 @@ pub async fn malformed<B: Default>(response: http::Response<B>) -> http::Respons
         return response;
     }
     let why = Status::from_header_map(headers).map(|status| status.message().to_owned()).unwrap_or_default();
-    status(&invalid("message", why)).into_http()
-}
-
-/// A malformed request: names the field.
-pub fn invalid(field: &str, why: impl std::fmt::Display) -> Refusal {
-    Refusal::new(Code::InvalidRequest, format!("{field}: {why}"))
+    status(&Refusal::invalid("message", why)).into_http()
 }

@@ -6,21 +6,31 @@ use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
     decision::administer::{GrantAsked, MAX_TEXT},
-    id::{LockId, Name, user_name},
+    id::{Name, user_name},
     key::{KeyError, PublicKey},
     refusal::{Code, Refusal},
     resource::{BotSpec, ExemptionKind, Labels, LockTarget, Recovery, RecoveryMode, TokenSpec},
     state::{BotState, LockState, TokenState, token::Grant},
 };
+use join_ledger::{Cursor, NotACursor};
 use join_proto::{JOIN_METHOD, v1};
 use prost_types::Timestamp as WireTime;
 
-use super::problem::invalid;
+use crate::ceremony::administer::LockWritten;
 
 /// The most entries of a list or map in a resource.
 const MAX_ITEMS: usize = 100;
 /// The most bytes of a specification, as JSON.
 pub(crate) const MAX_SPEC: usize = 16 * 1024;
+
+/// Where a page begins; none at the beginning.
+///
+/// # Errors
+/// INVALID_REQUEST when no page ended with it.
+pub fn read_cursor(text: &str) -> Result<Option<Cursor>, Refusal> {
+    let cursor = (!text.is_empty()).then(|| text.parse()).transpose();
+    cursor.map_err(|error: NotACursor| Refusal::invalid("cursor", error))
+}
 
 /// A time on the wire.
 pub fn to_wire_time(time: Timestamp) -> WireTime {
@@ -36,7 +46,7 @@ pub fn from_wire_time(field: &str, time: &WireTime) -> Result<Timestamp, Refusal
     nanos
         .and_then(|nanos| Timestamp::from_timestamp(time.seconds, nanos))
         .filter(|time| (0..253_402_300_800).contains(&time.timestamp()))
-        .ok_or_else(|| invalid(field, "not a time of the years 1970 to 9999"))
+        .ok_or_else(|| Refusal::invalid(field, "not a time of the years 1970 to 9999"))
 }
 
 fn optional_time(field: &str, time: Option<&WireTime>) -> Result<Option<Timestamp>, Refusal> {
@@ -66,16 +76,19 @@ impl Head {
     ) -> Result<Self, Refusal> {
         for (field, written, expected) in [("kind", kind, expected.0), ("version", version, expected.1)] {
             if !written.is_empty() && written != expected {
-                return Err(invalid(field, format!("`{written}` must be `{expected}` here")));
+                return Err(Refusal::invalid(field, format!("`{written}` must be `{expected}` here")));
             }
         }
         let metadata = metadata.cloned().unwrap_or_default();
         if metadata.labels.len() > MAX_ITEMS {
-            return Err(invalid("metadata.labels", "more than 100 labels"));
+            return Err(Refusal::invalid("metadata.labels", "more than 100 labels"));
         }
         for (key, value) in &metadata.labels {
             if key.is_empty() || key.len() > 253 || value.len() > 253 || key.contains(['=', ',']) {
-                return Err(invalid("metadata.labels", format!("`{key}` is not a label of up to 253 characters")));
+                return Err(Refusal::invalid(
+                    "metadata.labels",
+                    format!("`{key}` is not a label of up to 253 characters"),
+                ));
             }
         }
         Ok(Self {
@@ -91,7 +104,7 @@ impl Head {
     /// # Errors
     /// INVALID_REQUEST.
     pub fn name(&self) -> Result<Name, Refusal> {
-        self.name.parse().map_err(|error| invalid("metadata.name", error))
+        self.name.parse().map_err(|error| Refusal::invalid("metadata.name", error))
     }
 
     fn write(name: String, labels: &Labels, expires: Option<Timestamp>, revision: u64) -> v1::Metadata {
@@ -116,10 +129,13 @@ pub fn read_bot(bot: v1::Bot) -> Result<(Head, BotSpec), Refusal> {
     for (at, named) in spec.traits.into_iter().enumerate() {
         check_list(&format!("spec.traits[{at}].values"), &named.values)?;
         if named.name.is_empty() || named.name.len() > 253 {
-            return Err(invalid(&format!("spec.traits[{at}].name"), "a trait needs a name of up to 253 characters"));
+            return Err(Refusal::invalid(
+                &format!("spec.traits[{at}].name"),
+                "a trait needs a name of up to 253 characters",
+            ));
         }
         if traits.insert(named.name.clone(), named.values).is_some() {
-            return Err(invalid("spec.traits", format!("`{}` is there twice", named.name)));
+            return Err(Refusal::invalid("spec.traits", format!("`{}` is there twice", named.name)));
         }
     }
     let spec = BotSpec { roles: spec.roles, traits, labels: head.labels.clone(), expires: head.expires };
@@ -131,16 +147,18 @@ pub fn read_bot(bot: v1::Bot) -> Result<(Head, BotSpec), Refusal> {
 fn check_size(spec: &impl serde::Serialize) -> Result<(), Refusal> {
     match serde_json::to_vec(spec) {
         Ok(text) if text.len() <= MAX_SPEC => Ok(()),
-        _ => Err(invalid("spec", format!("larger than {MAX_SPEC} bytes with its labels"))),
+        _ => Err(Refusal::invalid("spec", format!("larger than {MAX_SPEC} bytes with its labels"))),
     }
 }
 
 fn check_list(field: &str, values: &[String]) -> Result<(), Refusal> {
     if values.len() > MAX_ITEMS {
-        return Err(invalid(field, "more than 100 values"));
+        return Err(Refusal::invalid(field, "more than 100 values"));
     }
     match values.iter().find(|value| value.is_empty() || value.len() > 253 || value.chars().any(char::is_control)) {
-        Some(value) => Err(invalid(field, format!("`{}` is not a value of 1 to 253 characters", value.escape_debug()))),
+        Some(value) => {
+            Err(Refusal::invalid(field, format!("`{}` is not a value of 1 to 253 characters", value.escape_debug())))
+        }
         None => Ok(()),
     }
 }
@@ -168,7 +186,7 @@ pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>),
     let head = Head::read(("token", "v2"), &token.kind, &token.version, token.metadata.as_ref())?;
     let spec = token.spec.unwrap_or_default();
     if spec.join_method != JOIN_METHOD {
-        return Err(invalid(
+        return Err(Refusal::invalid(
             "spec.join_method",
             format!("`{}` is not served: use bound_keypair", spec.join_method.escape_debug()),
         ));
@@ -180,24 +198,27 @@ pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>),
         "" => None,
         line => Some(PublicKey::from_authorized_key(line.as_bytes()).map_err(|error| match error {
             KeyError::Unsupported(_) => Refusal::new(Code::UnsupportedKey, format!("{field}: {error}")),
-            KeyError::Malformed => invalid(field, error),
+            KeyError::Malformed => Refusal::invalid(field, error),
         })?),
     };
     let secret = onboarding.registration_secret;
     if secret.len() > 256 || secret.chars().any(char::is_control) {
-        return Err(invalid("spec.bound_keypair.onboarding.registration_secret", "not 1 to 256 printable characters"));
+        return Err(Refusal::invalid(
+            "spec.bound_keypair.onboarding.registration_secret",
+            "not 1 to 256 printable characters",
+        ));
     }
     let recovery = bound_keypair.recovery.unwrap_or_default();
     let defaults = Recovery::default();
     let mode = match recovery.mode.as_deref() {
         None | Some("") => defaults.mode,
         Some(mode) => {
-            mode.parse::<RecoveryMode>().map_err(|error| invalid("spec.bound_keypair.recovery.mode", error))?
+            mode.parse::<RecoveryMode>().map_err(|error| Refusal::invalid("spec.bound_keypair.recovery.mode", error))?
         }
     };
     let spec = TokenSpec {
         roles: spec.roles,
-        bot_name: spec.bot_name.parse().map_err(|error| invalid("spec.bot_name", error))?,
+        bot_name: spec.bot_name.parse().map_err(|error| Refusal::invalid("spec.bot_name", error))?,
         initial_public_key,
         must_register_before: optional_time(
             "spec.bound_keypair.onboarding.must_register_before",
@@ -255,21 +276,6 @@ pub fn write_token(token: &TokenState, secret: Option<String>, now: Timestamp) -
     }
 }
 
-/// A lock as written.
-#[derive(Debug)]
-pub struct LockWritten {
-    /// Its id, when one was written.
-    pub id: Option<LockId>,
-    /// What it locks.
-    pub target: LockTarget,
-    /// Why.
-    pub message: String,
-    /// When it ends.
-    pub expires: Option<Timestamp>,
-    /// The revision that was edited.
-    pub revision: String,
-}
-
 /// Reads a lock.
 ///
 /// # Errors
@@ -278,33 +284,37 @@ pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
     let head = Head::read(("lock", "v2"), &lock.kind, &lock.version, lock.metadata.as_ref())?;
     let id = match head.name.as_str() {
         "" => None,
-        name => Some(name.parse().map_err(|_| invalid("metadata.name", "the name of a lock is a UUID, or left out"))?),
+        name => Some(
+            name.parse().map_err(|_| Refusal::invalid("metadata.name", "the name of a lock is a UUID, or left out"))?,
+        ),
     };
     let spec = lock.spec.unwrap_or_default();
     if spec.message.chars().count() > MAX_TEXT {
-        return Err(invalid("spec.message", "longer than 1000 characters"));
+        return Err(Refusal::invalid("spec.message", "longer than 1000 characters"));
     }
     let target = spec.target.unwrap_or_default();
     let written: Vec<Result<LockTarget, Refusal>> = [
         (!target.user.is_empty())
-            .then(|| LockTarget::user(&target.user).map_err(|error| invalid("spec.target.user", error))),
+            .then(|| LockTarget::user(&target.user).map_err(|error| Refusal::invalid("spec.target.user", error))),
         (!target.bot_instance_id.is_empty()).then(|| {
             let id = target.bot_instance_id.parse();
-            id.map(LockTarget::BotInstanceId).map_err(|_| invalid("spec.target.bot_instance_id", "not a UUID"))
+            id.map(LockTarget::BotInstanceId).map_err(|_| Refusal::invalid("spec.target.bot_instance_id", "not a UUID"))
         }),
         (!target.join_token.is_empty()).then(|| {
             let name = target.join_token.parse();
-            name.map(LockTarget::JoinToken).map_err(|error| invalid("spec.target.join_token", error))
+            name.map(LockTarget::JoinToken).map_err(|error| Refusal::invalid("spec.target.join_token", error))
         }),
         (!target.public_key.is_empty()).then(|| {
-            LockTarget::public_key(&target.public_key).map_err(|error| invalid("spec.target.public_key", error))
+            LockTarget::public_key(&target.public_key)
+                .map_err(|error| Refusal::invalid("spec.target.public_key", error))
         }),
     ]
     .into_iter()
     .flatten()
     .collect();
-    let [target] = <[_; 1]>::try_from(written)
-        .map_err(|_| invalid("spec.target", "give exactly one of user, bot_instance_id, join_token and public_key"))?;
+    let [target] = <[_; 1]>::try_from(written).map_err(|_| {
+        Refusal::invalid("spec.target", "give exactly one of user, bot_instance_id, join_token and public_key")
+    })?;
     Ok(LockWritten { id, target: target?, message: spec.message, expires: head.expires, revision: head.revision })
 }
 
@@ -337,7 +347,7 @@ pub fn write_lock(lock: &LockState, revision: u64) -> v1::Lock {
 pub fn read_exemption(exemption: v1::Exemption) -> Result<(String, GrantAsked), Refusal> {
     let head = Head::read(("exemption", "v1"), &exemption.kind, &exemption.version, exemption.metadata.as_ref())?;
     let spec = exemption.spec.unwrap_or_default();
-    let kind = spec.kind.parse::<ExemptionKind>().map_err(|error| invalid("spec.kind", error))?;
+    let kind = spec.kind.parse::<ExemptionKind>().map_err(|error| Refusal::invalid("spec.kind", error))?;
     let asked = GrantAsked { kind, count: spec.count, uses: spec.uses, expires: head.expires, reason: spec.reason };
     Ok((spec.token_name, asked))
 }
@@ -381,7 +391,8 @@ pub fn read_life(text: &str) -> Result<Option<TimeDelta>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    let life = humantime::parse_duration(text).map_err(|_| invalid("ttl", "not a duration such as 90s or 1h"))?;
+    let life =
+        humantime::parse_duration(text).map_err(|_| Refusal::invalid("ttl", "not a duration such as 90s or 1h"))?;
     Ok(Some(TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX)))
 }
 
@@ -394,7 +405,7 @@ pub fn read_selector(text: &str) -> Result<Labels, Refusal> {
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (key, value) = part
             .split_once('=')
-            .ok_or_else(|| invalid("selector", format!("`{part}` is not of the form key=value")))?;
+            .ok_or_else(|| Refusal::invalid("selector", format!("`{part}` is not of the form key=value")))?;
         labels.insert(key.trim().to_owned(), value.trim().to_owned());
     }
     Ok(labels)

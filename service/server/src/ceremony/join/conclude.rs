@@ -21,12 +21,12 @@ use join_ledger::{Append, AppendError, Change, KnownToken, SecretChange, Stored,
 
 use super::Step;
 use crate::{
+    caller::Peer,
     ceremony::{
         Ceremonies, OrRefuse as _, internal,
         pending::{Pending, Stage},
         secret::REGISTRATION_SECRET,
     },
-    request::caller::Peer,
     telemetry::METRICS,
 };
 
@@ -142,7 +142,7 @@ impl Ceremonies {
     pub(crate) async fn failed(&self, pending: &Pending, refusal: Refusal, peer: &Peer) -> Refusal {
         if !pending.is_proven() {
             // Perhaps the wrong question was asked, from what this node remembers.
-            self.ledger.doubt_token(&pending.token).await;
+            self.ledger.doubt_token(&pending.token);
             return self.strangers.refused_from(&pending.token, peer, refusal);
         }
         if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {

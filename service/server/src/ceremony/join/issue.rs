@@ -11,7 +11,6 @@ use join_domain::{
 use crate::{
     ceremony::{Ceremonies, internal, pending::Pending},
     keyring::Opened,
-    request::problem::invalid,
 };
 
 /// What an accepted join hands out.
@@ -48,7 +47,9 @@ impl Ceremonies {
         };
         let subject = match &pending.subject {
             Some(read) => Cow::Borrowed(read),
-            None => Cow::Owned(Subject::read(&pending.subject_keys).map_err(|error| invalid("public_keys", error))?),
+            None => Cow::Owned(
+                Subject::read(&pending.subject_keys).map_err(|error| Refusal::invalid("public_keys", error))?,
+            ),
         };
         let keyring = self.keyring.get();
         let credentials = keyring

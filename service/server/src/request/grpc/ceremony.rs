@@ -38,7 +38,7 @@ impl Ceremony for Ceremonies {
             let peer = service.0.peer(request.extensions()).await?;
             let open = request.into_inner();
             if open.attempt_id.is_empty() {
-                return Err(problem::invalid("attempt_id", "it is required here: 128 random bits in hex"));
+                return Err(Refusal::invalid("attempt_id", "it is required here: 128 random bits in hex"));
             }
             let ask = Ask {
                 token: open.token,
@@ -62,10 +62,10 @@ impl Ceremony for Ceremonies {
             let answer = request.into_inner();
             let pending = service.unseal(&answer.continuation)?;
             let step = match (answer.solution.as_str(), answer.public_key.as_str()) {
-                ("", "") => return Err(problem::invalid("solution", "give a solution or a public_key")),
+                ("", "") => return Err(Refusal::invalid("solution", "give a solution or a public_key")),
                 (solution, "") => ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
                 ("", key) => ceremonies.take_key(pending, key.as_bytes(), &peer).await?,
-                _ => return Err(problem::invalid("public_key", "give a solution or a public_key, not both")),
+                _ => return Err(Refusal::invalid("public_key", "give a solution or a public_key, not both")),
             };
             service.tell(step)
         };

@@ -22,11 +22,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     app::App,
+    caller::Peer,
     ceremony::{
         join::{Ask, Joined, Step},
         pending::{Pending, Stage},
     },
-    request::{caller::Peer, observe, problem},
+    request::{observe, problem},
 };
 
 /// How long a client that has shown nothing yet may take for a message: it has all it needs to send the first two.
@@ -177,11 +178,11 @@ impl Conversation {
             Ok(Err(status)) if status.code() != tonic::Code::OutOfRange && status.code() != tonic::Code::Internal => {
                 Ok(None)
             }
-            Ok(Err(status)) => Err(problem::invalid("message", format!("it does not read: {}", status.message()))),
+            Ok(Err(status)) => Err(Refusal::invalid("message", format!("it does not read: {}", status.message()))),
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(request))) => match request.payload {
                 Some(payload) => Ok(Some(payload)),
-                None => Err(problem::invalid("payload", "the message is empty")),
+                None => Err(Refusal::invalid("payload", "the message is empty")),
             },
         }
     }
@@ -208,7 +209,7 @@ impl Conversation {
             Some(client_params::Payload::HostParams(_)) => {
                 return Err(Refusal::new(Code::Unimplemented, "host certificates are not served: ask as a bot"));
             }
-            None => return Err(problem::invalid("bound_keypair_init.client_params.bot_params", "it is missing")),
+            None => return Err(Refusal::invalid("bound_keypair_init.client_params.bot_params", "it is missing")),
         };
         let keys = params.public_keys.unwrap_or_default();
         let life = match params.expires {
@@ -303,7 +304,7 @@ fn unexpected(awaiting: &Awaiting, got: &join_request::Payload) -> Refusal {
         P::Ec2Init(_) => return unserved("ec2_init"),
         P::OracleInit(_) => return unserved("oracle_init"),
         P::Solution(solution) if solution.payload.is_none() => {
-            return problem::invalid("solution", "it is empty, or of another join method");
+            return Refusal::invalid("solution", "it is empty, or of another join method");
         }
         P::ClientInit(_) => "client_init",
         P::BoundKeypairInit(_) => "bound_keypair_init",
@@ -315,7 +316,7 @@ fn unexpected(awaiting: &Awaiting, got: &join_request::Payload) -> Refusal {
         Awaiting::BoundKeypairInit { .. } => "bound_keypair_init",
         Awaiting::Answer(_) | Awaiting::Nothing => "solution",
     };
-    problem::invalid("payload", format!("{got} came where {expected} is expected"))
+    Refusal::invalid("payload", format!("{got} came where {expected} is expected"))
 }
 
 /// A stranger's words, for a log line or an answer.

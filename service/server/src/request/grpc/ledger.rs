@@ -7,7 +7,7 @@ use join_domain::{
     id::Name,
     refusal::Refusal,
 };
-use join_ledger::{Claimed, HistoryFilter, Indexed};
+use join_ledger::{Claimed, HistoryFilter, Indexed, Kinds};
 use join_proto::v1::{self, ledger_server::Ledger};
 use prost_types::{Struct, Value as WireValue, value::Kind};
 use serde_json::Value;
@@ -18,7 +18,7 @@ use super::{Answers, one_by_one, replay::Replaying};
 use crate::{
     app::App,
     ceremony::{OrRefuse as _, internal},
-    request::{problem, problem::invalid, resource, watcher::Watcher},
+    request::{problem, resource, watcher::Watcher},
 };
 
 /// Entries of a page when nobody says.
@@ -41,7 +41,7 @@ impl Search {
     fn read(request: &v1::ListEventsRequest) -> Result<Self, Refusal> {
         let named = |field: &str, text: &str| match text {
             "" => Ok(None),
-            name => name.parse::<Name>().map(Some).map_err(|error| invalid(field, error)),
+            name => name.parse::<Name>().map(Some).map_err(|error| Refusal::invalid(field, error)),
         };
         let time = |field: &str, time: Option<&prost_types::Timestamp>| {
             time.map(|time| resource::from_wire_time(field, time)).transpose()
@@ -51,12 +51,12 @@ impl Search {
             bot: named("bot", &request.bot)?,
             since: time("since", request.since.as_ref())?,
             until: time("until", request.until.as_ref())?,
-            kinds: request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
+            kinds: Kinds(request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect()),
             ..HistoryFilter::default()
         };
         let from = match request.cursor.as_str() {
             "" => 0,
-            cursor => cursor.parse().map_err(|_| invalid("cursor", "not one that a page ended with"))?,
+            cursor => cursor.parse().map_err(|_| Refusal::invalid("cursor", "not one that a page ended with"))?,
         };
         let limit = if request.page_size == 0 { PAGE } else { request.page_size.min(1000) };
         Ok(Self { filter, from, limit })
@@ -210,24 +210,17 @@ async fn events_of(app: &App, search: &Search) -> Result<(v1::EventList, u64), R
     Ok((v1::EventList { events, cursor: page.next.to_string(), more: !page.is_end() }, page.next))
 }
 
-/// The events of an entry; only those of `kinds`, when some are named.
+/// The events of an entry that are of some kinds.
 pub(super) fn wire_events(
     entry: &Entry,
     index: Option<u64>,
     token: &str,
-    kinds: &[String],
+    kinds: &Kinds,
 ) -> Result<Vec<v1::Event>, Refusal> {
-    let wanted = |kind: &str| {
-        kinds.is_empty()
-            || kinds.iter().any(|wanted| match wanted.strip_suffix('*') {
-                Some(prefix) => kind.starts_with(prefix),
-                None => kind == wanted,
-            })
-    };
     let mut events = Vec::with_capacity(entry.events.len());
     for (version, event) in (entry.first_version..).zip(&entry.events) {
         let (kind, schema) = event.kind();
-        if !wanted(kind) {
+        if !kinds.include(kind) {
             continue;
         }
         let data = serde_json::to_value(event).map_err(internal)?.get_mut("data").map(Value::take);

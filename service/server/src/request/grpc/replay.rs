@@ -9,6 +9,7 @@ use join_domain::{
     refusal::{Code, Refusal},
     state::State,
 };
+use join_ledger::Kinds;
 use join_proto::v1;
 use tonic::Status;
 
@@ -16,7 +17,7 @@ use super::ledger::wire_events;
 use crate::{
     app::App,
     ceremony::{OrRefuse as _, internal},
-    request::{problem, problem::invalid, resource, watcher::Watcher, why},
+    request::{problem, resource, watcher::Watcher, why},
 };
 
 /// Entries of a page.
@@ -42,7 +43,7 @@ impl Replaying {
     /// # Errors
     /// NOT_FOUND when there never was one; UNAVAILABLE.
     pub(super) async fn begin(app: Arc<App>, watcher: Watcher, request: &v1::ReplayRequest) -> Result<Self, Refusal> {
-        let name: Name = request.name.parse().map_err(|error| invalid("name", error))?;
+        let name: Name = request.name.parse().map_err(|error| Refusal::invalid("name", error))?;
         let at = request.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
         let left = app.ceremonies.ledger.namesakes(StreamKind::Token, &name).await.or_refuse()?;
         if left.is_empty() {
@@ -92,6 +93,6 @@ impl Replaying {
             _ => None,
         };
         self.state = Some(after);
-        Ok(v1::ReplayStep { events: wire_events(entry, None, self.name.as_str(), &[])?, why, state })
+        Ok(v1::ReplayStep { events: wire_events(entry, None, self.name.as_str(), &Kinds::default())?, why, state })
     }
 }

@@ -10,14 +10,15 @@ use join_domain::{
     refusal::{Code, Refusal},
     state::{State, TokenState},
 };
-use join_ledger::{Cursor, ListFilter, Stored};
+use join_ledger::{ListFilter, Stored};
 use join_proto::v1::{self, resources_server::Resources};
 use tonic::{Request, Response, Status};
 
 use crate::{
     app::App,
+    caller::Administrator,
     ceremony::{OrRefuse as _, internal},
-    request::{caller::Administrator, instance, problem, problem::invalid, resource},
+    request::{instance, problem, resource},
 };
 
 /// The most resources of one page, and how many when nobody says.
@@ -34,23 +35,11 @@ fn reply<T>(answer: Result<T, Refusal>) -> Answer<T> {
 }
 
 fn name(text: &str) -> Result<Name, Refusal> {
-    text.parse().map_err(|error| invalid("name", error))
+    text.parse().map_err(|error| Refusal::invalid("name", error))
 }
 
 fn lock_id(text: &str) -> Result<LockId, Refusal> {
-    text.parse().map_err(|_| invalid("name", "the name of a lock is a UUID"))
-}
-
-/// A page's cursor: a name and an id.
-fn read_cursor(cursor: &str) -> Result<Option<Cursor>, Refusal> {
-    if cursor.is_empty() {
-        return Ok(None);
-    }
-    let parse = || {
-        let (name, id) = cursor.split_once('/')?;
-        Some(Cursor { name: name.to_owned(), id: id.parse().ok()? })
-    };
-    parse().map(Some).ok_or_else(|| invalid("cursor", "not one that a page ended with"))
+    text.parse().map_err(|_| Refusal::invalid("name", "the name of a lock is a UUID"))
 }
 
 /// The name in the path must be that of the resource.
@@ -58,7 +47,7 @@ fn same_name(path: &str, written: &str) -> Result<(), Refusal> {
     if path.is_empty() || path == written {
         return Ok(());
     }
-    Err(invalid("metadata.name", format!("`{written}` is not the `{path}` of the path")))
+    Err(Refusal::invalid("metadata.name", format!("`{written}` is not the `{path}` of the path")))
 }
 
 impl Administration {
@@ -91,7 +80,7 @@ impl Administration {
     async fn page(&self, kind: StreamKind, list: &v1::ListRequest) -> Result<(Vec<Stored>, String), Refusal> {
         let limit = if list.page_size == 0 { PAGE.1 } else { list.page_size.min(PAGE.0) };
         let selector = resource::read_selector(&list.selector)?;
-        let after = read_cursor(&list.cursor)?;
+        let after = resource::read_cursor(&list.cursor)?;
         let ledger = &self.0.ceremonies.ledger;
         let listed = match &list.at {
             None => ledger.list(kind, &ListFilter { selector, after, limit }).await.or_refuse()?,
@@ -100,7 +89,7 @@ impl Administration {
                 ledger.list_at(kind, &ListFilter { selector, after, limit }, at).await.or_refuse()?
             }
         };
-        Ok((listed.streams, listed.next.map(|next| format!("{}/{}", next.name, next.id)).unwrap_or_default()))
+        Ok((listed.streams, listed.next.map(|next| next.to_string()).unwrap_or_default()))
     }
 
     /// What a name stood for at a moment, folded from the ledger.
@@ -122,7 +111,7 @@ impl Administration {
     async fn selected(&self, selector: &str) -> Result<Vec<Name>, Refusal> {
         let labels = resource::read_selector(selector)?;
         if labels.is_empty() {
-            return Err(invalid("selector", "it is empty: give key=value, so that not every token is meant"));
+            return Err(Refusal::invalid("selector", "it is empty: give key=value, so that not every token is meant"));
         }
         let mut names = Vec::new();
         let mut filter = ListFilter { selector: labels, after: None, limit: PAGE.0 };
@@ -142,7 +131,7 @@ impl Administration {
 
     /// Finds the token that an exemption is of.
     async fn exemption(&self, id: &str) -> Result<(TokenState, GrantId), Refusal> {
-        let id: GrantId = id.parse().map_err(|_| invalid("name", "the name of an exemption is a UUID"))?;
+        let id: GrantId = id.parse().map_err(|_| Refusal::invalid("name", "the name of an exemption is a UUID"))?;
         let token = self.0.ceremonies.ledger.token_of_grant(id).await.or_refuse()?;
         token
             .map(|token| (token, id))
@@ -332,7 +321,8 @@ impl Resources for Administration {
             self.0.caller(request.extensions()).await?;
             let get = request.get_ref();
             let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
-            let id: InstanceId = get.name.parse().map_err(|_| invalid("name", "the name of an instance is a UUID"))?;
+            let id: InstanceId =
+                get.name.parse().map_err(|_| Refusal::invalid("name", "the name of an instance is a UUID"))?;
             instance::get(&self.0.ceremonies.ledger, id, at).await
         };
         reply(got.await)
@@ -449,10 +439,10 @@ impl Resources for Administration {
             let (token, grant) = resource::read_exemption(asked.exemption.clone().unwrap_or_default())?;
             let names = match (token.as_str(), asked.selector.as_str()) {
                 (token, "") => {
-                    vec![token.parse().map_err(|error| invalid("exemption.spec.token_name", error))?]
+                    vec![token.parse().map_err(|error| Refusal::invalid("exemption.spec.token_name", error))?]
                 }
                 ("", selector) => self.selected(selector).await?,
-                _ => return Err(invalid("selector", "give spec.token_name or a selector, not both")),
+                _ => return Err(Refusal::invalid("selector", "give spec.token_name or a selector, not both")),
             };
             let by_selector = !asked.selector.is_empty();
             let mut exemptions = Vec::new();
