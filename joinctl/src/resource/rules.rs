@@ -8,18 +8,11 @@ use join_domain::{
     decision::administer::{MAX_TEXT, MAX_USES},
     id::{InstanceId, LockId, Name},
     key::PublicKey,
-    resource::{ExemptionKind, LockTarget, RecoveryMode},
+    resource::{ExemptionKind, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_VALUE, RecoveryMode},
 };
 use join_proto::v1::{Bot, Exemption, Lock, Metadata, Onboarding, Token};
 
 use super::{Kind, Resource};
-
-/// The most entries of a list or map.
-const MAX_ITEMS: usize = 100;
-/// The longest label or value of a list, in bytes.
-const MAX_VALUE: usize = 253;
-/// The longest registration secret, in bytes.
-const MAX_SECRET: usize = 256;
 
 /// Refuses what the authority would refuse. Errors begin with the path of the field.
 pub(super) fn check(resource: &Resource) -> anyhow::Result<()> {
@@ -134,7 +127,7 @@ fn check_onboarding(onboarding: &Onboarding) -> anyhow::Result<()> {
     let path = "spec.bound_keypair.onboarding";
     let Onboarding { registration_secret: secret, initial_public_key: key, .. } = onboarding;
     if secret.len() > MAX_SECRET || secret.chars().any(char::is_control) {
-        return Err(at(format!("{path}.registration_secret"), "not 1 to 256 printable characters"));
+        return Err(at(format!("{path}.registration_secret"), format!("not 1 to {MAX_SECRET} printable characters")));
     }
     if key.is_empty() {
         return Ok(());

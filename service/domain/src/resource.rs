@@ -10,6 +10,13 @@ use crate::{
     key::{KeyError, PublicKey},
 };
 
+/// The most entries of a list or map in a resource.
+pub const MAX_ITEMS: usize = 100;
+/// The longest label, name of a trait, or value of a list, in bytes.
+pub const MAX_VALUE: usize = 253;
+/// The longest registration secret that somebody writes, in bytes.
+pub const MAX_SECRET: usize = 256;
+
 /// Labels, by which many resources are selected at once.
 pub type Labels = BTreeMap<String, String>;
 

@@ -85,20 +85,7 @@ pub struct Node {
 /// # Errors
 /// Says what is missing and what to do: no cluster, another master key, a port in use.
 pub async fn start(parts: Parts) -> anyhow::Result<Node> {
-    let rows = cluster::keys(&parts.ledger).await?;
-    let Some(name) = cluster::name(&parts.ledger).await? else {
-        bail!("the database holds no cluster yet: create it with `joind init -c FILE --admin-identity DIR`");
-    };
-    if let Some(configured) = parts.cluster.filter(|configured| *configured != name) {
-        bail!("the configuration names cluster `{configured}`, but the database is that of cluster `{name}`");
-    }
-    if rows.is_empty() {
-        bail!(
-            "the database holds the history of cluster `{name}`, but none of its keys: restore the table authority_key from \
-             a backup (an archive holds no keys, so what is imported from one can be read and verified, not served)"
-        );
-    }
-    let keyring = Arc::new(Keyring::open(name.clone(), rows, parts.master)?);
+    let (name, keyring) = open_cluster(&parts.ledger, parts.cluster, parts.master).await?;
     let opened = keyring.get();
     METRICS.ca_certificate_expires(opened.ca_ends);
 
@@ -163,6 +150,29 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     tasks.close();
     let _stop_at_drop = stopping.clone().drop_guard();
     Ok(Node { app, address, metrics_address, tasks, stopping, _stop_at_drop })
+}
+
+/// The cluster that the database is of, and its keys.
+async fn open_cluster(
+    ledger: &Ledger,
+    configured: Option<Name>,
+    master: MasterKey,
+) -> anyhow::Result<(Name, Arc<Keyring>)> {
+    let rows = cluster::keys(ledger).await?;
+    let Some(name) = cluster::name(ledger).await? else {
+        bail!("the database holds no cluster yet: create it with `joind init -c FILE --admin-identity DIR`");
+    };
+    if let Some(configured) = configured.filter(|configured| *configured != name) {
+        bail!("the configuration names cluster `{configured}`, but the database is that of cluster `{name}`");
+    }
+    if rows.is_empty() {
+        bail!(
+            "the database holds the history of cluster `{name}`, but none of its keys: restore the table authority_key from \
+             a backup (an archive holds no keys, so what is imported from one can be read and verified, not served)"
+        );
+    }
+    let keyring = Keyring::open(name.clone(), rows, master)?;
+    Ok((name, Arc::new(keyring)))
 }
 
 impl Node {

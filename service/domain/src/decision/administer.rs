@@ -260,7 +260,10 @@ fn check_reason(reason: &str) -> Result<(), Refusal> {
         return Err(Refusal::new(Code::InvalidRequest, "a reason is required: it stands in the ledger (`--reason …`)"));
     }
     if length > MAX_TEXT {
-        return Err(Refusal::new(Code::InvalidRequest, "the reason is longer than 1000 characters: shorten it"));
+        return Err(Refusal::new(
+            Code::InvalidRequest,
+            format!("the reason is longer than {MAX_TEXT} characters: shorten it"),
+        ));
     }
     Ok(())
 }

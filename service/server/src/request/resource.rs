@@ -9,7 +9,9 @@ use join_domain::{
     id::{Name, user_name},
     key::{KeyError, PublicKey},
     refusal::{Code, Refusal},
-    resource::{BotSpec, ExemptionKind, Labels, LockTarget, Recovery, RecoveryMode, TokenSpec},
+    resource::{
+        BotSpec, ExemptionKind, Labels, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_VALUE, Recovery, RecoveryMode, TokenSpec,
+    },
     state::{BotState, LockState, TokenState, token::Grant},
 };
 use join_ledger::{Cursor, NotACursor};
@@ -18,8 +20,6 @@ use prost_types::Timestamp as WireTime;
 
 use crate::ceremony::administer::LockWritten;
 
-/// The most entries of a list or map in a resource.
-const MAX_ITEMS: usize = 100;
 /// The most bytes of a specification, as JSON.
 pub(crate) const MAX_SPEC: usize = 16 * 1024;
 
@@ -81,13 +81,13 @@ impl Head {
         }
         let metadata = metadata.cloned().unwrap_or_default();
         if metadata.labels.len() > MAX_ITEMS {
-            return Err(Refusal::invalid("metadata.labels", "more than 100 labels"));
+            return Err(Refusal::invalid("metadata.labels", format!("more than {MAX_ITEMS} labels")));
         }
         for (key, value) in &metadata.labels {
-            if key.is_empty() || key.len() > 253 || value.len() > 253 || key.contains(['=', ',']) {
+            if key.is_empty() || key.len() > MAX_VALUE || value.len() > MAX_VALUE || key.contains(['=', ',']) {
                 return Err(Refusal::invalid(
                     "metadata.labels",
-                    format!("`{key}` is not a label of up to 253 characters"),
+                    format!("`{key}` is not a label of up to {MAX_VALUE} characters"),
                 ));
             }
         }
@@ -128,10 +128,10 @@ pub fn read_bot(bot: v1::Bot) -> Result<(Head, BotSpec), Refusal> {
     let mut traits = BTreeMap::new();
     for (at, named) in spec.traits.into_iter().enumerate() {
         check_list(&format!("spec.traits[{at}].values"), &named.values)?;
-        if named.name.is_empty() || named.name.len() > 253 {
+        if named.name.is_empty() || named.name.len() > MAX_VALUE {
             return Err(Refusal::invalid(
                 &format!("spec.traits[{at}].name"),
-                "a trait needs a name of up to 253 characters",
+                format!("a trait needs a name of up to {MAX_VALUE} characters"),
             ));
         }
         if traits.insert(named.name.clone(), named.values).is_some() {
@@ -153,12 +153,14 @@ fn check_size(spec: &impl serde::Serialize) -> Result<(), Refusal> {
 
 fn check_list(field: &str, values: &[String]) -> Result<(), Refusal> {
     if values.len() > MAX_ITEMS {
-        return Err(Refusal::invalid(field, "more than 100 values"));
+        return Err(Refusal::invalid(field, format!("more than {MAX_ITEMS} values")));
     }
-    match values.iter().find(|value| value.is_empty() || value.len() > 253 || value.chars().any(char::is_control)) {
-        Some(value) => {
-            Err(Refusal::invalid(field, format!("`{}` is not a value of 1 to 253 characters", value.escape_debug())))
-        }
+    match values.iter().find(|value| value.is_empty() || value.len() > MAX_VALUE || value.chars().any(char::is_control))
+    {
+        Some(value) => Err(Refusal::invalid(
+            field,
+            format!("`{}` is not a value of 1 to {MAX_VALUE} characters", value.escape_debug()),
+        )),
         None => Ok(()),
     }
 }
@@ -202,10 +204,10 @@ pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>),
         })?),
     };
     let secret = onboarding.registration_secret;
-    if secret.len() > 256 || secret.chars().any(char::is_control) {
+    if secret.len() > MAX_SECRET || secret.chars().any(char::is_control) {
         return Err(Refusal::invalid(
             "spec.bound_keypair.onboarding.registration_secret",
-            "not 1 to 256 printable characters",
+            format!("not 1 to {MAX_SECRET} printable characters"),
         ));
     }
     let recovery = bound_keypair.recovery.unwrap_or_default();
@@ -290,7 +292,7 @@ pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
     };
     let spec = lock.spec.unwrap_or_default();
     if spec.message.chars().count() > MAX_TEXT {
-        return Err(Refusal::invalid("spec.message", "longer than 1000 characters"));
+        return Err(Refusal::invalid("spec.message", format!("longer than {MAX_TEXT} characters")));
     }
     let target = spec.target.unwrap_or_default();
     let written: Vec<Result<LockTarget, Refusal>> = [
