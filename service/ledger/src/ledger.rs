@@ -50,8 +50,9 @@ const GENERIC: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 /// Connections of those who follow the log: the sequencer, and the views.
 const FOLLOWERS: u32 = 2;
 
-/// Connections, at most, of those who ask from another runtime than that of the joins.
-const ELSEWHERE: u32 = 4;
+/// Connections, at most, of those who ask from another runtime than that of the joins. PostgreSQL gives as much to who reads
+/// a whole history as to who joins, so few read at once.
+const ELSEWHERE: u32 = 2;
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);

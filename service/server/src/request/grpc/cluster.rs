@@ -105,7 +105,7 @@ impl Cluster for About {
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
         self.0.caller(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
-        // It folds the whole history, on a connection of the joins' pool: once at a time.
+        // It folds the whole history, on one of the few connections for administrators: once at a time.
         let Ok(only) = Arc::clone(&self.0.verifying).try_acquire_owned() else {
             let refusal = Refusal::new(Code::RateLimited, "this node verifies its views already: wait for that to end");
             return Err(problem::status(&refusal));
