@@ -95,20 +95,21 @@ impl Ledger {
         let pooled = |connections: u32| {
             PgPoolOptions::new().max_connections(connections.max(1)).acquire_timeout(settings.acquire_timeout)
         };
-        let reading = |connections: u32| {
+        let reading = options.clone().options([GENERIC]);
+        let pool = pooled(settings.connections)
             // A connection that was in use a moment ago is taken as it is; if it broke since, the read fails, and is
             // made again by who asked.
-            let pool = pooled(connections).test_before_acquire(false).before_acquire(|connection, meta| {
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > FRESH {
                         connection.ping().await?;
                     }
                     Ok(true)
                 })
-            });
-            pool.connect_lazy_with(options.clone().options([GENERIC]))
-        };
-        let (pool, elsewhere) = (reading(settings.connections), reading(ELSEWHERE));
+            })
+            .connect_lazy_with(reading.clone());
+        let elsewhere = pooled(ELSEWHERE).connect_lazy_with(reading);
         // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
         let by_index = options.clone().options([("enable_seqscan", "off")]);
         let followers = pooled(FOLLOWERS).connect_lazy_with(by_index);
