@@ -1,17 +1,19 @@
-//! `joinload growth`: does size cost anything? The same figures on a small authority, on one with many tokens and on one
-//! with a long history; then, with many tokens, memory with many live bots and under overload, and how long a start takes.
+//! `joinload growth`: does size cost anything? The same figures on a small authority, on one with many tokens, on one between
+//! them, and on one with a long history; then, with many tokens, a cold cache, memory with many live bots and under
+//! overload, and how long a start takes.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     authority::{self, Authority, Setup},
+    cold::cold_cache,
     fleet::{Connections, Fleet},
     floor::median,
     history,
@@ -55,13 +57,17 @@ fn other_numbers(tokens: u64, count: u64) -> impl Iterator<Item = u64> {
     others.step_by(usize::try_from(step).unwrap_or(usize::MAX)).take(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
+/// Recoveries over kept connections, and renewals.
+type Round = [Measured; 2];
+
 /// An authority and its fleet of 1000.
 struct Side {
     size: &'static str,
     authority: Authority,
     fleet: Arc<Fleet>,
-    /// Recoveries over kept connections and renewals of each round.
-    rounds: Vec<[Measured; 2]>,
+    at_peak: Vec<Round>,
+    /// At half of what the small authority does at its peak.
+    at_half: Vec<Round>,
 }
 
 /// An authority with so much in it, and no node yet.
@@ -97,26 +103,31 @@ impl Side {
         authority.settle().await?;
         let mut fleet = Fleet::preregistered(authority.target()?, options.seed, measured_numbers(tokens))?;
         fleet.keep_connections(KEPT).await?;
-        let side = Self { size, authority, fleet: Arc::new(fleet), rounds: Vec::new() };
+        let side = Self { size, authority, fleet: Arc::new(fleet), at_peak: Vec::new(), at_half: Vec::new() };
         let what = format!("first joins, {size}");
         every_bot_joins(&what, AT_ONCE, &side.authority.watched()?, &side.fleet).await?;
         Ok(side)
     }
 
-    async fn measure(&mut self, options: &Options) -> anyhow::Result<()> {
-        let plan = Plan {
-            load: Load::Closed(AT_ONCE),
+    async fn round(&self, options: &Options, loads: [Load; 2], how: &str) -> anyhow::Result<Round> {
+        let [kept, renewed] = loads.map(|load| Plan {
+            load,
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(options.seconds),
-        };
+        });
         let watched = self.authority.watched()?;
         let recoveries = recovering(&self.fleet, Connections::Kept);
-        let kept = drive(&format!("recoveries, kept, {}", self.size), plan, &watched, recoveries).await?;
-        let renewed = drive(&format!("renewals, {}", self.size), plan, &watched, renewing(&self.fleet)).await?;
+        let kept = drive(&format!("recoveries, kept, {}{how}", self.size), kept, &watched, recoveries).await?;
+        let renewals = renewing(&self.fleet);
+        let renewed = drive(&format!("renewals, {}{how}", self.size), renewed, &watched, renewals).await?;
         nobody_refused(&kept)?;
         nobody_refused(&renewed)?;
-        self.rounds.push([kept, renewed]);
-        Ok(())
+        Ok([kept, renewed])
+    }
+
+    /// Joins a second at the peak: recoveries, and renewals.
+    fn peaks(&self) -> [f64; 2] {
+        [0, 1].map(|which| median(self.at_peak.iter().map(|round| round[which].joins_per_s).collect()))
     }
 
     /// The books, so far as the fleet is in them.
@@ -147,40 +158,51 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(options.tokens >= SMALL, "the large authority has {SMALL} tokens at least");
     let mut report = Report::new("growth", options.seed);
     report.service(authority::version(&options.setup.joind)?);
+    let between = (SMALL * options.tokens).isqrt() / SMALL * SMALL;
     let small = provide(options, SMALL, 0).await?;
+    let middle = provide(options, between, 0).await?;
     let mut many = provide(options, options.tokens, 0).await?;
     // Only one of the two takes a core to itself, and nothing is measured yet.
     let ((), long) = tokio::try_join!(write_log(&mut many), provide(options, SMALL, options.events))?;
     let mut sides = [
         Side::start(options, "a thousand tokens", SMALL, small).await?,
+        Side::start(options, "a size between", between, middle).await?,
         Side::start(options, "many tokens", options.tokens, many).await?,
         Side::start(options, "a long history", SMALL, long).await?,
     ];
     report.figure("tokens", to_f64(options.tokens));
-    report.figure("events", to_f64(history::count(&sides[2].authority.superuser()).await?));
-    for _ in 0..options.rounds {
-        for side in &mut sides {
-            side.measure(options).await?;
+    report.figure("tokens_between", to_f64(between));
+    report.figure("events", to_f64(history::count(&sides[3].authority.superuser()).await?));
+    for turn in turns(options.rounds) {
+        for index in turn {
+            let round = sides[index].round(options, [Load::Closed(AT_ONCE); 2], "").await?;
+            sides[index].at_peak.push(round);
         }
-        // Whoever came first comes last in the next round: no side has the same neighbour's dirt in each.
-        sides.rotate_left(1);
     }
-    let turned = usize::try_from(options.rounds)? % sides.len();
-    sides.rotate_right(turned);
+    // The same for all, or latencies could not be compared.
+    let half = sides[0].peaks().map(|peak| Load::Open(peak / 2.0));
+    for turn in turns(options.rounds) {
+        for index in turn {
+            let round = sides[index].round(options, half, ", half of peak").await?;
+            sides[index].at_half.push(round);
+        }
+    }
     for side in &sides {
         side.verify(&mut report).await?;
     }
-    let [small, mut many, long] = sides;
+    let [small, middle, mut many, long] = sides;
     small.rebuild(&mut report).await?;
-    for (of, large) in [("tokens", &many), ("events", &long)] {
+    middle.rebuild(&mut report).await?;
+    for (of, large) in [("between", &middle), ("tokens", &many), ("events", &long)] {
         ratios(of, &small, large, &mut report);
     }
-    for round in 0..small.rounds.len() {
-        for side in [&small, &many, &long] {
-            side.rounds[round].iter().for_each(|done| report.add(done.clone()));
+    let all = [&small, &middle, &many, &long];
+    for rounds in [all.map(|side| &side.at_peak), all.map(|side| &side.at_half)] {
+        for round in 0..rounds[0].len() {
+            rounds.iter().flat_map(|side| &side[round]).for_each(|done| report.add(done.clone()));
         }
     }
-    drop((small, long));
+    drop((small, middle, long));
 
     memory(options, &mut many, &mut report).await?;
     cold_starts(options, &mut many.authority, &mut report).await?;
@@ -188,44 +210,60 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// In which order the four are measured. Whoever came first comes last in the next round: no side has the same neighbour's
+/// dirt in each.
+fn turns(rounds: u32) -> impl Iterator<Item = [usize; 4]> {
+    let mut turn = [0, 1, 2, 3];
+    (0..rounds).map(move |_| {
+        let this = turn;
+        turn.rotate_left(1);
+        this
+    })
+}
+
 /// What a large authority does of what a small one does, round by round: 1 when size costs nothing.
 fn ratios(of: &str, small: &Side, large: &Side, report: &mut Report) {
     let mut least = f64::INFINITY;
     for (index, what) in ["kept", "renewal"].into_iter().enumerate() {
-        let ratio = |value: fn(&Measured) -> f64| -> Vec<f64> {
-            let rounds = large.rounds.iter().zip(&small.rounds);
+        let compared = |large: &[Round], small: &[Round], value: fn(&Measured) -> f64| -> Vec<f64> {
+            let rounds = large.iter().zip(small);
             rounds.map(|(large, small)| value(&large[index]) / value(&small[index])).collect()
         };
+        let ratio = |value| compared(&large.at_peak, &small.at_peak, value);
         let joins = ratio(|one| one.joins_per_s);
         least = least.min(median(joins.clone()));
         report.spread(&format!("growth_{of}_{what}_joins"), joins);
         report.spread(&format!("growth_{of}_{what}_joind_cpu"), ratio(|one| one.cpu.joind()));
         report.spread(&format!("growth_{of}_{what}_postgres_cpu"), ratio(|one| one.cpu.postgres()));
         report.spread(&format!("growth_{of}_{what}_p99"), ratio(|one| one.p99_ms));
+        let at_half = compared(&large.at_half, &small.at_half, |one| one.p99_ms);
+        report.spread(&format!("growth_{of}_{what}_p99_at_half_peak"), at_half);
     }
     report.figure(&format!("growth_{of}"), least);
 }
 
-/// A node as it is run, with the log's files, that knows many live bots; and then too many joins.
+/// A node as it is run, with the log's files: many live bots that it does not remember, then does; and then too many joins.
 async fn memory(options: &Options, side: &mut Side, report: &mut Report) -> anyhow::Result<()> {
-    let peaks = [0, 1].map(|which| median(side.rounds.iter().map(|round| round[which].joins_per_s).collect()));
+    let peaks = side.peaks();
     let authority = &mut side.authority;
     authority.stop_node().await?;
     authority.keep_log(true)?;
     authority.start_node().await?;
     authority.settle().await?;
-    // What the files took that were owed is not part of a node's memory.
-    authority.stop_node().await?;
-    authority.start_node().await?;
-    let before = joind_mb(authority)?;
-
     let numbers = other_numbers(options.tokens, options.live_bots);
     let mut fleet = Fleet::preregistered(authority.target()?, options.seed, numbers)?;
     fleet.keep_connections(KEPT).await?;
-    let fleet = Arc::new(fleet);
-    let joined = every_bot_joins("live bots", AT_ONCE, &authority.watched()?, &fleet).await?.joins;
+    let mut fleet = Arc::new(fleet);
+    let joined = every_bot_joins("first joins, live bots", AT_ONCE, &authority.watched()?, &fleet).await?.joins;
+    cold_cache(options.rounds, options.seconds, authority, [&mut fleet, &mut side.fleet], report).await?;
+
     authority.settle().await?;
-    report.figure("rss_mb_before", before);
+    authority.stop_node().await?;
+    authority.start_node().await?;
+    Arc::get_mut(&mut fleet).context("the fleet still joins")?.move_to(authority.target()?);
+    report.figure("rss_mb_before", joind_mb(authority)?);
+    every_bot_joins("recoveries, live bots", AT_ONCE, &authority.watched()?, &fleet).await?;
+    authority.settle().await?;
     report.figure("rss_mb_100k_bots", joind_mb(authority)?);
     report.figure("live_bots", to_f64(joined));
     overload(peaks, 2 * options.seconds, authority, fleet, report).await

@@ -6,6 +6,7 @@ mod append;
 mod authority;
 mod bench;
 mod ceremony;
+mod cold;
 mod connection;
 mod fleet;
 mod floor;

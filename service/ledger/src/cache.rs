@@ -6,7 +6,10 @@
 //! [`TokenSlot::reload`].
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -76,6 +79,7 @@ impl KnownToken {
 pub(crate) struct Tokens {
     turns: Arc<Turns>,
     memory: Cache<Name, Arc<Place>, ByMemory>,
+    reads: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -115,7 +119,11 @@ impl Place {
 impl Tokens {
     pub(crate) fn new(bytes: u64) -> Self {
         let tokens = usize::try_from(bytes / TOKEN).unwrap_or(usize::MAX);
-        Self { turns: Arc::default(), memory: Cache::with_weighter(tokens, bytes, ByMemory) }
+        Self {
+            turns: Arc::default(),
+            memory: Cache::with_weighter(tokens, bytes, ByMemory),
+            reads: AtomicU64::default(),
+        }
     }
 
     /// What is known of a token, if anything.
@@ -148,6 +156,11 @@ impl Tokens {
     /// Tokens that are known, about.
     pub(crate) fn len(&self) -> usize {
         self.memory.len()
+    }
+
+    /// How often one was read.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -302,6 +315,7 @@ async fn load(
 ) -> Result<(Option<KnownToken>, bool), LedgerError> {
     let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
     let attempt = attempt.map(|attempt| attempt.key());
+    ledger.tokens().reads.fetch_add(1, Ordering::Relaxed);
     // All at one moment, since it is one statement: what it finds together was true together.
     let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, ledger.now(), attempt);
     let rows = in_time(load.fetch_all(&mut *ledger.connection().await?)).await?;

@@ -202,6 +202,12 @@ impl Ledger {
         self.tokens().len()
     }
 
+    /// How often a token was read from the database since this ledger was connected: as it was not remembered, or before a
+    /// refusal.
+    pub fn token_reads(&self) -> u64 {
+        self.tokens().reads()
+    }
+
     pub(crate) fn prepare(&self, append: Append) -> Result<PreparedAppend, AppendError> {
         append.prepare(self.now())
     }

@@ -362,6 +362,7 @@ async fn ledger(config: &Config) -> anyhow::Result<Ledger> {
     let settings = Settings {
         writers: config.database.writers,
         connections: config.database.max_connections,
+        cache_bytes: config.database.cache_mb << 20,
         node: format!("joind {}", config.listen),
         ..Settings::default()
     };

@@ -61,6 +61,9 @@ pub struct Database {
     /// Writers that group joins into one append each.
     #[serde(default = "default_writers")]
     pub writers: usize,
+    /// Memory for tokens that were read, in megabytes; one takes about 2 kB. Who joins again from it has nothing read.
+    #[serde(default = "default_cache_mb")]
+    pub cache_mb: u64,
 }
 
 /// Where the master key comes from.
@@ -163,6 +166,10 @@ fn default_writers() -> usize {
     1
 }
 
+fn default_cache_mb() -> u64 {
+    64
+}
+
 impl Default for Telemetry {
     fn default() -> Self {
         Self { otlp_endpoint: None, log_format: LogFormat::Json, log_level: "info".to_owned() }
@@ -211,6 +218,9 @@ impl Config {
         }
         if !(1..=8).contains(&self.database.writers) {
             bail!("database.writers must be 1 to 8");
+        }
+        if !(1..=65_536).contains(&self.database.cache_mb) {
+            bail!("database.cache_mb must be 1 to 65536");
         }
         for name in &self.public_addresses {
             if rustls::pki_types::ServerName::try_from(name.as_str()).is_err() {

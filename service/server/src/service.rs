@@ -135,7 +135,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let stop = stopping.clone();
     let served = Served { router, app: Arc::clone(&app) };
     tasks.spawn(async move { listen::serve(listener, Arc::new(server), served, &limits, stop).await });
-    tasks.spawn(serve_metrics(metrics_listener, stopping.clone()));
+    tasks.spawn(serve_metrics(metrics_listener, app.ceremonies.ledger.clone(), stopping.clone()));
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
     tasks.spawn(readiness::look(Arc::clone(&app), stopping.clone()));
     tasks.spawn(sum_up(Arc::clone(&app), stopping.clone()));
@@ -203,8 +203,11 @@ pub async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener
     })
 }
 
-async fn serve_metrics(listener: TcpListener, stop: CancellationToken) {
-    let metrics = async || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render());
+async fn serve_metrics(listener: TcpListener, ledger: Ledger, stop: CancellationToken) {
+    let metrics = move || {
+        METRICS.tokens(ledger.tokens_cached(), ledger.token_reads());
+        std::future::ready(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()))
+    };
     let router = Router::new().route("/metrics", get(metrics));
     // Nobody waits for their last request: a scraper that sends half of one would hold the service up.
     if let Some(Err(error)) = stop.run_until_cancelled(axum::serve(listener, router).into_future()).await {

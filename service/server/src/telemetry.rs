@@ -162,6 +162,8 @@ pub struct Metrics {
     refusals: IntCounterVec,
     join_seconds: Histogram,
     locks_created: IntCounter,
+    token_reads: IntCounter,
+    tokens_cached: IntGauge,
     /// Alarms that need an operator, by name; 1 while they stand.
     alarms: IntGaugeVec,
     ca_certificate_expires: IntGauge,
@@ -197,6 +199,11 @@ impl Metrics {
                 .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
         )?;
         let locks_created = IntCounter::new("join_locks_created_total", "Locks that a rule created.")?;
+        let token_reads = IntCounter::new(
+            "token_reads_total",
+            "Tokens read from the database: not in the cache, or about to be refused.",
+        )?;
+        let tokens_cached = IntGauge::new("tokens_cached", "Tokens in the cache.")?;
         let connections = IntGauge::new("connections_open", "Open connections.")?;
         let ca_certificate_expires = IntGauge::new(
             "ca_certificate_expires_timestamp_seconds",
@@ -211,6 +218,8 @@ impl Metrics {
         registry.register(Box::new(join_seconds.clone()))?;
         registry.register(Box::new(locks_created.clone()))?;
         registry.register(Box::new(ca_certificate_expires.clone()))?;
+        registry.register(Box::new(token_reads.clone()))?;
+        registry.register(Box::new(tokens_cached.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(alarms.clone()))?;
         registry.register(Box::new(positions.clone()))?;
@@ -236,6 +245,8 @@ impl Metrics {
             refusals,
             join_seconds,
             locks_created,
+            token_reads,
+            tokens_cached,
             alarms,
             ca_certificate_expires,
             connections,
@@ -258,6 +269,12 @@ impl Metrics {
     /// A rule locked a token.
     pub fn locked(&self) {
         self.locks_created.inc();
+    }
+
+    /// How many tokens are in the cache, and how many were read since the start.
+    pub fn tokens(&self, cached: usize, reads: u64) {
+        self.tokens_cached.set(i64::try_from(cached).unwrap_or(i64::MAX));
+        self.token_reads.inc_by(reads.saturating_sub(self.token_reads.get()));
     }
 
     /// From proof to the durable append, in seconds.

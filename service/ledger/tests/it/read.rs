@@ -15,7 +15,7 @@ use join_domain::{
     resource::LockTarget,
     state::State,
 };
-use join_ledger::{ListFilter, StreamAppend};
+use join_ledger::{ListFilter, Settings, StreamAppend};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::*;
@@ -194,6 +194,31 @@ async fn a_token_is_read_while_a_join_has_its_turn() {
     ledger.doubt_token(&example);
     assert_eq!(remembered(), Some(read), "what was read a moment ago is not doubted");
     assert!(ledger.read_token(&name("nobody")).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_larger_than_the_cache_joins_as_well_and_its_tokens_are_read_each_time() {
+    const FLEET: u64 = 20;
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    let names: Vec<_> = (0..FLEET).map(|number| format!("token-{number}")).collect();
+    for (number, name) in (100_u8..).zip(&names) {
+        create_token(&ledger, name, number.into(), ("example", bot)).await;
+        first_join(&ledger, name, key(number), u128::from(number)).await;
+    }
+    let large = database.ledger().await;
+    let small = database.ledger_with(Settings { cache_bytes: 16 * 1024, ..Settings::default() }).await;
+    for ledger in [&large, &small] {
+        for _ in 0..3 {
+            for name in &names {
+                renew(ledger, &mut ledger.token(&self::name(name)).await.unwrap(), None).await.unwrap();
+            }
+        }
+    }
+    assert_eq!((large.tokens_cached(), large.token_reads()), (20, FLEET));
+    assert!((1..20).contains(&small.tokens_cached()), "{} tokens are cached", small.tokens_cached());
+    assert!(small.token_reads() > 2 * FLEET, "{} were read", small.token_reads());
 }
 
 #[tokio::test(flavor = "multi_thread")]

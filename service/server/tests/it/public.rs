@@ -151,6 +151,8 @@ async fn metrics_count_joins_and_refusals() {
         r#"join_accepted_total{case="renewal"}"#,
         r#"join_refused_total{code="RECOVERY_LIMIT_EXHAUSTED",proven="true"}"#,
         "join_decision_seconds_count",
+        "tokens_cached",
+        "token_reads_total",
         "connections_open",
     ] {
         let line = answer.text().lines().find(|line| line.starts_with(series));
