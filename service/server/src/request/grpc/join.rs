@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use futures::{SinkExt as _, channel::mpsc};
+use futures::{SinkExt as _, Stream, StreamExt as _, channel::mpsc, future, stream, stream::BoxStream};
 use join_domain::{
     proof::{CHALLENGE_LIFE, SubjectKeys},
     refusal::{Code, Refusal},
@@ -18,12 +18,14 @@ use join_proto::{
         join_service_server::JoinService, result,
     },
 };
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     app::App,
     caller::Peer,
     ceremony::{
+        internal,
         join::{Ask, Joined, Step},
         pending::{Pending, Stage},
     },
@@ -40,7 +42,7 @@ pub struct Joining(pub Arc<App>);
 
 #[tonic::async_trait]
 impl JoinService for Joining {
-    type JoinStream = mpsc::Receiver<Result<wire::JoinResponse, Status>>;
+    type JoinStream = BoxStream<'static, Answer>;
 
     async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
         let peer = self.0.peer(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
@@ -57,9 +59,18 @@ impl JoinService for Joining {
             started: Instant::now(),
             span: tracing::Span::current(),
         };
-        self.0.to_its_end(&extensions, conversation.run(answers));
-        Ok(Response::new(told))
+        let conversation = self.0.to_its_end(&extensions, conversation.run(answers));
+        Ok(Response::new(all_of(told, conversation).boxed()))
     }
+}
+
+/// What the client is sent.
+type Answer = Result<wire::JoinResponse, Status>;
+
+/// The answers of a conversation. One that broke down says so: its end alone would look as if all had been said.
+fn all_of(told: mpsc::Receiver<Answer>, conversation: JoinHandle<()>) -> impl Stream<Item = Answer> {
+    let broken = |ended: Result<(), _>| ended.err().map(|stopped| Err(problem::status(&internal(stopped))));
+    told.chain(stream::once(conversation).filter_map(move |ended| future::ready(broken(ended))))
 }
 
 /// What the client must send next.
@@ -86,7 +97,7 @@ struct Conversation {
 impl Conversation {
     /// Answers message by message. It is no part of what sends the answers: a client that reads none, or goes away, must
     /// not be able to stop a step halfway, with all that the step holds.
-    async fn run(mut self, mut answers: mpsc::Sender<Result<wire::JoinResponse, Status>>) {
+    async fn run(mut self, mut answers: mpsc::Sender<Answer>) {
         loop {
             let answer = match self.next().await {
                 Ok(Some(answer)) => Ok(answer),
@@ -240,7 +251,7 @@ impl Conversation {
             }
             Step::Challenge(pending) => {
                 let (Stage::Challenge(issued) | Stage::RotationChallenge(_, issued)) = &pending.stage else {
-                    return Err(crate::ceremony::internal("a challenge without a document"));
+                    return Err(internal("a challenge without a document"));
                 };
                 let message = wire::BoundKeypairChallenge {
                     public_key: issued.key.to_authorized_key().into_bytes(),
@@ -279,7 +290,8 @@ impl Conversation {
 impl Drop for Conversation {
     fn drop(&mut self) {
         let token = self.token.as_deref().unwrap_or("-");
-        observe::ended(&self.span, JOIN_ROUTE, self.outcome, &self.peer, token, self.started);
+        let outcome = if std::thread::panicking() { Code::Internal.as_str() } else { self.outcome };
+        observe::ended(&self.span, JOIN_ROUTE, outcome, &self.peer, token, self.started);
     }
 }
 
@@ -337,4 +349,28 @@ fn answer(payload: join_response::Payload) -> wire::JoinResponse {
 
 fn challenge(payload: challenge::Payload) -> wire::JoinResponse {
     answer(join_response::Payload::Challenge(wire::Challenge { payload: Some(payload) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn codes_of(conversation: impl Future<Output = ()> + Send + 'static) -> Vec<tonic::Code> {
+        let (mut answers, told) = mpsc::channel(0);
+        let conversation = tokio::spawn(async move {
+            answers.feed(Ok(wire::JoinResponse::default())).await.unwrap();
+            conversation.await;
+        });
+        all_of(told, conversation)
+            .map(|answer| answer.map_or_else(|status| status.code(), |_| tonic::Code::Ok))
+            .collect()
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_conversation_that_broke_down_ends_with_an_error() {
+        let broken = async { panic!("it breaks down") };
+        assert_eq!(codes_of(broken).await, [tonic::Code::Ok, tonic::Code::Internal]);
+        assert_eq!(codes_of(future::ready(())).await, [tonic::Code::Ok]);
+    }
 }
