@@ -163,7 +163,7 @@ async fn converse(
         let request = request.map(|body| if is_join { Body::new(body) } else { Body::new(InTime::new(body)) });
         let begun = match open {
             Ok(open) => Ok((open, served.router.clone().oneshot(request))),
-            Err(refusal) => Err(problem::turn_away(&request, &refusal)),
+            Err(refusal) => Err(problem::turn_away(&request, refusal)),
         };
         async move {
             let (open, answer) = match begun {

@@ -44,7 +44,7 @@ impl Door for Admission {
             v1::Role::Admin | v1::Role::Unspecified => Role::Admin,
         };
         let admitted = self.app.administrator(extensions, needed).await;
-        extensions.insert(admitted.map_err(|refusal| problem::status(&refusal))?);
+        extensions.insert(admitted.map_err(problem::status)?);
         Ok(())
     }
 }

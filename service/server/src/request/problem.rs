@@ -42,7 +42,7 @@ pub const fn grpc_code(code: Code) -> tonic::Code {
 }
 
 /// The status of a refusal, with its code in `google.rpc.ErrorInfo`.
-pub fn status(refusal: &Refusal) -> Status {
+pub fn status(refusal: Refusal) -> Status {
     let mut metadata = HashMap::new();
     if let Some(lock) = refusal.lock {
         metadata.insert("lock_id".to_owned(), lock.to_string());
@@ -51,11 +51,16 @@ pub fn status(refusal: &Refusal) -> Status {
     if refusal.code == Code::RateLimited {
         details.set_retry_info(Some(RETRY_AFTER));
     }
-    Status::with_error_details(grpc_code(refusal.code), refusal.message.clone(), details)
+    Status::with_error_details(grpc_code(refusal.code), refusal.message, details)
+}
+
+/// What gRPC sends of what a call answers.
+pub fn reply<T>(answer: Result<T, Refusal>) -> Result<tonic::Response<T>, Status> {
+    answer.map(tonic::Response::new).map_err(status)
 }
 
 /// The answer to a request that is not let in, in the form that its client reads.
-pub fn turn_away<B>(request: &http::Request<B>, refusal: &Refusal) -> Response {
+pub fn turn_away<B>(request: &http::Request<B>, refusal: Refusal) -> Response {
     METRICS.turned_away(TurnedAway::Request);
     let kind = request.headers().get(header::CONTENT_TYPE);
     match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
@@ -73,5 +78,5 @@ pub async fn malformed<B: Default>(response: http::Response<B>) -> http::Respons
         return response;
     }
     let why = Status::from_header_map(headers).map(|status| status.message().to_owned()).unwrap_or_default();
-    status(&Refusal::invalid("message", why)).into_http()
+    status(Refusal::invalid("message", why)).into_http()
 }

@@ -45,18 +45,18 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 async fn crl(State(app): State<Arc<App>>) -> Response {
     match revocation::crl(&app).await {
         Ok(pem) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response(),
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => refused(refusal),
     }
 }
 
 async fn krl(State(app): State<Arc<App>>) -> Response {
     match revocation::krl(&app).await {
         Ok(list) => ([(header::CONTENT_TYPE, "application/octet-stream")], list).into_response(),
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => refused(refusal),
     }
 }
 
-fn refused(refusal: &Refusal) -> Response {
+fn refused(refusal: Refusal) -> Response {
     join_transcode::problem(problem::status(refusal))
 }
 
@@ -68,7 +68,7 @@ async fn openapi() -> Response {
     });
     match &*DOCUMENT {
         Ok(document) => ([(header::CONTENT_TYPE, "application/json")], document.clone()).into_response(),
-        Err(error) => refused(&internal(error)),
+        Err(error) => refused(internal(error)),
     }
 }
 
@@ -79,7 +79,7 @@ async fn checkpoint(State(app): State<Arc<App>>) -> Response {
         Ok(note) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")], note)
             .into_response(),
         Err(error) if error.kind() == ErrorKind::NotFound => no_such_file(),
-        Err(error) => refused(&internal(error)),
+        Err(error) => refused(internal(error)),
     }
 }
 
@@ -95,7 +95,7 @@ async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: ax
     if tile.layer == Layer::Entries
         && let Err(refusal) = app.administrator(request.extensions(), Role::Auditor).await
     {
-        return refused(&refusal);
+        return refused(refusal);
     }
     let read = tokio::task::spawn_blocking(move || LogReader::open(directory).published(tile));
     match read.await {
@@ -104,8 +104,8 @@ async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: ax
                 .into_response()
         }
         Ok(Ok(None)) => no_such_file(),
-        Ok(Err(error)) => refused(&internal(error)),
-        Err(stopped) => refused(&internal(stopped)),
+        Ok(Err(error)) => refused(internal(error)),
+        Err(stopped) => refused(internal(stopped)),
     }
 }
 

@@ -38,7 +38,7 @@ impl Watcher {
     pub async fn still_counts(&mut self) -> Result<(), Status> {
         if self.asked.elapsed() >= AGAIN {
             let asked = self.app.caller(&self.extensions).await;
-            asked.map_err(|refusal| problem::status(&refusal))?;
+            asked.map_err(problem::status)?;
             self.asked = Instant::now();
         }
         Ok(())

@@ -48,7 +48,7 @@ async fn each_code_has_the_status_of_the_protocol() {
     let names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(names, TABLE.map(|(name, ..)| name), "the codes are those of the protocol");
     for (code, (name, grpc, http)) in Code::ALL.iter().zip(TABLE) {
-        let status = problem::status(&Refusal::new(*code, "why"));
+        let status = problem::status(Refusal::new(*code, "why"));
         assert_eq!((status.code(), status.message()), (grpc, "why"), "{name}");
         let info = status.get_details_error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), (name, "joinauthority"));

@@ -81,7 +81,7 @@ impl Ceremonies {
         step: impl Future<Output = Result<CeremonyStep, Refusal>> + Send + 'static,
     ) -> Result<Response<CeremonyStep>, Status> {
         let done = self.0.to_its_end(extensions, step).await.unwrap_or_else(|stopped| Err(internal(stopped)));
-        done.map(Response::new).map_err(|refusal| problem::status(&refusal))
+        problem::reply(done)
     }
 
     fn unseal(&self, continuation: &str) -> Result<Box<Pending>, Refusal> {

@@ -42,7 +42,7 @@ impl Cluster for About {
                 log_key: self.0.log_key.clone(),
             })
         };
-        told().map(Response::new).map_err(|refusal| problem::status(&refusal))
+        problem::reply(told())
     }
 
     async fn get_status(&self, request: Request<v1::Empty>) -> Result<Response<v1::Status>, Status> {
@@ -69,13 +69,13 @@ impl Cluster for About {
                 alarms: METRICS.standing_alarms(),
             })
         };
-        told.await.map(Response::new).map_err(|refusal: Refusal| problem::status(&refusal))
+        problem::reply(told.await)
     }
 
     type WatchLocksStream = Answers<v1::LockList>;
 
     async fn watch_locks(&self, request: Request<v1::Empty>) -> Result<Response<Self::WatchLocksStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(problem::status)?;
         let app = Arc::clone(&self.0);
         let told = one_by_one(Some((app, watcher, None::<Vec<v1::Lock>>)), async |watching| {
             let (app, mut watcher, last) = watching?;
@@ -87,7 +87,7 @@ impl Cluster for About {
                 let ledger = &app.ceremonies.ledger;
                 let locks = match ledger.locks_in_force(ledger.now()).await.or_refuse() {
                     Ok(locks) => locks,
-                    Err(refusal) => return Some((Err(problem::status(&refusal)), None)),
+                    Err(refusal) => return Some((Err(problem::status(refusal)), None)),
                 };
                 let locks: Vec<v1::Lock> = locks.iter().map(|lock| resource::write_lock(lock, 1)).collect();
                 if last.as_ref() != Some(&locks) || waited >= REPEAT {
@@ -104,11 +104,11 @@ impl Cluster for About {
     }
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
-        self.0.caller(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
+        self.0.caller(request.extensions()).await.map_err(problem::status)?;
         // It folds the whole history, on one of the few connections for administrators: once at a time.
         let Ok(only) = Arc::clone(&self.0.verifying).try_acquire_owned() else {
             let refusal = Refusal::new(Code::RateLimited, "this node verifies its views already: wait for that to end");
-            return Err(problem::status(&refusal));
+            return Err(problem::status(refusal));
         };
         // A thread of its own keeps it away from joins.
         let (ledger, runtime) = (self.0.ceremonies.ledger.clone(), tokio::runtime::Handle::current());
@@ -116,13 +116,13 @@ impl Cluster for About {
             let _only = only;
             runtime.block_on(ledger.check(|_| {}))
         });
-        let checked = checked.await.map_err(|error| problem::status(&internal(error)))?;
+        let checked = checked.await.map_err(|error| problem::status(internal(error)))?;
         let report = match checked {
             // What is damaged is what was asked for.
             Err(LedgerError::Corrupt(what)) => {
                 return Ok(Response::new(v1::ViewsReport { differences: vec![what], ..v1::ViewsReport::default() }));
             }
-            checked => checked.or_refuse().map_err(|refusal| problem::status(&refusal))?,
+            checked => checked.or_refuse().map_err(problem::status)?,
         };
         Ok(Response::new(v1::ViewsReport {
             streams_checked: report.streams,

@@ -45,7 +45,7 @@ impl JoinService for Joining {
     type JoinStream = BoxStream<'static, Answer>;
 
     async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
-        let peer = self.0.peer(request.extensions()).await.map_err(|refusal| problem::status(&refusal))?;
+        let peer = self.0.peer(request.extensions()).await.map_err(problem::status)?;
         // One answer waits until the connection takes it.
         let (answers, told) = mpsc::channel(0);
         let (_, extensions, inbound) = request.into_parts();
@@ -69,7 +69,7 @@ type Answer = Result<wire::JoinResponse, Status>;
 
 /// The answers of a conversation. One that broke down says so: its end alone would look as if all had been said.
 fn all_of(told: mpsc::Receiver<Answer>, conversation: JoinHandle<()>) -> impl Stream<Item = Answer> {
-    let broken = |ended: Result<(), _>| ended.err().map(|stopped| Err(problem::status(&internal(stopped))));
+    let broken = |ended: Result<(), _>| ended.err().map(|stopped| Err(problem::status(internal(stopped))));
     told.chain(stream::once(conversation).filter_map(move |ended| future::ready(broken(ended))))
 }
 
@@ -105,7 +105,7 @@ impl Conversation {
                 Err(refusal) => {
                     let refusal = self.broken_off(refusal).await;
                     self.outcome = refusal.code.as_str();
-                    Err(problem::status(&refusal))
+                    Err(problem::status(refusal))
                 }
             };
             let is_last = answer.is_err();

@@ -71,7 +71,7 @@ impl Ledger for History {
             let search = Search::read(request.get_ref())?;
             events_of(&self.0, &search).await.map(|(list, _)| list)
         };
-        listed.await.map(Response::new).map_err(|refusal| problem::status(&refusal))
+        problem::reply(listed.await)
     }
 
     type FollowEventsStream = Answers<v1::EventList>;
@@ -82,7 +82,7 @@ impl Ledger for History {
     ) -> Result<Response<Self::FollowEventsStream>, Status> {
         let watcher = Watcher::of(&self.0, &request).await;
         let following = watcher.and_then(|watcher| Ok((watcher, Search::read(request.get_ref())?)));
-        let (watcher, search) = following.map_err(|refusal| problem::status(&refusal))?;
+        let (watcher, search) = following.map_err(problem::status)?;
         let app = Arc::clone(&self.0);
         let pages = one_by_one(Some((app, watcher, search)), async |following| {
             let (app, mut watcher, mut search) = following?;
@@ -91,7 +91,7 @@ impl Ledger for History {
                     return Some((Err(status), None));
                 }
                 match events_of(&app, &search).await {
-                    Err(refusal) => return Some((Err(problem::status(&refusal)), None)),
+                    Err(refusal) => return Some((Err(problem::status(refusal)), None)),
                     Ok((list, next)) if !list.events.is_empty() => {
                         search.from = next;
                         return Some((Ok(list), Some((app, watcher, search))));
@@ -118,7 +118,7 @@ impl Ledger for History {
             let watcher = Watcher::of(&self.0, &request).await?;
             Replaying::begin(Arc::clone(&self.0), watcher, request.get_ref()).await
         };
-        let replaying = replaying.await.map_err(|refusal| problem::status(&refusal))?;
+        let replaying = replaying.await.map_err(problem::status)?;
         let pages = one_by_one(Some(replaying), async |replaying| {
             let mut replaying = replaying?;
             match replaying.page().await {
@@ -136,7 +136,7 @@ impl Ledger for History {
         &self,
         request: Request<v1::ExportViewsRequest>,
     ) -> Result<Response<Self::ExportViewsStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(problem::status)?;
         let (app, size) = (Arc::clone(&self.0), request.get_ref().size);
         let begin = Some((app, watcher, size, Some(Uuid::nil()), 0));
         let chunks = one_by_one(begin, async |exporting| {
@@ -148,7 +148,7 @@ impl Ledger for History {
                 return Some((Err(status), None));
             }
             match app.ceremonies.ledger.claimed_states(size, after, CHUNK).await.or_refuse() {
-                Err(refusal) => Some((Err(problem::status(&refusal)), None)),
+                Err(refusal) => Some((Err(problem::status(refusal)), None)),
                 Ok(page) => {
                     let sent = sent + u64::try_from(page.states.len()).unwrap_or(u64::MAX);
                     let views = page.states.into_iter().map(claimed).collect();
@@ -162,10 +162,10 @@ impl Ledger for History {
     type ExportStream = Answers<v1::ExportChunk>;
 
     async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let watcher = Watcher::of(&self.0, &request).await.map_err(|refusal| problem::status(&refusal))?;
+        let watcher = Watcher::of(&self.0, &request).await.map_err(problem::status)?;
         let from = request.get_ref().from_index;
         // The end is that of the moment when the export began: what comes later is for the next one.
-        let end = self.0.ceremonies.ledger.settled().await.or_refuse().map_err(|refusal| problem::status(&refusal))?;
+        let end = self.0.ceremonies.ledger.settled().await.or_refuse().map_err(problem::status)?;
         let app = Arc::clone(&self.0);
         let chunks = one_by_one(Some((app, watcher, from, end)), async |exporting| {
             let (app, mut watcher, from, end) = exporting?;
@@ -176,7 +176,7 @@ impl Ledger for History {
                 return Some((Err(status), None));
             }
             match app.ceremonies.ledger.log(from, CHUNK).await.or_refuse() {
-                Err(refusal) => Some((Err(problem::status(&refusal)), None)),
+                Err(refusal) => Some((Err(problem::status(refusal)), None)),
                 Ok(page) => {
                     let within = page.entries.into_iter().filter(|entry| entry.index < end);
                     let entries: Vec<_> = within.map(exported).collect();

@@ -60,7 +60,7 @@ impl Replaying {
         while let Some(stream) = self.left.front().copied() {
             self.watcher.still_counts().await?;
             let page = self.app.ceremonies.ledger.stream(stream, self.from, PAGE).await.or_refuse();
-            let page = page.map_err(|refusal| problem::status(&refusal))?;
+            let page = page.map_err(problem::status)?;
             let mut steps = Vec::new();
             let mut next = page.next;
             for entry in page.entries {
@@ -69,7 +69,7 @@ impl Replaying {
                     next = None;
                     break;
                 }
-                steps.push(self.step(&entry).map_err(|refusal| problem::status(&refusal))?);
+                steps.push(self.step(&entry).map_err(problem::status)?);
             }
             match next {
                 Some(version) => self.from = version,

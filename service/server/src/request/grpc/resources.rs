@@ -18,7 +18,7 @@ use crate::{
     app::App,
     caller::Administrator,
     ceremony::{OrRefuse as _, internal},
-    request::{instance, problem, resource},
+    request::{instance, problem::reply, resource},
 };
 
 /// The most resources of one page, and how many when nobody says.
@@ -28,11 +28,6 @@ const PAGE: (u32, u32) = (1000, 500);
 pub struct Administration(pub Arc<App>);
 
 type Answer<T> = Result<Response<T>, Status>;
-
-/// Turns what a call answers into what gRPC sends.
-fn reply<T>(answer: Result<T, Refusal>) -> Answer<T> {
-    answer.map(Response::new).map_err(|refusal| problem::status(&refusal))
-}
 
 fn name(text: &str) -> Result<Name, Refusal> {
     text.parse().map_err(|error| Refusal::invalid("name", error))
