@@ -26,7 +26,7 @@ pub(crate) fn after(before: Option<State>, entry: &Entry) -> Result<State, Impos
 }
 
 /// The state as a view claims it.
-pub(crate) fn row(state: &State) -> Value {
+pub(crate) fn as_claimed(state: &State) -> Value {
     serde_json::to_value(state).unwrap_or_default()
 }
 

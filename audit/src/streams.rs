@@ -43,7 +43,7 @@ impl Streams {
     }
 
     /// Takes the next entry of the log: its versions have to follow, and its events have to be possible.
-    pub(crate) fn append(&mut self, log_index: u64, envelope: &Envelope, text: &str, findings: &mut Findings) {
+    pub(crate) fn follow(&mut self, log_index: u64, envelope: &Envelope, text: &str, findings: &mut Findings) {
         let name = &envelope.stream;
         let stream = match self.streams.get_mut(name) {
             Some(stream) => stream,
@@ -96,7 +96,7 @@ impl Streams {
         if stream.version != view.version {
             return wrong(format!("the claimed view is of another version: the stream is at {}", stream.version));
         }
-        let state = stream.state.as_ref().map(fold::row).unwrap_or_default();
+        let state = stream.state.as_ref().map(fold::as_claimed).unwrap_or_default();
         if state != view.state {
             wrong(format!("the claimed view does not follow from the events{}", difference(&state, &view.state)));
         }

@@ -153,7 +153,7 @@ pub fn verify_history<'e>(envelopes: impl IntoIterator<Item = &'e str>) -> Vec<F
     let (mut streams, mut findings) = (Streams::default(), Findings::default());
     for (index, text) in (0..).zip(envelopes) {
         match Envelope::parse(text) {
-            Ok(envelope) => streams.append(index, &envelope, text, &mut findings),
+            Ok(envelope) => streams.follow(index, &envelope, text, &mut findings),
             Err(why) => findings.add(Finding::new(Fault::BadEnvelope, Place::entry(index), why)),
         }
     }
@@ -236,7 +236,7 @@ impl Audit<'_> {
         match Envelope::parse(&entry.envelope) {
             Ok(envelope) => {
                 self.events += envelope.len();
-                self.streams.append(index, &envelope, &entry.envelope, &mut self.findings);
+                self.streams.follow(index, &envelope, &entry.envelope, &mut self.findings);
             }
             Err(why) => self.find(Fault::BadEnvelope, Place::entry(index), why),
         }

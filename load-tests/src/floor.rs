@@ -14,7 +14,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
     UnparsedPublicKey,
 };
-use join_credential::{AuthorityKeys, Grant, Issuer, Serial, Subject};
+use join_credential::{AuthorityKeys, BotGrant, Issuer, Serial, Subject};
 use join_domain::{
     id::{InstanceId, Name, TokenId},
     proof::{JoinState, SubjectKeys},
@@ -155,7 +155,7 @@ impl Bench {
             recovery_mode: "standard".to_owned(),
             token_id: Some(token),
         };
-        Ok(self.issuer.issue(&Grant {
+        Ok(self.issuer.issue(&BotGrant {
             token,
             bot: &bot,
             instance,

@@ -12,7 +12,7 @@ use aws_lc_rs::{
         ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
     },
 };
-use join_credential::{ClientCertificates, Subject};
+use join_credential::{CertificateReader, Subject};
 use rustls_pki_types::CertificateDer;
 
 /// Samples of each operation; the median is shown.
@@ -39,7 +39,7 @@ fn main() {
     let join = world.join();
     let grant = join.grant();
     let certificate = CertificateDer::from(world.issue(&join).tls_certificate);
-    let certificates = ClientCertificates::new(&world.keys).expect("the CA certificate is readable");
+    let certificates = CertificateReader::new(&world.keys).expect("the CA certificate is readable");
     let chain = [certificate];
 
     // What nothing can be faster than, in the same run.

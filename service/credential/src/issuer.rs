@@ -21,7 +21,7 @@ use crate::{
 
 /// What an accepted join granted, as it was recorded, and the subject keys of the request.
 #[derive(Debug, Clone, Copy)]
-pub struct Grant<'a> {
+pub struct BotGrant<'a> {
     /// The token.
     pub token: TokenId,
     /// The bot.
@@ -135,7 +135,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub fn issue(&self, grant: &Grant<'_>) -> Result<Credentials, IssueError> {
+    pub fn issue(&self, grant: &BotGrant<'_>) -> Result<Credentials, IssueError> {
         Ok(Credentials {
             tls_certificate: self.client_certificate(grant)?,
             ssh_certificate: self.ssh_certificate(grant)?,
@@ -186,7 +186,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub fn client_certificate(&self, grant: &Grant<'_>) -> Result<Vec<u8>, IssueError> {
+    pub fn client_certificate(&self, grant: &BotGrant<'_>) -> Result<Vec<u8>, IssueError> {
         let leaf = Leaf {
             name: &user_name(grant.bot),
             uri: format!("spiffe://{}/bot/{}/{}", self.cluster, grant.bot, grant.instance),
@@ -211,7 +211,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub fn ssh_certificate(&self, grant: &Grant<'_>) -> Result<Vec<u8>, IssueError> {
+    pub fn ssh_certificate(&self, grant: &BotGrant<'_>) -> Result<Vec<u8>, IssueError> {
         ssh::user_certificate(grant, &self.ssh_ca)
     }
 

@@ -29,10 +29,10 @@ mod ssh;
 mod x509;
 
 pub use administrator::{AdministratorIdentity, Role};
-pub use issuer::{Credentials, Grant, IssueError, Issuer};
+pub use issuer::{BotGrant, Credentials, IssueError, Issuer};
 pub use keys::{AuthorityKey, AuthorityKeys, KeysError, Phase, Purpose, SealedKey};
 pub use master::MasterKey;
-pub use presented::{ClientCertificates, Presented};
+pub use presented::{CertificateReader, Presented};
 pub use sealer::{KeyedHash, Sealer};
 pub use serial::Serial;
 pub use subject::Subject;

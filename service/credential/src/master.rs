@@ -21,7 +21,6 @@ use crate::sealer::Sealer;
 const MAX_FILE: u64 = 4096;
 
 /// 256 random bits that encrypt the authority's keys.
-///
 #[derive(Debug)]
 pub struct MasterKey(Sealer);
 

@@ -86,13 +86,13 @@ pub struct AdministratorCertificate {
 }
 
 /// Reads client certificates under the CAs of one cluster. It is made once from the keys, and again when they change.
-pub struct ClientCertificates {
+pub struct CertificateReader {
     administrators: String,
     anchors: Vec<TrustAnchor<'static>>,
     familiar: Familiar,
 }
 
-impl ClientCertificates {
+impl CertificateReader {
     /// A reader that trusts the cluster's CAs.
     ///
     /// # Errors

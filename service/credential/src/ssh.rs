@@ -4,7 +4,7 @@ use join_domain::{Timestamp, id::user_name};
 use ssh_key::certificate::{Builder, CertType};
 
 use crate::{
-    issuer::{Grant, IssueError},
+    issuer::{BotGrant, IssueError},
     signer::Ed25519Signer,
 };
 
@@ -12,7 +12,7 @@ use crate::{
 const EXTENSIONS: [&str; 3] = ["permit-agent-forwarding", "permit-port-forwarding", "permit-pty"];
 
 /// The certificate in wire form; the same grant always gives the same bytes.
-pub(crate) fn user_certificate(grant: &Grant<'_>, ca: &Ed25519Signer) -> Result<Vec<u8>, IssueError> {
+pub(crate) fn user_certificate(grant: &BotGrant<'_>, ca: &Ed25519Signer) -> Result<Vec<u8>, IssueError> {
     let user = user_name(grant.bot);
     // The nonce guards against prepared collisions: nobody outside knew the serial number when the key was sent.
     let nonce = grant.serial.as_bytes().as_slice();

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long what was read into a new place is not doubted.
-const FRESH: Duration = Duration::from_secs(1);
+const UNDOUBTED: Duration = Duration::from_secs(1);
 /// A token that had to be read will be again, so its state is stored when so many entries had to be folded.
 const MANY_FOLDED: usize = 3;
 /// Memory of a token, about, in bytes.
@@ -67,7 +67,8 @@ impl KnownToken {
             .with_snapshot_if(self.folded >= MANY_FOLDED)
     }
 
-    /// True when `other` is of the same moment, or of a later one, as far as that can be told.
+    /// True when `other` is of the same moment or of a later one; also when the two can't be compared, for then what was
+    /// read last counts.
     fn is_no_newer_than(&self, other: &Self) -> bool {
         let comparable = self.server == other.server && self.token.id == other.token.id;
         !comparable || (self.version <= other.version && self.fence <= other.fence)
@@ -150,7 +151,7 @@ impl Tokens {
 
     /// Forgets what may be outdated, at most once a second: a stranger may give reason to doubt as often as it likes.
     pub(crate) fn doubt(&self, name: &Name) {
-        self.memory.remove_if(name, |place| place.made.elapsed() >= FRESH);
+        self.memory.remove_if(name, |place| place.made.elapsed() >= UNDOUBTED);
     }
 
     /// Tokens that are known, about.
@@ -164,7 +165,7 @@ impl Tokens {
     }
 }
 
-/// One token, for as long as this is held nobody else on this node decides about it.
+/// One token's turn: while this is held, nobody else on this node decides about the token.
 pub struct TokenSlot {
     ledger: Ledger,
     name: Name,

@@ -38,7 +38,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn claimed_states(&self, size: u64, after: Uuid, limit: u32) -> Result<ClaimedPage, LedgerError> {
         let limit = i64::from(limit.clamp(1, 1000));
-        let rows = sqlx::query_file!("sql/views_page.sql", after, signed(size), limit);
+        let rows = sqlx::query_file!("sql/claimed_page.sql", after, signed(size), limit);
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < limit);
         let next = rows.last().map(|row| row.stream_id).filter(|_| !is_last);

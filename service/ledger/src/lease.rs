@@ -8,6 +8,8 @@ use std::{
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 
+/// A connection that was idle for longer is asked whether it lives before it is used.
+pub(crate) const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A connection that was lent for longer is closed, not given back: the pool would ask it whether it lives, and wait for

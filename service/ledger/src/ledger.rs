@@ -4,7 +4,6 @@ use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
-    time::Duration,
 };
 
 use join_domain::{Timestamp, envelope::StreamId, id::Name, state::State};
@@ -27,7 +26,7 @@ use crate::{
     append::{Prepared, PreparedAppend},
     cache::{self, Tokens},
     fitness,
-    lease::Lease,
+    lease::{ASK_AFTER, Lease},
     recent::Recent,
     row::ServerRun,
     transaction,
@@ -53,9 +52,6 @@ const FOLLOWERS: u32 = 2;
 /// Connections, at most, of those who ask from another runtime than that of the joins. PostgreSQL gives as much to who reads
 /// a whole history as to who joins, so few read at once.
 const ELSEWHERE: u32 = 2;
-
-/// A connection that was idle for longer is asked whether it lives before it is used.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// The ledger of one node. Clones share everything; when the last one is gone, all work in the background ends.
 #[derive(Clone)]
@@ -102,7 +98,7 @@ impl Ledger {
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > FRESH {
+                    if meta.idle_for > ASK_AFTER {
                         connection.ping().await?;
                     }
                     Ok(true)

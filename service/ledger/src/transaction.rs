@@ -43,7 +43,7 @@ pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result
     let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());
     let mut lease = Lease::of(pool).await.map_err(unavailable)?;
     let mut transaction = in_time(lease.begin_with(BEGIN)).await.map_err(unavailable)?;
-    let server = match in_time(within(&mut transaction, append)).await {
+    let server = match in_time(append_in(&mut transaction, append)).await {
         Ok(server) => server,
         Err(Failure::Append(error)) => {
             in_time(transaction.rollback()).await.map_err(unavailable)?;
@@ -74,7 +74,7 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-async fn within(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<ServerRun, Failure> {
+async fn append_in(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<ServerRun, Failure> {
     let concerns = Concerns::of(&append.parts);
     concerns.meet(connection).await?;
     let concerned = concerns.take_tokens(connection).await?;

@@ -13,14 +13,12 @@ use crate::{
     AppendError,
     append::Row,
     error::{append_refused, is_connection_lost, takes_nothing},
-    lease::within,
+    lease::{ASK_AFTER, within},
     row::ServerRun,
     statement,
     transaction::taken_claim,
 };
 
-/// A connection that was idle for so long is asked whether it lives before it carries an append.
-const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long a statement may take before its connection is given up. The server gives it up before, if it can: a backend
 /// that waits for a lock would not notice that nobody listens any more.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -82,7 +82,7 @@ impl App {
     ///
     /// # Errors
     /// As [`App::administrator`]; INTERNAL when the request did not come through the door.
-    pub async fn caller(&self, extensions: &Extensions) -> Result<Administrator, Refusal> {
+    pub async fn admitted_administrator(&self, extensions: &Extensions) -> Result<Administrator, Refusal> {
         let admitted = extensions.get::<Administrator>();
         let admitted = admitted.ok_or_else(|| internal("a call of administrators was not asked for its role"))?;
         self.administrator(extensions, admitted.needed).await

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use join_credential::{AuthorityKeys, ClientCertificates, Issuer, KeyedHash, MasterKey, SealedKey};
+use join_credential::{AuthorityKeys, CertificateReader, Issuer, KeyedHash, MasterKey, SealedKey};
 use join_domain::{
     id::Name,
     refusal::{Code, Refusal},
@@ -34,7 +34,7 @@ pub struct Opened {
     /// Signs what was recorded.
     pub issuer: Issuer,
     /// Reads client certificates.
-    pub certificates: ClientCertificates,
+    pub certificates: CertificateReader,
     /// Hashes registration secrets.
     pub secrets: KeyedHash,
     /// When the certificate of the CA that signs ends, in seconds since the epoch.
@@ -146,7 +146,7 @@ impl Opened {
             secrets: keys.sealer().keyed_hash(REGISTRATION_SECRET),
             ca_ends: ca.validity().not_after.timestamp(),
             issuer,
-            certificates: ClientCertificates::new(&keys).context("the CA certificates cannot be read")?,
+            certificates: CertificateReader::new(&keys).context("the CA certificates cannot be read")?,
             keys,
             stored,
             complete,

@@ -15,7 +15,7 @@ use join_domain::refusal::{Code, Refusal};
 
 use crate::{ceremony::strangers::network, config::Limits};
 
-/// How often it is looked whether a connection is idle, or has a request that takes too long. The first request must
+/// How often a connection is checked for idleness and late requests. The first request must
 /// come within this time.
 const LOOK: Duration = Duration::from_secs(15);
 /// How many looks a stranger's request may take, until its answer has been read. A client that reads nothing, and lives,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 
-/// How often it is looked.
+/// How often the node checks itself.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a node can't serve joins.

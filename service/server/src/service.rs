@@ -38,7 +38,7 @@ const SUMMARY: Duration = Duration::from_secs(60);
 /// How often positions and alarms are measured.
 const MEASURE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether keys were moved, and how long the server certificate lives.
+/// How often this node looks whether keys were moved, and whether its server certificate is due for renewal.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(5);
 
 /// What a node is made of.

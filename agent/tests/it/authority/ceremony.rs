@@ -1,7 +1,7 @@
 //! One join, from the authority's side.
 
 use join_agent::clock::Clock as _;
-use join_credential::{ClientCertificates, Grant, Issuer, Presented, Serial, Subject};
+use join_credential::{BotGrant, CertificateReader, Issuer, Presented, Serial, Subject};
 use join_domain::{
     id::{AttemptId, InstanceId, Name, TokenId},
     key::PublicKey,
@@ -144,7 +144,7 @@ impl Ceremony {
     /// The generation that the client's certificate names, if it is alive.
     fn live_generation(&self) -> Option<u64> {
         let book = self.authority.book();
-        let clients = ClientCertificates::new(&book.keys).unwrap();
+        let clients = CertificateReader::new(&book.keys).unwrap();
         match clients.read(&self.certificate, self.authority.clock.now()) {
             Presented::Bot(bot) => Some(bot.generation),
             _ => None,
@@ -233,7 +233,7 @@ impl Ceremony {
             token_id: Some(token),
         };
         let credentials = issuer
-            .issue(&Grant {
+            .issue(&BotGrant {
                 token,
                 bot: &bot,
                 instance,

@@ -1,5 +1,5 @@
 use chrono::TimeDelta;
-use join_credential::{ClientCertificates, Presented, Purpose, Role, presented::NotLive};
+use join_credential::{CertificateReader, Presented, Purpose, Role, presented::NotLive};
 use join_domain::Timestamp;
 use rcgen::{CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, SanType};
 use rustls_pki_types::CertificateDer;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn read(world: &World, der: &[u8], now: Timestamp) -> Presented {
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
     let der = CertificateDer::from(der);
     let presented = certificates.read(std::slice::from_ref(&der), now);
     assert_eq!(certificates.is_of_administrator(&der, now), matches!(presented, Presented::Administrator(_)));
@@ -58,7 +58,7 @@ fn what_this_node_has_issued_is_not_verified_again() {
     let (world, other) = (World::new(), World::new());
     // The only certificates that read without a signature of ours are those that the node says it made.
     let der = other.issue(&other.join()).tls_certificate;
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
     assert_eq!(certificates.read(&[CertificateDer::from(&*der)], world.now), Presented::None(NotLive::Foreign));
     certificates.issued(&der);
     assert!(matches!(certificates.read(&[CertificateDer::from(&*der)], world.now), Presented::Bot(_)));
@@ -69,7 +69,7 @@ fn a_certificate_that_is_remembered_ends_like_any_other() {
     let world = World::new();
     let join = world.join();
     let der = world.issue(&join).tls_certificate;
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
     certificates.issued(&der);
     let read = |now| certificates.read(&[CertificateDer::from(&*der)], now);
     let second = TimeDelta::seconds(1);
@@ -82,7 +82,7 @@ fn a_certificate_that_is_remembered_ends_like_any_other() {
 #[test]
 fn no_certificate_is_none() {
     let world = World::new();
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
     assert_eq!(certificates.read(&[], world.now), Presented::None(NotLive::Absent));
     assert_eq!(read(&world, b"", world.now), Presented::None(NotLive::Foreign));
     assert_eq!(read(&world, b"rubbish", world.now), Presented::None(NotLive::Foreign));
@@ -126,7 +126,7 @@ fn a_forged_certificate_is_foreign() {
     let world = World::new();
     let ours = world.issue(&world.join()).tls_certificate;
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
 
     let self_signed = forged(&world, &ours).self_signed(&key).unwrap();
     let none = Presented::None(NotLive::Foreign);
@@ -157,7 +157,7 @@ fn a_bot_cannot_certify_others_with_its_own_key() {
     let own = CertificateDer::from(world.issue(&join).tls_certificate);
     let issuer = rcgen::Issuer::from_ca_cert_der(&own, &key).unwrap();
     let leaf = forged(&world, &own).signed_by(&key, &issuer).unwrap();
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
     assert_eq!(certificates.read(&[leaf.der().clone(), own], world.now), Presented::None(NotLive::Foreign));
 }
 
@@ -165,7 +165,7 @@ fn a_bot_cannot_certify_others_with_its_own_key() {
 fn a_certificate_that_was_changed_anywhere_counts_as_none() {
     let world = World::new();
     let der = world.issue(&world.join()).tls_certificate;
-    let certificates = ClientCertificates::new(&world.keys).unwrap();
+    let certificates = CertificateReader::new(&world.keys).unwrap();
     certificates.issued(&der);
     for at in 0..der.len() {
         for bit in [0x01, 0x80] {

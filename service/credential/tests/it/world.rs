@@ -2,7 +2,7 @@
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use chrono::TimeDelta;
-use join_credential::{AuthorityKeys, Credentials, Grant, Issuer, Serial, Subject};
+use join_credential::{AuthorityKeys, BotGrant, Credentials, Issuer, Serial, Subject};
 use join_domain::{
     Timestamp,
     id::{InstanceId, Name, TokenId},
@@ -89,8 +89,8 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn grant(&self) -> Grant<'_> {
-        Grant {
+    pub(crate) fn grant(&self) -> BotGrant<'_> {
+        BotGrant {
             token: self.token,
             bot: &self.bot,
             instance: self.instance,

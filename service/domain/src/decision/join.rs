@@ -133,11 +133,11 @@ pub fn shown_targets(proven: &Proven) -> Vec<LockTarget> {
 pub fn decide(known: Known<'_>, proven: &Proven, fresh: Fresh, policy: Policy, now: Timestamp) -> Verdict {
     let attempt = proven.attempt.as_ref().map(|id| id.hash(known.token.id, known.token.era));
     let fingerprint = proven.solved.key.fingerprint();
-    Attempt { known, proven, attempt, fingerprint, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
+    Judgement { known, proven, attempt, fingerprint, fresh, policy, now }.decide().unwrap_or_else(|stop| *stop)
 }
 
 /// One decision in the making.
-struct Attempt<'a> {
+struct Judgement<'a> {
     known: Known<'a>,
     proven: &'a Proven,
     /// Hash of the client's name for it.
@@ -164,7 +164,7 @@ impl Spent {
     }
 }
 
-impl Attempt<'_> {
+impl Judgement<'_> {
     fn decide(&self) -> Step<Verdict> {
         let token = self.known.token;
         let solved = &self.proven.solved;

@@ -70,7 +70,7 @@ pub fn open(known: Known<'_>, opening: Opening<'_>, now: Timestamp) -> Result<Fi
         };
     };
     let held = |key: &PublicKey| opening.held_keys.contains(key);
-    let retired = token.retired.iter().find(|retired| retired.evidence && held(&retired.key));
+    let retired = token.retired.iter().find(|retired| retired.is_evidence && held(&retired.key));
     match retired {
         // Without this, a thief who was the first to answer a rotation would have taken over in silence.
         Some(retired) if !held(&binding.key) => {

@@ -105,7 +105,8 @@ pub struct RetiredKey {
     pub key: PublicKey,
     /// True while possession of it is evidence of a second holder: it was rotated away, has not locked yet, and the
     /// token was not reinstated since.
-    pub evidence: bool,
+    #[serde(rename = "evidence")]
+    pub is_evidence: bool,
 }
 
 /// An exemption.
@@ -202,7 +203,7 @@ impl TokenState {
             Event::KeypairRotated(rotated) => {
                 let binding = self.binding.as_mut()?;
                 binding.key = rotated.new.clone();
-                self.retired.push(RetiredKey { key: rotated.old.clone(), evidence: true });
+                self.retired.push(RetiredKey { key: rotated.old.clone(), is_evidence: true });
                 self.last_rotated_at = Some(recorded.at);
             }
             Event::RecoveryConsumed(consumed) => {
@@ -223,7 +224,7 @@ impl TokenState {
             Event::TokenReinstated(_) => {
                 self.forget_attempts();
                 self.outdate_evidence();
-                self.retired.iter_mut().for_each(|key| key.evidence = false);
+                self.retired.iter_mut().for_each(|key| key.is_evidence = false);
                 self.contested_at = None;
             }
             Event::TokenReopened(reopened) => {
@@ -263,7 +264,7 @@ impl TokenState {
         }
         if let Some(fingerprint) = &refused.retired_key {
             let shown = self.retired.iter_mut().filter(|key| key.key.fingerprint() == *fingerprint);
-            shown.for_each(|key| key.evidence = false);
+            shown.for_each(|key| key.is_evidence = false);
         }
     }
 
@@ -293,9 +294,9 @@ impl TokenState {
     fn unbind(&mut self) {
         self.grants.iter_mut().filter(|grant| grant.uses_left > 0).for_each(|grant| grant.revoked = true);
         if let Some(binding) = self.binding.take() {
-            self.retired.push(RetiredKey { key: binding.key, evidence: false });
+            self.retired.push(RetiredKey { key: binding.key, is_evidence: false });
         }
-        self.retired.iter_mut().for_each(|key| key.evidence = false);
+        self.retired.iter_mut().for_each(|key| key.is_evidence = false);
         self.recovery_count = 0;
         self.last_recovered_at = None;
         self.last_rotated_at = None;

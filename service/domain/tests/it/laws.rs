@@ -306,7 +306,7 @@ fn fold<'a>(before: Option<State>, entries: impl IntoIterator<Item = &'a Entry>)
 fn untouched(mut token: TokenState) -> TokenState {
     token.contested_at = None;
     token.refused_challenges.clear();
-    token.retired.iter_mut().for_each(|key| key.evidence = false);
+    token.retired.iter_mut().for_each(|key| key.is_evidence = false);
     token
 }
 
@@ -384,7 +384,7 @@ proptest! {
     fn a_refusal_changes_nothing_but_its_own_marks(mode in modes(), acts in acts()) {
         for (before, after) in tell(mode, &acts).refusals {
             for (old, new) in before.retired.iter().zip(&after.retired) {
-                prop_assert!(old.evidence || !new.evidence, "evidence is used up, never made");
+                prop_assert!(old.is_evidence || !new.is_evidence, "evidence is used up, never made");
             }
             prop_assert!(after.contested_at >= before.contested_at);
             prop_assert_eq!(untouched(before), untouched(after));

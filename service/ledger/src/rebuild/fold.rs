@@ -11,7 +11,7 @@ use join_domain::{
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Progress, Stage, cursor};
+use super::{Progress, Stage, aside, cursor};
 use crate::{LedgerError, row::unsigned};
 
 /// A stream as its entries leave it.
@@ -60,7 +60,7 @@ pub(super) async fn all(
     let mut folded = Vec::new();
     let mut rows = cursor::fetch(connection).await?;
     while !rows.is_empty() {
-        let batch = cursor::aside(move || folding.fold(&rows));
+        let batch = aside::begin(move || folding.fold(&rows));
         sink.take(connection, std::mem::take(&mut folded)).await?;
         rows = cursor::fetch(connection).await?;
         (folding, folded) = batch.done().await?;

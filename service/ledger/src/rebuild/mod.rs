@@ -1,5 +1,6 @@
 //! Proof that everything but the entries follows from them: compare it with a fresh fold, or make it anew.
 
+mod aside;
 mod cursor;
 mod fold;
 pub(crate) mod guard;

@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{Comparison, Progress, Stage, cursor};
+use super::{Comparison, Progress, Stage, aside, cursor};
 use crate::{
     Indexed, Ledger, LedgerError,
     row::{signed, unsigned},
@@ -119,7 +119,7 @@ async fn project(
     let mut entries = Vec::new();
     while !rows.is_empty() {
         let batch =
-            cursor::aside(move || rows.iter().map(|row| Indexed::from_row(row)?.entry()).collect::<Result<_, _>>());
+            aside::begin(move || rows.iter().map(|row| Indexed::from_row(row)?.entry()).collect::<Result<_, _>>());
         view::project(connection, &entries).await?;
         done = done.saturating_add(entries.len() as u64);
         progress(Progress { stage: Stage::Views, done, total: end });

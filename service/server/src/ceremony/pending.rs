@@ -34,7 +34,7 @@ pub struct Pending {
     /// The live certificate of the connection on which the join began, and what was shown as join state.
     #[serde(flatten)]
     pub seen: Sighting,
-    /// How often the token had been joined, bound or reopened at the first step.
+    /// [`TokenState::evidence`](join_domain::state::TokenState::evidence) at the first step.
     pub evidence: u64,
     /// How the registration secret that was shown compared.
     pub secret: SecretShown,

@@ -27,7 +27,7 @@ impl Watcher {
     /// # Errors
     /// UNAUTHENTICATED, ROLE_REQUIRED.
     pub async fn of<T: Sync>(app: &Arc<App>, request: &Request<T>) -> Result<Self, Refusal> {
-        app.caller(request.extensions()).await?;
+        app.admitted_administrator(request.extensions()).await?;
         Ok(Self { app: Arc::clone(app), extensions: request.extensions().clone(), asked: Instant::now() })
     }
 
@@ -37,7 +37,7 @@ impl Watcher {
     /// UNAUTHENTICATED once the identity has expired or was revoked.
     pub async fn still_counts(&mut self) -> Result<(), Status> {
         if self.asked.elapsed() >= AGAIN {
-            let asked = self.app.caller(&self.extensions).await;
+            let asked = self.app.admitted_administrator(&self.extensions).await;
             asked.map_err(problem::status)?;
             self.asked = Instant::now();
         }

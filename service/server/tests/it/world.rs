@@ -25,7 +25,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use join_credential::{AuthorityKeys, Grant, Issuer, MasterKey, Role, Serial, Subject};
+use join_credential::{AuthorityKeys, BotGrant, Issuer, MasterKey, Role, Serial, Subject};
 use join_domain::{
     Timestamp,
     id::{Name, TokenId},
@@ -236,7 +236,7 @@ impl World {
     pub(crate) fn sign(&self, claims: &JoinState) -> String {
         let (key, now) = (Key::p256(), self.now());
         let keys = SubjectKeys { tls: key.spki(), ssh: key.ssh_wire() };
-        let credentials = self.node(0).app.ceremonies.keyring.get().issuer.issue(&Grant {
+        let credentials = self.node(0).app.ceremonies.keyring.get().issuer.issue(&BotGrant {
             token: claims.token_id.unwrap_or(TokenId(uuid::Uuid::nil())),
             bot: &name("example"),
             instance: claims.bot_instance_id,

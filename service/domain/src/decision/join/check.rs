@@ -1,6 +1,6 @@
 //! The checks of a join, each of which lets it go on or refuses by name. Their order is the caller's.
 
-use super::{Answer, Attempt, Record, Spent, Step, Verdict, shown_targets};
+use super::{Answer, Judgement, Record, Spent, Step, Verdict, shown_targets};
 use crate::{
     event::{ChallengePurpose, JoinStateSeen},
     key::PublicKey,
@@ -9,13 +9,13 @@ use crate::{
     state::LockState,
 };
 
-impl Attempt<'_> {
+impl Judgement<'_> {
     /// The challenged key must still be the one that counts; a retired one is evidence of a second holder.
     pub(super) fn check_key(&self) -> Step<()> {
         let token = self.known.token;
         let solved = &self.proven.solved;
         if solved.purpose == ChallengePurpose::Retired {
-            return Err(self.retired_key());
+            return Err(self.judge_retired_key());
         }
         let stands = match &token.binding {
             Some(binding) => binding.key == solved.key,
@@ -30,10 +30,10 @@ impl Attempt<'_> {
         if stands { Ok(()) } else { Err(self.conflict("another key is bound, or asked for, by now")) }
     }
 
-    pub(super) fn retired_key(&self) -> Box<Verdict> {
+    fn judge_retired_key(&self) -> Box<Verdict> {
         let token = self.known.token;
-        let evidence = token.retired.iter().any(|retired| retired.evidence && retired.key == self.proven.solved.key);
-        if !evidence || self.proven.evidence != token.evidence {
+        let counts = token.retired.iter().any(|retired| retired.is_evidence && retired.key == self.proven.solved.key);
+        if !counts || self.proven.evidence != token.evidence {
             return self.conflict("the key no longer tells anything");
         }
         let sequence = match &self.proven.seen.join_state {
@@ -211,7 +211,7 @@ impl Attempt<'_> {
         }
     }
 
-    pub(super) fn certificate_is_ahead(&self) -> bool {
+    fn certificate_is_ahead(&self) -> bool {
         let (Some(shown), Some(latest)) = (&self.proven.seen.certificate, self.known.token.latest()) else {
             return false;
         };
@@ -261,7 +261,7 @@ impl Attempt<'_> {
         }
     }
 
-    pub(super) fn had_key(&self, key: &PublicKey) -> bool {
+    fn had_key(&self, key: &PublicKey) -> bool {
         let token = self.known.token;
         *key == self.proven.solved.key || token.retired.iter().any(|retired| retired.key == *key)
     }

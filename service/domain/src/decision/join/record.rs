@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DurationRound as _, TimeDelta};
 
-use super::{Answer, Attempt, BACKDATED_SECONDS, Record, Solved, Spent, Verdict};
+use super::{Answer, BACKDATED_SECONDS, Judgement, Record, Solved, Spent, Verdict};
 use crate::{
     Timestamp,
     event::{
@@ -56,7 +56,7 @@ fn proof_of(solved: &Solved, fingerprint: String) -> [Event; 2] {
     ]
 }
 
-impl Attempt<'_> {
+impl Judgement<'_> {
     pub(super) fn accept(&self, bot: &BotState, renew_from: Option<u64>, mut spent: Spent) -> Verdict {
         let token = self.known.token;
         if let Some(bundle) = self.bundle() {
@@ -170,7 +170,7 @@ impl Attempt<'_> {
         Box::new(Verdict { record, answer: Answer::Refuse(refusal) })
     }
 
-    pub(super) fn refusal_events(
+    fn refusal_events(
         &self,
         refusal: &Refusal,
         retired_key: Option<String>,

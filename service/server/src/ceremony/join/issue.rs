@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use join_credential::{Grant, Subject};
+use join_credential::{BotGrant, Subject};
 use join_domain::{
     decision::join::BACKDATED_SECONDS, event::JoinAccepted, key::PublicKey, proof::JoinState, refusal::Refusal,
     state::TokenState,
@@ -54,7 +54,7 @@ impl Ceremonies {
         let keyring = self.keyring.get();
         let credentials = keyring
             .issuer
-            .issue(&Grant {
+            .issue(&BotGrant {
                 token: pending.token_id,
                 bot,
                 instance: join.instance,

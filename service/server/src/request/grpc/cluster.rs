@@ -47,7 +47,7 @@ impl Cluster for About {
 
     async fn get_status(&self, request: Request<v1::Empty>) -> Result<Response<v1::Status>, Status> {
         let told = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let ledger = &self.0.ceremonies.ledger;
             let now = ledger.now();
             let positions = ledger.positions().await.or_refuse()?;
@@ -104,7 +104,7 @@ impl Cluster for About {
     }
 
     async fn verify_views(&self, request: Request<v1::Empty>) -> Result<Response<v1::ViewsReport>, Status> {
-        self.0.caller(request.extensions()).await.map_err(problem::status)?;
+        self.0.admitted_administrator(request.extensions()).await.map_err(problem::status)?;
         // It folds the whole history, on one of the few connections for administrators: once at a time.
         let Ok(only) = Arc::clone(&self.0.verifying).try_acquire_owned() else {
             let refusal = Refusal::new(Code::RateLimited, "this node verifies its views already: wait for that to end");

@@ -67,7 +67,7 @@ impl Search {
 impl Ledger for History {
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Result<Response<v1::EventList>, Status> {
         let listed = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let search = Search::read(request.get_ref())?;
             events_of(&self.0, &search).await.map(|(list, _)| list)
         };

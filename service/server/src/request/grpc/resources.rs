@@ -138,7 +138,7 @@ impl Administration {
 impl Resources for Administration {
     async fn get_bot(&self, request: Request<v1::GetRequest>) -> Answer<v1::Bot> {
         let got = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
             match &get.at {
                 None => self.bot(&name(&get.name)?).await,
@@ -153,7 +153,7 @@ impl Resources for Administration {
 
     async fn list_bots(&self, request: Request<v1::ListRequest>) -> Answer<v1::BotList> {
         let listed = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let (streams, next_cursor) = self.page(StreamKind::Bot, request.get_ref()).await?;
             let bots = streams.iter().filter_map(|stored| Some(resource::write_bot(stored.bot()?, stored.version)));
             Ok(v1::BotList { bots: bots.collect(), next_cursor })
@@ -163,7 +163,7 @@ impl Resources for Administration {
 
     async fn create_bot(&self, request: Request<v1::Bot>) -> Answer<v1::Bot> {
         let created = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let (head, spec) = resource::read_bot(request.into_inner())?;
             let name = self.0.ceremonies.create_bot(&admin, head.name()?, spec).await?;
             self.bot(&name).await
@@ -173,7 +173,7 @@ impl Resources for Administration {
 
     async fn upsert_bot(&self, request: Request<v1::UpsertBotRequest>) -> Answer<v1::Bot> {
         let upserted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let upsert = request.into_inner();
             let (head, spec) = resource::read_bot(upsert.bot.unwrap_or_default())?;
             same_name(&upsert.name, &head.name)?;
@@ -185,7 +185,7 @@ impl Resources for Administration {
 
     async fn delete_bot(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let deleted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let delete = request.get_ref();
             self.0.ceremonies.delete_bot(&admin, &name(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
@@ -195,7 +195,7 @@ impl Resources for Administration {
 
     async fn get_token(&self, request: Request<v1::GetRequest>) -> Answer<v1::Token> {
         let got = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
             match &get.at {
                 None => self.token(&name(&get.name)?, &admin).await,
@@ -211,7 +211,7 @@ impl Resources for Administration {
 
     async fn list_tokens(&self, request: Request<v1::ListRequest>) -> Answer<v1::TokenList> {
         let listed = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
             let is_past = request.get_ref().at.is_some();
             let mut tokens = Vec::with_capacity(streams.len());
@@ -229,7 +229,7 @@ impl Resources for Administration {
 
     async fn create_token(&self, request: Request<v1::Token>) -> Answer<v1::Token> {
         let created = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let (head, spec, secret) = resource::read_token(request.into_inner())?;
             let name = self.0.ceremonies.create_token(&admin, head.name()?, spec, secret).await?;
             self.token(&name, &admin).await
@@ -239,7 +239,7 @@ impl Resources for Administration {
 
     async fn upsert_token(&self, request: Request<v1::UpsertTokenRequest>) -> Answer<v1::Token> {
         let upserted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let upsert = request.into_inner();
             let (head, spec, secret) = resource::read_token(upsert.token.unwrap_or_default())?;
             same_name(&upsert.name, &head.name)?;
@@ -251,7 +251,7 @@ impl Resources for Administration {
 
     async fn delete_token(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let deleted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let delete = request.get_ref();
             self.0.ceremonies.delete_token(&admin, &name(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
@@ -261,7 +261,7 @@ impl Resources for Administration {
 
     async fn rotate_token(&self, request: Request<v1::NameRequest>) -> Answer<v1::Token> {
         let rotated = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let name = name(&request.get_ref().name)?;
             self.0.ceremonies.rotate(&admin, &name).await?;
             self.token(&name, &admin).await
@@ -271,7 +271,7 @@ impl Resources for Administration {
 
     async fn reinstate(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::TokenList> {
         let reinstated = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let asked = request.get_ref();
             let name = name(&asked.name)?;
             self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
@@ -282,7 +282,7 @@ impl Resources for Administration {
 
     async fn reinstate_selected(&self, request: Request<v1::SelectedReasonRequest>) -> Answer<v1::TokenList> {
         let reinstated = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let asked = request.get_ref();
             let mut tokens = Vec::new();
             let mut done = Vec::new();
@@ -302,7 +302,7 @@ impl Resources for Administration {
 
     async fn reopen(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::Token> {
         let reopened = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let asked = request.get_ref();
             let name = name(&asked.name)?;
             self.0.ceremonies.reopen(&admin, &name, &asked.reason).await?;
@@ -313,7 +313,7 @@ impl Resources for Administration {
 
     async fn get_bot_instance(&self, request: Request<v1::GetRequest>) -> Answer<v1::BotInstance> {
         let got = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
             let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
             let id: InstanceId =
@@ -325,7 +325,7 @@ impl Resources for Administration {
 
     async fn list_bot_instances(&self, request: Request<v1::ListBotInstancesRequest>) -> Answer<v1::BotInstanceList> {
         let listed = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let list = request.get_ref();
             instance::list(&self.0.ceremonies.ledger, list).await
         };
@@ -334,7 +334,7 @@ impl Resources for Administration {
 
     async fn get_lock(&self, request: Request<v1::GetRequest>) -> Answer<v1::Lock> {
         let got = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
             let id = lock_id(&get.name)?;
             let Some(at) = &get.at else { return self.lock(id).await };
@@ -352,7 +352,7 @@ impl Resources for Administration {
 
     async fn list_locks(&self, request: Request<v1::ListRequest>) -> Answer<v1::LockList> {
         let listed = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let (streams, next_cursor) = self.page(StreamKind::Lock, request.get_ref()).await?;
             let locks = streams.iter().filter_map(|stored| Some(resource::write_lock(stored.lock()?, stored.version)));
             Ok(v1::LockList { locks: locks.collect(), next_cursor })
@@ -362,7 +362,7 @@ impl Resources for Administration {
 
     async fn create_lock(&self, request: Request<v1::Lock>) -> Answer<v1::Lock> {
         let created = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let written = resource::read_lock(request.into_inner())?;
             let id = self.0.ceremonies.create_lock(&admin, &written).await?;
             self.lock(id).await
@@ -372,7 +372,7 @@ impl Resources for Administration {
 
     async fn upsert_lock(&self, request: Request<v1::UpsertLockRequest>) -> Answer<v1::Lock> {
         let upserted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let upsert = request.into_inner();
             let lock = upsert.lock.unwrap_or_default();
             same_name(&upsert.name, lock.metadata.as_ref().map_or("", |metadata| &metadata.name))?;
@@ -384,7 +384,7 @@ impl Resources for Administration {
 
     async fn delete_lock(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let deleted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let delete = request.get_ref();
             self.0.ceremonies.delete_lock(&admin, lock_id(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
@@ -394,7 +394,7 @@ impl Resources for Administration {
 
     async fn get_exemption(&self, request: Request<v1::GetRequest>) -> Answer<v1::Exemption> {
         let got = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
             let (mut token, id) = self.exemption(&get.name).await?;
             let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
@@ -415,7 +415,7 @@ impl Resources for Administration {
 
     async fn list_exemptions(&self, request: Request<v1::ListRequest>) -> Answer<v1::ExemptionList> {
         let listed = async {
-            self.0.caller(request.extensions()).await?;
+            self.0.admitted_administrator(request.extensions()).await?;
             let at = request.get_ref().at.as_ref();
             let now = at.map_or(Ok(self.now()), |at| resource::from_wire_time("at", at))?;
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
@@ -429,7 +429,7 @@ impl Resources for Administration {
 
     async fn grant_exemption(&self, request: Request<v1::GrantExemptionRequest>) -> Answer<v1::ExemptionList> {
         let granted = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let asked = request.into_inner();
             let (token, grant) = resource::read_exemption(asked.exemption.clone().unwrap_or_default())?;
             let names = match (token.as_str(), asked.selector.as_str()) {
@@ -462,7 +462,7 @@ impl Resources for Administration {
 
     async fn revoke_exemption(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let revoked = async {
-            let admin = self.0.caller(request.extensions()).await?;
+            let admin = self.0.admitted_administrator(request.extensions()).await?;
             let (token, id) = self.exemption(&request.get_ref().name).await?;
             self.0.ceremonies.revoke(&admin, &token.name, id).await?;
             Ok(v1::Empty {})
