@@ -9,8 +9,8 @@ WITH seat AS MATERIALIZED (
     WHERE EXISTS (SELECT FROM outbox WHERE xid >= h.horizon) FOR UPDATE OF s SKIP LOCKED
 ), found AS MATERIALIZED (
     -- Until they have so many entries.
-    SELECT place FROM (
-        SELECT place, sum(entries) OVER (ORDER BY position) - entries AS before FROM (
+    SELECT place, entries FROM (
+        SELECT place, entries, sum(entries) OVER (ORDER BY position) - entries AS before FROM (
             SELECT ctid AS place, position, cardinality(stream_ids) AS entries
             FROM outbox WHERE xid >= (SELECT horizon FROM seat) ORDER BY position LIMIT $1
         ) notes
@@ -25,8 +25,9 @@ WITH seat AS MATERIALIZED (
     RETURNING log_index, stream_id, first_version
 ), moved AS (
     UPDATE sequencer SET next_index = next_index + (SELECT count(*) FROM numbered), holder = $2, heartbeat = $3,
-        -- What this statement sees of all transactions that had ended is numbered now, unless there was more.
-        horizon = CASE WHEN (SELECT count(*) FROM numbered) < $1 THEN pg_snapshot_xmin(pg_current_snapshot())
+        -- What this statement sees of all transactions that had ended is numbered now, unless there was more than it looked
+        -- at. What it found counts, not what it took: another step may have taken the beginning since.
+        horizon = CASE WHEN (SELECT sum(entries) FROM found) < $1 THEN pg_snapshot_xmin(pg_current_snapshot())
             ELSE (SELECT horizon FROM seat) END,
         horizon_of = (SELECT system_identifier FROM pg_control_system())
     WHERE EXISTS (SELECT FROM numbered)

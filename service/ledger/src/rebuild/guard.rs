@@ -38,7 +38,7 @@ pub(super) async fn compare(
     );
     let left_out = unsigned(left_out.fetch_one(&mut *connection).await?)?;
     if left_out > 0 {
-        let what = "nothing gives them a place in the log: their notes are older than what it has passed";
+        let what = "nothing gives them a place in the log, as their notes are older than what it has passed: rebuild";
         comparison.differs("outbox", format!("{left_out} entries"), what);
     }
     for (table, folded) in [("stream", sums.streams), ("snapshot", sums.streams), ("claim", claims)] {
@@ -156,6 +156,8 @@ pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress
         .await?;
     sqlx::query("TRUNCATE claim, stream, lineage, snapshot").execute(&mut *transaction).await?;
     fill(&mut transaction, ledger.now(), progress).await?;
+    // The next step of the sequencer looks at every note, in case one was passed.
+    sqlx::query("UPDATE sequencer SET horizon = '0'").execute(&mut *transaction).await?;
     Ok(transaction.commit().await?)
 }
 

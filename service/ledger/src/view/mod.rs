@@ -83,15 +83,6 @@ impl Ledger {
             }
         }
     }
-
-    /// Up to where the views follow the log.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn views_settled(&self) -> Result<u64, LedgerError> {
-        let next = sqlx::query_scalar!("SELECT next_index FROM view_checkpoint WHERE view = 'views'");
-        unsigned(in_time(next.fetch_one(&mut *self.connection().await?)).await?)
-    }
 }
 
 /// Reads the rows that the entries are about, moves them, and writes them back.

@@ -203,6 +203,43 @@ async fn two_sequencers_give_every_entry_one_index() {
     assert_eq!(nodes[0].positions().await.unwrap().unsequenced, 0);
 }
 
+/// A step that looks before another has taken what is there, and has its turn after: it takes the little that is left of
+/// what it saw, and must not believe that there is no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_finds_its_notes_taken_passes_none_of_the_others() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    for number in 0..6 {
+        ledger.append(lock_created(&ledger, 100 + number, lock_of(number))).await.unwrap();
+    }
+    let step = include_str!("../../sql/number.sql");
+    let slow = step.replacen("WITH seat", "WITH pause AS MATERIALIZED (SELECT pg_sleep(1)), seat", 1).replacen(
+        "FROM sequencer s,",
+        "FROM pause, sequencer s,",
+        1,
+    );
+    assert_eq!(slow.matches("pause").count(), 2, "the statement has another form by now");
+    let mut second = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let now = ledger.now();
+    let slow = tokio::spawn(async move {
+        let numbered = sqlx::query(sqlx::AssertSqlSafe(slow)).bind(3_i64).bind("slow").bind(now);
+        numbered.fetch_all(&mut second).await.unwrap().len()
+    });
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(sleeps).fetch_one(&mut superuser).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    assert_eq!(ledger.sequence_once(2).await.unwrap().entries, 2);
+    assert_eq!(slow.await.unwrap(), 1, "of the three that it saw, one was left");
+
+    while ledger.sequence_once(100).await.unwrap().entries > 0 {}
+    let log = whole_log(&ledger).await;
+    assert_ordered(&log);
+    assert_eq!(log.len(), 6);
+}
+
 /// A follower on the node that appended takes all but the newest entry from memory, and that one tells whether the
 /// database is still the one that they were appended to.
 #[tokio::test(flavor = "multi_thread")]

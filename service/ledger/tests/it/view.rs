@@ -119,7 +119,7 @@ async fn the_views_are_the_same_however_the_log_is_cut() {
         assert!(comparison.is_equal(), "{comparison:?}");
     }
     assert_eq!(ledger.project_once(1).await.unwrap(), 0);
-    assert_eq!(ledger.views_settled().await.unwrap(), 13);
+    assert_eq!(ledger.positions().await.unwrap().views, 13);
     // In larger pieces, all but the last entry of which this node still knows.
     for _ in 0..9 {
         renew(&ledger, &mut slot, None).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_step_that_failed_is_made_again_from_the_same_entries() {
     let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
     sqlx::query("ALTER TABLE certificate_view RENAME TO elsewhere").execute(&mut superuser).await.unwrap();
     ledger.project_once(100).await.unwrap_err();
-    assert_eq!(ledger.views_settled().await.unwrap(), 0);
+    assert_eq!(ledger.positions().await.unwrap().views, 0);
     sqlx::query("ALTER TABLE elsewhere RENAME TO certificate_view").execute(&mut superuser).await.unwrap();
     // What the failed step had locked is given back a moment later.
     let mut projected = 0;

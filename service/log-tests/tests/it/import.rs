@@ -66,7 +66,7 @@ async fn an_archive_becomes_a_database_that_serves_under_another_name() {
     assert!(comparison.is_equal(), "{comparison:?}");
     assert_eq!(comparison.entries, entries as u64 + 1);
     assert_eq!(ledger.settled().await.unwrap(), entries as u64 + 1);
-    assert_eq!(ledger.views_settled().await.unwrap(), entries as u64 + 1);
+    assert_eq!(ledger.positions().await.unwrap().views, entries as u64 + 1);
     let mut superuser = into.superuser().await;
     assert_eq!(count(&mut superuser, "attempt) FROM entry").await, 10 * BOTS as i64);
     assert_eq!(count(&mut superuser, "*) FROM stream WHERE kind = 'token' AND live").await, BOTS as i64);
