@@ -5,10 +5,13 @@ use std::{collections::HashSet, fmt::Display, str::FromStr};
 
 use anyhow::anyhow;
 use join_domain::{
-    decision::administer::{MAX_TEXT, MAX_USES},
+    decision::administer::MAX_USES,
     id::{InstanceId, LockId, Name},
     key::PublicKey,
-    resource::{ExemptionKind, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_VALUE, RecoveryMode},
+    resource::{
+        ExemptionKind, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_TEXT, MAX_VALUE, RecoveryMode, is_label, is_secret,
+        is_text, is_value,
+    },
 };
 use join_proto::v1::{Bot, Exemption, Lock, Metadata, Onboarding, Token};
 
@@ -53,8 +56,8 @@ fn check_value<T: FromStr<Err: Display>>(path: &str, text: &str) -> anyhow::Resu
 }
 
 fn check_text(path: &str, text: &str) -> anyhow::Result<()> {
-    if text.chars().count() > MAX_TEXT {
-        return Err(at(path, format!("longer than {MAX_TEXT} characters")));
+    if !is_text(text) {
+        return Err(at(path, format!("not up to {MAX_TEXT} printable characters")));
     }
     Ok(())
 }
@@ -63,14 +66,12 @@ fn check_labels(metadata: &Metadata) -> anyhow::Result<()> {
     if metadata.labels.len() > MAX_ITEMS {
         return Err(at("metadata.labels", format!("more than {MAX_ITEMS} labels")));
     }
-    let fits = |(key, value): &(&String, &String)| {
-        !key.is_empty() && key.len() <= MAX_VALUE && value.len() <= MAX_VALUE && !key.contains(['=', ','])
-    };
-    match metadata.labels.iter().find(|label| !fits(label)) {
+    match metadata.labels.iter().find(|(key, value)| !is_label(key, value)) {
         None => Ok(()),
         Some((key, _)) => {
-            let rule =
-                format!("a label has a key of 1 to {MAX_VALUE} bytes without = and , and a value up to that length");
+            let rule = format!(
+                "a label has a key of 1 to {MAX_VALUE} printable bytes without = and , and a value up to that length"
+            );
             Err(at(format!("metadata.labels.{key}"), rule))
         }
     }
@@ -80,10 +81,9 @@ fn check_list(path: &str, values: &[String]) -> anyhow::Result<()> {
     if values.len() > MAX_ITEMS {
         return Err(at(path, format!("more than {MAX_ITEMS} values")));
     }
-    let fits = |value: &String| (1..=MAX_VALUE).contains(&value.len()) && !value.chars().any(char::is_control);
-    match values.iter().position(|value| !fits(value)) {
+    match values.iter().position(|value| !is_value(value)) {
         None => Ok(()),
-        Some(i) => Err(at(format!("{path}[{i}]"), format!("1 to {MAX_VALUE} printable characters are expected"))),
+        Some(i) => Err(at(format!("{path}[{i}]"), format!("1 to {MAX_VALUE} printable bytes are expected"))),
     }
 }
 
@@ -95,8 +95,8 @@ fn check_bot(bot: &Bot) -> anyhow::Result<()> {
     let mut seen = HashSet::new();
     for (i, named) in spec.traits.iter().enumerate() {
         let path = format!("spec.traits[{i}]");
-        if !(1..=MAX_VALUE).contains(&named.name.len()) {
-            return Err(at(format!("{path}.name"), format!("a trait has a name of 1 to {MAX_VALUE} bytes")));
+        if !is_value(&named.name) {
+            return Err(at(format!("{path}.name"), format!("a trait has a name of 1 to {MAX_VALUE} printable bytes")));
         }
         if !seen.insert(&named.name) {
             return Err(at(format!("{path}.name"), format!("{:?} is there twice", named.name)));
@@ -126,8 +126,8 @@ fn check_token(token: &Token) -> anyhow::Result<()> {
 fn check_onboarding(onboarding: &Onboarding) -> anyhow::Result<()> {
     let path = "spec.bound_keypair.onboarding";
     let Onboarding { registration_secret: secret, initial_public_key: key, .. } = onboarding;
-    if secret.len() > MAX_SECRET || secret.chars().any(char::is_control) {
-        return Err(at(format!("{path}.registration_secret"), format!("not 1 to {MAX_SECRET} printable characters")));
+    if !secret.is_empty() && !is_secret(secret) {
+        return Err(at(format!("{path}.registration_secret"), format!("not 1 to {MAX_SECRET} printable bytes")));
     }
     if key.is_empty() {
         return Ok(());
@@ -256,7 +256,7 @@ mod tests {
 
     #[rstest]
     #[case("metadata: {name: web, labels: {'a=b': c}}", "metadata.labels.a=b: a label has a key of 1 to 253 bytes")]
-    #[case("metadata: {name: web}, spec: {roles: [a, '']}", "spec.roles[1]: 1 to 253 printable characters")]
+    #[case("metadata: {name: web}, spec: {roles: [a, '']}", "spec.roles[1]: 1 to 253 printable bytes")]
     #[case("metadata: {name: web}, spec: {traits: [{name: ''}]}", "spec.traits[0].name: a trait has a name")]
     #[case(
         "metadata: {name: web}, spec: {traits: [{name: a}, {name: a}]}",

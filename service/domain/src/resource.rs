@@ -16,6 +16,33 @@ pub const MAX_ITEMS: usize = 100;
 pub const MAX_VALUE: usize = 253;
 /// The longest registration secret that somebody writes, in bytes.
 pub const MAX_SECRET: usize = 256;
+/// The longest reason or message, in characters.
+pub const MAX_TEXT: usize = 1000;
+
+/// True for a label: a selector is written `key=value,key=value`.
+pub fn is_label(key: &str, value: &str) -> bool {
+    is_value(key) && !key.contains(['=', ',']) && value.len() <= MAX_VALUE && is_printable(value)
+}
+
+/// True for a value of a list, and for the name of a trait.
+pub fn is_value(value: &str) -> bool {
+    (1..=MAX_VALUE).contains(&value.len()) && is_printable(value)
+}
+
+/// True for a registration secret that somebody writes.
+pub fn is_secret(secret: &str) -> bool {
+    (1..=MAX_SECRET).contains(&secret.len()) && is_printable(secret)
+}
+
+/// True for what a person is told or gives as a reason, which may have lines.
+pub fn is_text(text: &str) -> bool {
+    text.chars().count() <= MAX_TEXT && text.split(['\n', '\t']).all(is_printable)
+}
+
+/// What is stored is JSON in a database that takes no NUL, and is shown on terminals.
+fn is_printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
 
 /// Labels, by which many resources are selected at once.
 pub type Labels = BTreeMap<String, String>;

@@ -109,6 +109,18 @@ impl App {
         }
     }
 
+    /// The same, for work whose answer is waited for.
+    ///
+    /// # Errors
+    /// Those of the work; INTERNAL when it broke down.
+    pub async fn done<T: Send + 'static>(
+        &self,
+        extensions: &Extensions,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.to_its_end(extensions, work).await.unwrap_or_else(|stopped| Err(internal(stopped)))
+    }
+
     /// True when a bot or an administrator with a live certificate is at the other end.
     pub fn knows(&self, connection: &Connection) -> bool {
         let Ceremonies { keyring, ledger, .. } = &self.ceremonies;

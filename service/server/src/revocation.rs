@@ -29,6 +29,9 @@ use crate::{
 
 /// How long lists are given again when nothing happened since.
 const SAME: TimeDelta = TimeDelta::seconds(30);
+/// Between two makings lies so many times as long as one took, up to `LONGEST_REST`: it reads every certificate that is alive.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// How often, and how long apart, a view that lags a little is looked at.
 const LOOK: (u32, Duration) = (40, Duration::from_millis(50));
 
@@ -42,6 +45,8 @@ pub struct Lists(Mutex<Made>);
 struct Made {
     complete: Completeness,
     signed: Option<Signed>,
+    /// Nothing is made until then; who asks waits.
+    rests: Option<Instant>,
     /// When the making that ended last began, and why it failed.
     last: Option<(Instant, Result<(), Refusal>)>,
 }
@@ -100,7 +105,13 @@ impl Made {
         if self.signed.as_ref().is_some_and(|signed| same(&signed)) {
             return Ok(());
         }
-        let revoked = revoked(ledger, now).await?;
+        if let Some(end) = self.rests {
+            tokio::time::sleep_until(end.into()).await;
+        }
+        let (begun, now) = (Instant::now(), ledger.now());
+        let revoked = revoked(ledger, now).await;
+        self.rests = Some(Instant::now() + (begun.elapsed() * REST).min(LONGEST_REST));
+        let revoked = revoked?;
         let serials: Vec<Serial> = revoked.iter().map(|revoked| revoked.serial).collect();
         let lists =
             keys.issuer.revocation_lists(&revoked, number(now), complete, complete + REFRESH).map_err(internal)?;

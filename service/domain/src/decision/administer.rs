@@ -10,7 +10,7 @@ use crate::{
     },
     id::{BotId, GrantId, LockId, Name},
     refusal::{Code, Refusal},
-    resource::{ExemptionKind, LockTarget, RecoveryMode, TokenSpec},
+    resource::{ExemptionKind, LockTarget, MAX_TEXT, RecoveryMode, TokenSpec, is_text},
     state::{LockState, TokenState},
 };
 
@@ -18,8 +18,6 @@ use crate::{
 pub const GRANT_HOURS: i64 = 24;
 /// The most uses, and the most recoveries, of one grant.
 pub const MAX_USES: u32 = 1000;
-/// The longest reason or lock message, in characters.
-pub const MAX_TEXT: usize = 1000;
 
 /// Where the registration secret of a written token comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,15 +253,12 @@ pub fn reopen(
 }
 
 fn check_reason(reason: &str) -> Result<(), Refusal> {
-    let length = reason.trim().chars().count();
-    if length == 0 {
-        return Err(Refusal::new(Code::InvalidRequest, "a reason is required: it stands in the ledger (`--reason …`)"));
+    let refused = |message| Err(Refusal::new(Code::InvalidRequest, message));
+    match reason.trim() {
+        "" => refused("a reason is required: it stands in the ledger (`--reason …`)".to_owned()),
+        reason if !is_text(reason) => {
+            refused(format!("a reason has up to {MAX_TEXT} printable characters: shorten it, or type it anew"))
+        }
+        _ => Ok(()),
     }
-    if length > MAX_TEXT {
-        return Err(Refusal::new(
-            Code::InvalidRequest,
-            format!("the reason is longer than {MAX_TEXT} characters: shorten it"),
-        ));
-    }
-    Ok(())
 }

@@ -2,12 +2,12 @@
 
 use chrono::TimeDelta;
 use join_domain::{
-    decision::administer::{self, GrantAsked, MAX_TEXT},
+    decision::administer::{self, GrantAsked},
     event::{JoinCase, JoinStateSeen},
     id::{GrantId, TokenId},
     proof::JoinStateError,
     refusal::Code,
-    resource::{ExemptionKind, LockTarget, TokenSpec},
+    resource::{ExemptionKind, LockTarget, MAX_TEXT, TokenSpec},
 };
 use rstest::rstest;
 use uuid::Uuid;
@@ -189,6 +189,7 @@ fn what_is_spent_expired_or_unknown_cannot_be_revoked() {
 
 #[rstest]
 #[case::no_reason(GrantAsked { reason: "  ".to_owned(), ..asked(ExemptionKind::Recoveries) })]
+#[case::unprintable_reason(GrantAsked { reason: "checked\0".to_owned(), ..asked(ExemptionKind::Recoveries) })]
 #[case::long_reason(GrantAsked { reason: "x".repeat(MAX_TEXT + 1), ..asked(ExemptionKind::Recoveries) })]
 #[case::past(GrantAsked { expires: Some(beginning()), ..asked(ExemptionKind::Recoveries) })]
 #[case::count_of_another_kind(GrantAsked { count: 2, ..asked(ExemptionKind::JoinState) })]

@@ -15,6 +15,7 @@ use join_domain::{
     key::{KeyError, PublicKey},
     proof::{self, Challenge, JoinState, SubjectKeys},
     refusal::{Code, Refusal},
+    resource::MAX_SECRET,
     state::TokenState,
 };
 
@@ -45,6 +46,8 @@ pub struct Ask {
     pub held_keys: Vec<Vec<u8>>,
     /// Wished life of the certificates.
     pub life: Option<TimeDelta>,
+    /// True when another node may take the next steps.
+    pub is_portable: bool,
 }
 
 /// What comes next.
@@ -73,14 +76,16 @@ impl Ceremonies {
         };
         let held_keys = held_keys(&ask.held_keys)?;
         let subject = Subject::read(&ask.subject).map_err(|error| Refusal::invalid("public_keys", error))?;
-        if ask.secret.len() > 512 {
-            return Err(Refusal::invalid("initial_join_secret", "longer than 512 characters"));
+        if ask.secret.len() > MAX_SECRET {
+            return Err(Refusal::invalid("registration secret", format!("longer than {MAX_SECRET} bytes")));
         }
         let join_state = self.read_join_state(&ask.join_state).await?;
 
         let sent_secret = self.sent_secret(&ask.secret);
 
-        let mut remembered = self.ledger.remembered_token(&token);
+        // What this node remembers may be outdated. Who concludes the join finds that out, and reads the token again; but
+        // another node can't have this one forget it.
+        let mut remembered = if ask.is_portable { None } else { self.ledger.remembered_token(&token) };
         let mut is_counted = false;
         loop {
             let is_fresh = remembered.is_none();

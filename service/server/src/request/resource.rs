@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
-    decision::administer::{GrantAsked, MAX_TEXT},
+    decision::administer::GrantAsked,
     id::{Name, user_name},
     key::{KeyError, PublicKey},
     refusal::{Code, Refusal},
     resource::{
-        BotSpec, ExemptionKind, Labels, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_VALUE, Recovery, RecoveryMode, TokenSpec,
+        BotSpec, ExemptionKind, Labels, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_TEXT, MAX_VALUE, Recovery, RecoveryMode,
+        TokenSpec, is_label, is_secret, is_text, is_value,
     },
     state::{BotState, LockState, TokenState, token::Grant},
 };
@@ -84,11 +85,10 @@ impl Head {
             return Err(Refusal::invalid("metadata.labels", format!("more than {MAX_ITEMS} labels")));
         }
         for (key, value) in &metadata.labels {
-            if key.is_empty() || key.len() > MAX_VALUE || value.len() > MAX_VALUE || key.contains(['=', ',']) {
-                return Err(Refusal::invalid(
-                    "metadata.labels",
-                    format!("`{key}` is not a label of up to {MAX_VALUE} characters"),
-                ));
+            if !is_label(key, value) {
+                let rule = "is not a label: key and value have up to";
+                let what = format!("{key:?} {rule} {MAX_VALUE} printable bytes, the key without = and ,");
+                return Err(Refusal::invalid("metadata.labels", what));
             }
         }
         Ok(Self {
@@ -128,10 +128,10 @@ pub fn read_bot(bot: v1::Bot) -> Result<(Head, BotSpec), Refusal> {
     let mut traits = BTreeMap::new();
     for (at, named) in spec.traits.into_iter().enumerate() {
         check_list(&format!("spec.traits[{at}].values"), &named.values)?;
-        if named.name.is_empty() || named.name.len() > MAX_VALUE {
+        if !is_value(&named.name) {
             return Err(Refusal::invalid(
                 &format!("spec.traits[{at}].name"),
-                format!("a trait needs a name of up to {MAX_VALUE} characters"),
+                format!("a trait needs a name of up to {MAX_VALUE} printable bytes"),
             ));
         }
         if traits.insert(named.name.clone(), named.values).is_some() {
@@ -155,11 +155,10 @@ fn check_list(field: &str, values: &[String]) -> Result<(), Refusal> {
     if values.len() > MAX_ITEMS {
         return Err(Refusal::invalid(field, format!("more than {MAX_ITEMS} values")));
     }
-    match values.iter().find(|value| value.is_empty() || value.len() > MAX_VALUE || value.chars().any(char::is_control))
-    {
+    match values.iter().find(|value| !is_value(value)) {
         Some(value) => Err(Refusal::invalid(
             field,
-            format!("`{}` is not a value of 1 to {MAX_VALUE} characters", value.escape_debug()),
+            format!("`{}` is not a value of 1 to {MAX_VALUE} printable bytes", value.escape_debug()),
         )),
         None => Ok(()),
     }
@@ -204,10 +203,10 @@ pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>),
         })?),
     };
     let secret = onboarding.registration_secret;
-    if secret.len() > MAX_SECRET || secret.chars().any(char::is_control) {
+    if !secret.is_empty() && !is_secret(&secret) {
         return Err(Refusal::invalid(
             "spec.bound_keypair.onboarding.registration_secret",
-            format!("not 1 to {MAX_SECRET} printable characters"),
+            format!("not 1 to {MAX_SECRET} printable bytes"),
         ));
     }
     let recovery = bound_keypair.recovery.unwrap_or_default();
@@ -291,8 +290,8 @@ pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
         ),
     };
     let spec = lock.spec.unwrap_or_default();
-    if spec.message.chars().count() > MAX_TEXT {
-        return Err(Refusal::invalid("spec.message", format!("longer than {MAX_TEXT} characters")));
+    if !is_text(&spec.message) {
+        return Err(Refusal::invalid("spec.message", format!("not up to {MAX_TEXT} printable characters")));
     }
     let target = spec.target.unwrap_or_default();
     let written: Vec<Result<LockTarget, Refusal>> = [

@@ -262,6 +262,8 @@ async fn names_are_taken_once_and_free_again_after_deletion() {
 #[case::no_name(|token: &mut v1::Token| named(token, ""), "INVALID_REQUEST", "metadata.name")]
 #[case::no_real_name(|token: &mut v1::Token| named(token, "Ex ample"), "INVALID_REQUEST", "metadata.name")]
 #[case::a_long_name(|token: &mut v1::Token| named(token, &"a".repeat(64)), "INVALID_REQUEST", "metadata.name")]
+#[case::a_label_that_does_not_print(|token: &mut v1::Token| labelled(token, "rack", "a\0"), "INVALID_REQUEST", "metadata.labels")]
+#[case::a_label_that_no_selector_names(|token: &mut v1::Token| labelled(token, "a=b", "c"), "INVALID_REQUEST", "metadata.labels")]
 #[case::another_kind(|token: &mut v1::Token| token.kind = "bot".into(), "INVALID_REQUEST", "kind")]
 #[case::another_version(|token: &mut v1::Token| token.version = "v1".into(), "INVALID_REQUEST", "version")]
 #[case::another_method(|token: &mut v1::Token| spec(token).join_method = "iam".into(), "INVALID_REQUEST", "spec.join_method")]
@@ -299,6 +301,10 @@ async fn a_token_that_cannot_be_names_its_field(
 
 fn spec(token: &mut v1::Token) -> &mut v1::TokenSpec {
     token.spec.as_mut().unwrap()
+}
+
+fn labelled(token: &mut v1::Token, key: &str, value: &str) {
+    token.metadata.get_or_insert_default().labels.insert(key.into(), value.into());
 }
 
 fn named(token: &mut v1::Token, name: &str) {

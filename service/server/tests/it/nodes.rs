@@ -210,6 +210,29 @@ async fn any_node_continues_what_another_opened() {
     world.check().await;
 }
 
+/// The node that opens remembers a token with which a copy has joined elsewhere since, and another concludes.
+#[tokio::test]
+async fn a_copy_is_found_whichever_node_takes_which_call() {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut owner = world.bot("example").over(Transport::Json).await;
+    owner.join().await.unwrap();
+    owner.join().await.unwrap();
+    let mut copy = owner.clone();
+    copy.node = second;
+    copy.join().await.unwrap();
+    let network = std::sync::Arc::clone(&owner.network);
+
+    let mut ceremony = owner.joining().begin().await.unwrap();
+    let Conversation::Calls(calls) = &mut ceremony.conversation else { panic!("calls were made") };
+    calls.http = crate::world::Http::connect(&network, second, None).await.unwrap();
+    let refused = ceremony.answer().await.map(|_| ()).unwrap_err();
+
+    assert_eq!(refused, "GENERATION_MISMATCH");
+    assert_eq!(world.locks().await, 1);
+    world.check().await;
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_preregistered_key_that_was_replaced_is_asked_for_by_no_node(

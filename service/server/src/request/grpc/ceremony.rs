@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::Extensions;
 use join_domain::{
     proof::SubjectKeys,
     refusal::{Code, Refusal},
@@ -20,7 +19,7 @@ use crate::{
         join::{Ask, Joined, Step},
         pending::{Pending, Stage},
     },
-    request::{problem, resource},
+    request::{problem::reply, resource},
 };
 
 /// What a continuation is sealed for.
@@ -48,10 +47,11 @@ impl Ceremony for Ceremonies {
                 subject: SubjectKeys { tls: open.public_tls_key, ssh: open.public_ssh_key },
                 held_keys: open.held_keys.into_iter().map(String::into_bytes).collect(),
                 life: resource::read_life(&open.ttl)?,
+                is_portable: true,
             };
             service.tell(service.0.ceremonies.open(ask, &peer).await?)
         };
-        self.done(&extensions, opened).await
+        reply(self.0.done(&extensions, opened).await)
     }
 
     async fn r#continue(&self, request: Request<ContinueRequest>) -> Result<Response<CeremonyStep>, Status> {
@@ -69,21 +69,11 @@ impl Ceremony for Ceremonies {
             };
             service.tell(step)
         };
-        self.done(&extensions, continued).await
+        reply(self.0.done(&extensions, continued).await)
     }
 }
 
 impl Ceremonies {
-    /// Takes a step, also when the client has gone meanwhile.
-    async fn done(
-        &self,
-        extensions: &Extensions,
-        step: impl Future<Output = Result<CeremonyStep, Refusal>> + Send + 'static,
-    ) -> Result<Response<CeremonyStep>, Status> {
-        let done = self.0.to_its_end(extensions, step).await.unwrap_or_else(|stopped| Err(internal(stopped)));
-        problem::reply(done)
-    }
-
     fn unseal(&self, continuation: &str) -> Result<Box<Pending>, Refusal> {
         let opened: Result<Box<Pending>, _> =
             self.0.ceremonies.keyring.get().keys.sealer().open_token(CONTINUATION, continuation);

@@ -238,6 +238,7 @@ impl Conversation {
             subject: SubjectKeys { tls: keys.public_tls_key, ssh: keys.public_ssh_key },
             held_keys: init.held_keys,
             life,
+            is_portable: false,
         })
     }
 

@@ -25,6 +25,7 @@ use crate::{
 const PAGE: (u32, u32) = (1000, 500);
 
 /// The service.
+#[derive(Clone)]
 pub struct Administration(pub Arc<App>);
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -280,15 +281,17 @@ impl Resources for Administration {
         reply(reinstated.await)
     }
 
+    /// All that are selected, also when the administrator goes away meanwhile: nobody would know where it stopped.
     async fn reinstate_selected(&self, request: Request<v1::SelectedReasonRequest>) -> Answer<v1::TokenList> {
-        let reinstated = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
+        let (service, extensions) = (self.clone(), request.extensions().clone());
+        let reinstated = async move {
+            let admin = service.0.admitted_administrator(request.extensions()).await?;
             let asked = request.get_ref();
             let mut tokens = Vec::new();
             let mut done = Vec::new();
-            for name in self.selected(&asked.selector).await? {
-                match self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await {
-                    Ok(_) => tokens.push(self.token(&name, &admin).await?),
+            for name in service.selected(&asked.selector).await? {
+                match service.0.ceremonies.reinstate(&admin, &name, &asked.reason).await {
+                    Ok(_) => tokens.push(service.token(&name, &admin).await?),
                     // It was deleted since the selector was read.
                     Err(refusal) if refusal.code == Code::NotFound => continue,
                     Err(refusal) => return Err(in_part(refusal, &name, "reinstated", &done)),
@@ -297,7 +300,7 @@ impl Resources for Administration {
             }
             Ok(v1::TokenList { tokens, next_cursor: String::new() })
         };
-        reply(reinstated.await)
+        reply(self.0.done(&extensions, reinstated).await)
     }
 
     async fn reopen(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::Token> {
@@ -428,36 +431,37 @@ impl Resources for Administration {
     }
 
     async fn grant_exemption(&self, request: Request<v1::GrantExemptionRequest>) -> Answer<v1::ExemptionList> {
-        let granted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
+        let (service, extensions) = (self.clone(), request.extensions().clone());
+        let granted = async move {
+            let admin = service.0.admitted_administrator(request.extensions()).await?;
             let asked = request.into_inner();
             let (token, grant) = resource::read_exemption(asked.exemption.clone().unwrap_or_default())?;
             let names = match (token.as_str(), asked.selector.as_str()) {
                 (token, "") => {
                     vec![token.parse().map_err(|error| Refusal::invalid("exemption.spec.token_name", error))?]
                 }
-                ("", selector) => self.selected(selector).await?,
+                ("", selector) => service.selected(selector).await?,
                 _ => return Err(Refusal::invalid("selector", "give spec.token_name or a selector, not both")),
             };
             let by_selector = !asked.selector.is_empty();
             let mut exemptions = Vec::new();
             let mut done = Vec::new();
             for name in names {
-                let id = match self.0.ceremonies.grant(&admin, &name, &grant).await {
+                let id = match service.0.ceremonies.grant(&admin, &name, &grant).await {
                     Ok(id) => id,
                     // It was deleted since the selector was read.
                     Err(refusal) if by_selector && refusal.code == Code::NotFound => continue,
                     Err(refusal) if by_selector => return Err(in_part(refusal, &name, "granted", &done)),
                     Err(refusal) => return Err(refusal),
                 };
-                let (_, token) = self.0.ceremonies.token(&name).await?;
+                let (_, token) = service.0.ceremonies.token(&name).await?;
                 let written = token.grants.iter().find(|grant| grant.id == id);
-                exemptions.extend(written.map(|grant| resource::write_exemption(&token, grant, self.now())));
+                exemptions.extend(written.map(|grant| resource::write_exemption(&token, grant, service.now())));
                 done.push(name.to_string());
             }
             Ok(v1::ExemptionList { exemptions, next_cursor: String::new() })
         };
-        reply(granted.await)
+        reply(self.0.done(&extensions, granted).await)
     }
 
     async fn revoke_exemption(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
