@@ -70,6 +70,8 @@ fn start_logging(debug: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Its complaint about a line that could not be written would go to stderr too, and panic there.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -212,6 +212,24 @@ async fn a_daemon_that_tries_again_by_itself_does_not_ask_to_be_started() {
 }
 
 #[tokio::test]
+async fn a_daemon_whose_log_cannot_be_written_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    // A device that is always full, as a disk may be.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut daemon = Daemon::start_with(path.to_str().unwrap(), full.into());
+    wait("the first join", || root.path().join("identity/ssh_config").exists()).await;
+    wait("a renewal", || {
+        assert_eq!(daemon.0.try_wait().unwrap(), None, "it lives");
+        daemon.signal("USR1");
+        host.authority.book().accepted >= 2
+    })
+    .await;
+    assert_eq!(host.authority.book().recoveries, 1);
+}
+
+#[tokio::test]
 async fn a_preregistered_keypair_is_made_once() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
