@@ -4,6 +4,7 @@ mod install;
 mod keypair;
 mod start;
 mod status;
+mod terminal;
 
 use std::{fs, io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc};
 
@@ -15,6 +16,8 @@ use join_agent::{
 };
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
+
+pub(crate) use self::terminal::say;
 
 /// Joins this host's bot to a cluster and keeps its credentials fresh.
 #[derive(Debug, Parser)]

@@ -15,6 +15,8 @@ use join_agent::{
     systemd::{self, Unit},
 };
 
+use super::terminal;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Install {
     /// Print a systemd unit, or write it
@@ -75,7 +77,7 @@ impl Systemd {
         let text = unit.render().map_err(anyhow::Error::msg)?;
         self.warn(&unit, &config);
         if !self.write {
-            print!("{text}");
+            terminal::print(&text)?;
             return Ok(ExitCode::SUCCESS);
         }
         if !self.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@')) {
@@ -87,11 +89,11 @@ impl Systemd {
             bail!("{} exists and differs; --force overwrites it", path.display());
         }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!(
+        terminal::say(format_args!(
             "wrote {}\nnow type: systemctl daemon-reload && systemctl enable --now {}",
             path.display(),
             self.name
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -100,7 +102,9 @@ impl Systemd {
         let Self { user, group, .. } = self;
         let (user_id, group_id) = (id("passwd", user), id("group", group));
         let missing = |what: &str, name: &str, command: &str| {
-            eprintln!("warning: there is no {what} `{name}` on this machine; make it with: {command}");
+            terminal::say(format_args!(
+                "warning: there is no {what} `{name}` on this machine; make it with: {command}"
+            ));
         };
         let both = user == group && user_id == Id::Missing && group_id == Id::Missing;
         if group_id == Id::Missing && !both {
@@ -117,11 +121,11 @@ impl Systemd {
             if !directory.exists() && !can_make {
                 let mode = if unit.storage == Some(directory) { "-m 700 " } else { "" };
                 let quoted = directory.display().to_string().replace('\'', r"'\''");
-                eprintln!(
+                terminal::say(format_args!(
                     "warning: {} is not there, and `{user}` cannot make it; make it with: \
                      install -d {mode}-o {user} -g {group} '{quoted}'",
                     directory.display()
-                );
+                ));
             }
         }
     }

@@ -21,6 +21,8 @@ use tokio::{
 };
 use tracing::info;
 
+use super::terminal;
+
 #[derive(Debug, Args)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Start {
@@ -78,9 +80,9 @@ impl Start {
         match runtime.block_on(join(&mut agent)) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(Failure::Join(error)) => {
-                eprintln!("error: {error}");
+                terminal::say(format_args!("error: {error}"));
                 if let Some(advice) = advice(&error, token.as_str(), Then::Start) {
-                    eprintln!("what to do: {advice}");
+                    terminal::say(format_args!("what to do: {advice}"));
                 }
                 Ok(ExitCode::FAILURE)
             }

@@ -76,6 +76,41 @@ async fn one_shot_joins_and_status_shows_it() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_left_is_no_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    let unread = |arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = joinbot(arguments).stdout(writer).output().unwrap();
+        assert!(!stderr(&output).contains("error") && !stderr(&output).contains("panicked"), "{}", stderr(&output));
+        output.status.code()
+    };
+    assert_eq!(unread(&["status", "-c", path]), Some(1), "as the state is: not joined yet");
+    assert_eq!(run(&["start", "-c", path, "--oneshot"]).await.status.code(), Some(0));
+    assert_eq!(unread(&["status", "-c", path]), Some(0));
+    assert_eq!(unread(&["status", "-c", path, "--format", "json"]), Some(0));
+    let key = root.path().join("keys");
+    assert_eq!(unread(&["keypair", "create", "--storage", key.to_str().unwrap()]), Some(0));
+    assert_eq!(unread(&["keypair", "create", "--static", "--format", "json"]), Some(0));
+    let accounts = ["--config", path, "--user", "root", "--group", "root"];
+    assert_eq!(unread(&[&["install", "systemd"] as &[&str], &accounts].concat()), Some(0));
+}
+
+#[tokio::test]
+async fn what_could_not_be_printed_is_a_failure_and_what_could_not_be_remarked_is_none() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let create = || joinbot(&["keypair", "create", "--static"]);
+    let lost = create().stdout(full()).output().unwrap();
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(stderr(&lost).contains("error: cannot write to standard output: "), "{}", stderr(&lost));
+    let printed = create().stderr(full()).output().unwrap();
+    assert_eq!((printed.status.code(), stdout(&printed).lines().count()), (Some(0), 2));
+}
+
+#[tokio::test]
 async fn a_storage_that_others_can_look_into_is_warned_of() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
