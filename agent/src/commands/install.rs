@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use join_agent::{
     config::{Config, StorageConfig},
-    output::Identity,
     systemd::{self, Unit},
 };
 
@@ -115,20 +114,43 @@ impl Systemd {
             missing("user", user, &format!("useradd --system {group} --shell /usr/sbin/nologin {user}"));
         }
         let storage = unit.storage.filter(|_| unit.state_directory().is_none());
-        for directory in config.outputs.iter().map(Identity::directory).chain(storage) {
-            let may_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
-            let can_make = may_make && systemd::opened(directory).is_none();
-            if !directory.exists() && !can_make {
-                let mode = if unit.storage == Some(directory) { "-m 700 " } else { "" };
-                let quoted = directory.display().to_string().replace('\'', r"'\''");
-                terminal::say(format_args!(
-                    "warning: {} is not there, and `{user}` cannot make it; make it with: \
-                     install -d {mode}-o {user} -g {group} '{quoted}'",
-                    directory.display()
-                ));
+        let storage = storage.map(|directory| (directory, true));
+        let outputs = config.outputs.iter().map(|output| (output.directory(), false));
+        for (directory, is_storage) in outputs.chain(storage) {
+            if let Some(trouble) = self.trouble_with(directory, is_storage, user_id, group_id) {
+                terminal::say(format_args!("warning: {} {trouble} '{}'", directory.display(), quoted(directory)));
             }
         }
     }
+
+    /// Why the agent could not write into this directory, and the command that helps, without its last word.
+    fn trouble_with(&self, directory: &Path, is_storage: bool, user_id: Id, group_id: Id) -> Option<String> {
+        let Self { user, group, .. } = self;
+        let Ok(found) = fs::metadata(directory) else {
+            let may_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
+            let mode = if is_storage { "-m 700 " } else { "" };
+            return (!may_make || systemd::opened(directory).is_some()).then(|| {
+                format!(
+                    "is not there, and `{user}` cannot make it; make it with: install -d {mode}-o {user} -g {group}"
+                )
+            });
+        };
+        let is_anothers = user_id != Id::Unknown && user_id != Id::Known(found.uid());
+        let by_group = found.mode() & 0o020 != 0 && group_id == Id::Known(found.gid());
+        // The storage has to be the user's own, with what is in it.
+        let can_write = !is_storage && (user == "root" || by_group || found.mode() & 0o002 != 0);
+        let all = if is_storage { "-R " } else { "" };
+        (is_anothers && !can_write).then(|| {
+            format!(
+                "belongs to another user, and `{user}` has to write there; hand it over with: chown {all}{user}:{group}"
+            )
+        })
+    }
+}
+
+/// The inside of a word in single quotes.
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace('\'', r"'\''")
 }
 
 /// A user or group, as this machine knows it.

@@ -427,6 +427,20 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
         assert!(said.contains("groupadd --system joinbot-others\n"), "{said}");
         assert!(said.contains("useradd --system --gid joinbot-others --shell"), "{said}");
         assert_eq!(stderr(&install("root", "root").await), "", "they exist and may do everything");
+
+        let storage = format!("{}/storage", root.path().display());
+        fs::create_dir(&identity).unwrap();
+        fs::create_dir(&storage).unwrap();
+        let said = stderr(&install("joinbot-none", "joinbot-others").await);
+        assert!(
+            said.contains(&format!("{identity} belongs to another user, and `joinbot-none` has to write there")),
+            "{said}"
+        );
+        assert!(said.contains(&format!("chown joinbot-none:joinbot-others '{identity}'\n")), "{said}");
+        assert!(said.contains(&format!("chown -R joinbot-none:joinbot-others '{storage}'\n")), "{said}");
+        fs::set_permissions(&identity, fs::Permissions::from_mode(0o777)).unwrap();
+        let said = stderr(&install("joinbot-none", "joinbot-none").await);
+        assert!(!said.contains(&identity), "everybody can write there: {said}");
     }
 
     let text = fs::read_to_string(&path).unwrap();
