@@ -51,10 +51,11 @@ impl Status {
             terminal::say(format_args!("warning: {warning}"));
         }
         let vault = Vault::open(Arc::new(directory))?;
-        let report = Report::of(vault.state(), config.token.to_string(), SystemClock.now());
+        let now = SystemClock.now();
+        let report = Report::of(vault.state(), config.token.to_string(), now);
         terminal::print(&match self.format {
             Format::Json => serde_json::to_string_pretty(&report)? + "\n",
-            Format::Text => report.text(),
+            Format::Text => report.text(now),
         })?;
         Ok(if report.live { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -73,14 +74,18 @@ impl Report {
         }
     }
 
-    fn text(&self) -> String {
+    fn text(&self, now: DateTime<Utc>) -> String {
         let cluster = self.cluster.as_deref().unwrap_or("not joined yet");
         let mut lines = vec![("token", self.token.clone()), ("cluster", cluster.to_owned())];
         if let Some(facts) = &self.certificate {
             lines.push(("user", facts.user.clone()));
             lines.push(("instance", facts.instance.as_deref().unwrap_or("none").to_owned()));
             lines.extend(facts.generation.map(|generation| ("generation", generation.to_string())));
-            let standing = if self.live { "live" } else { "expired" };
+            let standing = match self.live {
+                true => "live",
+                false if now < facts.not_before => "not valid yet: check this host's clock",
+                false => "expired",
+            };
             lines.push(("certificate", format!("{standing}, serial {}", facts.serial)));
             lines.push(("valid", format!("{} to {}", facts.not_before, facts.not_after)));
         }

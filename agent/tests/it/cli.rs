@@ -76,6 +76,20 @@ async fn one_shot_joins_and_status_shows_it() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_the_future_is_a_matter_of_the_clock() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    host.clock.advance(chrono::TimeDelta::minutes(50));
+    let joined = run(&["start", "-c", path, "--oneshot"]).await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+    let status = run(&["status", "-c", path]).await;
+    assert_eq!(status.status.code(), Some(1));
+    assert!(stdout(&status).contains("\ncertificate  not valid yet: check this host's clock, "), "{}", stdout(&status));
+}
+
+#[tokio::test]
 async fn a_reader_that_has_left_is_no_failure() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
