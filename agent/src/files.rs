@@ -64,6 +64,11 @@ pub(crate) fn owner_of_new(directory: &Path) -> io::Result<u32> {
     Ok(tempfile::tempfile_in(directory)?.metadata()?.uid())
 }
 
+/// Whom this process runs as, where the system tells it in files.
+pub(crate) fn user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|this| this.uid())
+}
+
 /// The directory that a path leads to, also when it is not there yet: absolute, with links followed and `..` resolved.
 pub(crate) fn resolved(path: &Path) -> io::Result<PathBuf> {
     let mut place = PathBuf::new();

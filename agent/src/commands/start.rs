@@ -19,7 +19,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::terminal;
 
@@ -73,6 +73,9 @@ impl Start {
         };
         config.oneshot |= self.oneshot;
         super::start_logging(debug || config.debug);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
         let storage = super::open_storage(&config.storage)?;
         let token = config.token.clone();
         let mut agent = Agent::new(config, storage, SystemClock, SystemEntropy);

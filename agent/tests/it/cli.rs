@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use join_agent::key::PrivateKey;
 use join_domain::refusal::Code;
 
 use crate::{
     authority::{SECRET, Trouble},
-    host::Host,
+    host::{Host, given_away},
 };
 
 fn joinbot(arguments: &[&str]) -> Command {
@@ -143,6 +144,37 @@ async fn a_storage_that_others_can_look_into_is_warned_of() {
         for output in [joined, status] {
             assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
             assert_eq!(stderr(&output).contains(&warning), warned, "{mode:o}: {}", stderr(&output));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_static_key_that_others_can_read_is_warned_of_once() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let (key, key_path) = (PrivateKey::generate_ed25519(), root.path().join("key.pem"));
+    host.authority.book().bound = Some(key.public().clone());
+    fs::write(&key_path, key.to_pem().as_bytes()).unwrap();
+    let fixed = format!("static_private_key_path: {}", key_path.display());
+    let text = fs::read_to_string(&path).unwrap().replace(&format!("registration_secret: {SECRET}"), &fixed);
+    fs::write(&path, text).unwrap();
+    let warnings = async |mode: u32, text: &str| {
+        fs::set_permissions(&key_path, fs::Permissions::from_mode(mode)).unwrap();
+        let joined = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+        assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+        stderr(&joined).matches(text).count()
+    };
+    let shown = key_path.display();
+    let warning = format!("other users can read {shown}, the bot's private key; close it with `chmod go= {shown}`");
+    for (mode, warned) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1), (0o644, 1)] {
+        assert_eq!(warnings(mode, &warning).await, warned, "{mode:o}");
+    }
+
+    if given_away(&key_path).is_some() {
+        let warning = format!("give it to this agent's user, and close it with `chmod go= {shown}`");
+        for (mode, warned) in [(0o640, 0), (0o644, 1)] {
+            assert_eq!(warnings(mode, &warning).await, warned, "lent through its group: {mode:o}");
         }
     }
 }
@@ -310,7 +342,7 @@ async fn a_static_keypair_is_printed_or_written_and_never_overwritten() {
     let printed = run(&["keypair", "create", "--static", "--format", "json"]).await;
     let document: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     let pem = STANDARD.decode(document["private_key"].as_str().unwrap()).unwrap();
-    let key = join_agent::key::PrivateKey::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
+    let key = PrivateKey::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
     assert_eq!(document["public_key"], key.public().to_authorized_key());
 
     let root = tempfile::tempdir().unwrap();
