@@ -31,6 +31,8 @@ pub struct Agent {
     entropy: Arc<dyn Entropy>,
     /// How far the authority's clock is ahead of this host's, as of the last join.
     ahead: TimeDelta,
+    /// Whether the last join asked by another idea of the authority's clock.
+    asked_wrongly: bool,
 }
 
 /// A join that was accepted, and whose result is stored.
@@ -51,7 +53,8 @@ pub struct Joined {
 impl Agent {
     /// An agent; nothing is read, written or sent yet.
     pub fn new(config: Config, storage: Arc<dyn Storage>, clock: impl Clock, entropy: impl Entropy) -> Self {
-        Self { config, storage, clock: Arc::new(clock), entropy: Arc::new(entropy), ahead: TimeDelta::zero() }
+        let (clock, entropy) = (Arc::new(clock), Arc::new(entropy));
+        Self { config, storage, clock, entropy, ahead: TimeDelta::zero(), asked_wrongly: false }
     }
 
     /// The configuration it was made with.
@@ -118,9 +121,12 @@ impl Agent {
             }
         };
         let Outcome { accepted, ahead } = outcome;
-        self.ahead = ahead;
         let joined = self.joined(&vault, &accepted, certificate.is_some())?;
         vault.accept(accepted)?;
+        // Only now: a result that could not be stored is asked for again, and ends when it was wished to end at first.
+        let leeway = TimeDelta::seconds(LEEWAY);
+        self.asked_wrongly = ahead.checked_sub(&self.ahead).is_none_or(|error| error.abs() > leeway);
+        self.ahead = ahead;
         info!(
             join.token = %self.config.token,
             join.user = %joined.certificate.user,
@@ -129,7 +135,7 @@ impl Agent {
             certificate.not_after = %joined.certificate.not_after,
             "joined {} as {}", joined.cluster, joined.certificate.user
         );
-        if ahead.abs() > TimeDelta::seconds(LEEWAY) {
+        if ahead.abs() > leeway {
             let side = if ahead > TimeDelta::zero() { "behind" } else { "ahead of" };
             warn!("this host's clock is {} s {side} the authority's: set it", ahead.abs().num_seconds());
         }
@@ -140,6 +146,16 @@ impl Agent {
     pub(crate) fn authority_now(&self) -> DateTime<Utc> {
         let now = self.clock.now();
         now.checked_add_signed(self.ahead).unwrap_or(now)
+    }
+
+    /// Whether the last join brought less than half of the life that was wished, and its wish went by a clock that was found
+    /// to be wrong: the next one asks by the right one.
+    pub(crate) fn is_cut_short(&self, joined: &Joined) -> bool {
+        self.asked_wrongly && joined.certificate.not_after - self.authority_now() < self.ttl() / 2
+    }
+
+    fn ttl(&self) -> TimeDelta {
+        TimeDelta::from_std(self.config.certificate_ttl).unwrap_or(TimeDelta::MAX)
     }
 
     /// Writes the stored credentials to every output that has others. Without a join yet there is nothing to write.
@@ -183,8 +199,7 @@ impl Agent {
         let connection = connection::open(&self.config.authority, trust, certificate, self.clock.clone()).await?;
         self.check_identity(vault, Some(&connection.cluster))?;
         let now = self.clock.now();
-        let ttl = TimeDelta::from_std(self.config.certificate_ttl).unwrap_or(TimeDelta::MAX);
-        let expires = self.authority_now().checked_add_signed(ttl).unwrap_or(now);
+        let expires = self.authority_now().checked_add_signed(self.ttl()).unwrap_or(now);
         let Config { token, keypair, .. } = &self.config;
         Ceremony { vault, token, keypair, secret, expires, now }.run(connection).await
     }

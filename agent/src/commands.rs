@@ -4,6 +4,7 @@ mod install;
 mod keypair;
 mod start;
 mod status;
+mod terminal;
 
 use std::{fs, io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc};
 
@@ -15,6 +16,8 @@ use join_agent::{
 };
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
+
+pub(crate) use self::terminal::say;
 
 /// Joins this host's bot to a cluster and keeps its credentials fresh.
 #[derive(Debug, Parser)]
@@ -70,6 +73,8 @@ fn start_logging(debug: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Its complaint about a line that could not be written would go to stderr too, and panic there.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -57,6 +57,8 @@ pub struct Config {
     pub debug: bool,
     /// Whether it comes from a joining URI: errors then name what is wrong with that.
     pub from_uri: bool,
+    /// What is wrong though it can be used.
+    pub warnings: Vec<String>,
 }
 
 /// The keypair to be bound.
@@ -119,6 +121,7 @@ impl Config {
             outputs: Vec::new(),
             debug: false,
             from_uri: false,
+            warnings: Vec::new(),
         }
     }
 

@@ -5,7 +5,10 @@ use std::{io, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use rustls::{CertificateError, ClientConfig, Error as TlsError, client::Resumption};
 use rustls_pki_types::PrivateKeyDer;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
@@ -13,6 +16,7 @@ use crate::{
     address::Address,
     clock::{Clock, TlsClock},
     credentials::Credentials,
+    dial::dial,
     error::JoinError,
     trust::{Trust, Untrusted, Verifier, cluster_of},
 };
@@ -34,9 +38,10 @@ pub(crate) async fn open(
 ) -> Result<Connection, JoinError> {
     let tls = TlsConnector::from(Arc::new(client_config(trust, certificate, clock)?));
     let unreachable = |error: io::Error| JoinError::Network(format!("cannot reach {address}: {error}"));
+    let deadline = Instant::now() + CONNECT_TIME;
+    let tcp = dial(&address.host, address.port, deadline).await.map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
     let connecting = async {
-        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
-        tcp.set_nodelay(true).map_err(unreachable)?;
         let stream = tls.connect(address.server_name(), tcp).await.map_err(|error| handshake_error(address, error))?;
         let server = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let cluster = server.and_then(cluster_of).ok_or(JoinError::Untrusted(Untrusted::NotAnAuthority))?;
@@ -45,7 +50,7 @@ pub(crate) async fn open(
         Ok(Connection { channel, cluster })
     };
     let silent = |_| JoinError::Network(format!("cannot reach {address}: no answer for {} s", CONNECT_TIME.as_secs()));
-    timeout(CONNECT_TIME, connecting).await.map_err(silent)?
+    timeout_at(deadline, connecting).await.map_err(silent)?
 }
 
 fn client_config(

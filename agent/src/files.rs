@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -57,6 +57,16 @@ pub(crate) fn probe(directory: &Path) -> io::Result<()> {
     let written = write_new(&probe, b"joinbot can write here\n", PRIVATE);
     let removed = fs::remove_file(&probe);
     written.and(removed)
+}
+
+/// Whom files belong to that this process writes here, by writing one that has no name.
+pub(crate) fn owner_of_new(directory: &Path) -> io::Result<u32> {
+    Ok(tempfile::tempfile_in(directory)?.metadata()?.uid())
+}
+
+/// Whom this process runs as, where the system tells it in files.
+pub(crate) fn user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|this| this.uid())
 }
 
 /// The directory that a path leads to, also when it is not there yet: absolute, with links followed and `..` resolved.

@@ -24,6 +24,7 @@ pub mod clock;
 pub mod config;
 mod connection;
 pub mod credentials;
+mod dial;
 pub mod entropy;
 pub mod error;
 mod files;

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match commands::run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            commands::say(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -26,6 +26,9 @@ const SLOW: Duration = Duration::from_secs(5 * 60);
 /// How often a daemon that waits looks at the clock, at least: each half minute, and some sixty times while it waits.
 const GLANCE: (Duration, u32) = (Duration::from_secs(30), 64);
 
+const ONCE_MORE: &str = "this host's clock asked for a certificate that ends too soon; joining once more, by the \
+                         authority's clock";
+
 /// What a daemon can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -35,15 +38,26 @@ pub enum Order {
     Stop,
 }
 
-/// Joins and writes the outputs; a few tries within half a minute when the authority is away or busy.
+/// Joins and writes the outputs; a few tries within half a minute when the authority is away or busy. On a host whose clock
+/// is so wrong that the certificate would be over soon, the time that the join told makes a second one right: a renewal.
 ///
 /// # Errors
 /// The last try's.
 pub async fn once(agent: &mut Agent) -> Result<Joined, JoinError> {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
     let began = Instant::now();
+    let mut once_more = false;
     let joined = loop {
         let failed = match agent.join_once().await {
+            Ok(joined) if !once_more && agent.is_cut_short(&joined) => {
+                once_more = true;
+                info!("{ONCE_MORE}");
+                // Should the next one fail, there is this one while it lives.
+                if let Err(failed) = agent.write_outputs() {
+                    warn!("{failed}");
+                }
+                continue;
+            }
             Ok(joined) => break joined,
             Err(failed) => failed,
         };
@@ -77,7 +91,7 @@ pub async fn daemon(agent: &mut Agent, health: &Health, orders: &mut mpsc::Recei
     }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let joined_before = agent.has_joined().unwrap_or_default();
-    let mut joined_since = false;
+    let (mut joined_since, mut once_more) = (false, false);
     loop {
         // Dropping a join half-way is safe: its attempt is stored, and is sent again.
         let outcome = tokio::select! {
@@ -89,7 +103,14 @@ pub async fn daemon(agent: &mut Agent, health: &Health, orders: &mut mpsc::Recei
             Ok(joined) => {
                 joined_since = true;
                 backoff.reset();
-                until_renewal(agent, &joined)
+                // Never twice in a row, whatever the clocks do.
+                once_more = !once_more && agent.is_cut_short(&joined);
+                if once_more {
+                    info!("{ONCE_MORE}");
+                    Duration::ZERO
+                } else {
+                    until_renewal(agent, &joined)
+                }
             }
             Err(failed) => {
                 let next = failed.next();

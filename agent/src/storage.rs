@@ -38,6 +38,19 @@ pub enum StorageError {
     /// Others could change what is in it.
     #[error("{0} can be written by other users; close it first with `chmod go-w {0}`")]
     Open(PathBuf),
+    /// It is another user's, who could not read what this one writes.
+    #[error(
+        "{path} belongs to another user (uid {owner}), and this runs as uid {user}: run as that user \
+         (`sudo -u '#{owner}' joinbot …`), or give it to this one with `chown -R {user} {path}`", path = .path.display()
+    )]
+    OtherOwner {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Whose files are that this process writes.
+        user: u32,
+    },
     /// It can't be created, read or written.
     #[error("cannot {action} {place}: {error}")]
     Io {

@@ -31,10 +31,10 @@ impl Vault {
     /// # Errors
     /// [`StorageError::Damaged`] when what is stored is not what was written.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self, StorageError> {
-        let state = match storage.read(STATE).map_err(failed("read", &*storage))? {
+        let state = match storage.read(STATE).map_err(failed("read", &*storage, STATE))? {
             None => State::default(),
             Some(document) => State::from_document(&document)
-                .map_err(|why| StorageError::Damaged { place: format!("{}/{STATE}", storage.place()), why })?,
+                .map_err(|why| StorageError::Damaged { place: place(&*storage, STATE), why })?,
         };
         Ok(Self { storage, state })
     }
@@ -104,7 +104,7 @@ impl Vault {
     pub fn accept(&mut self, accepted: Accepted) -> Result<(), StorageError> {
         // The certificate goes first: were it missing beside a newer state, the next join would be a recovery.
         let certificate = accepted.credentials.tls_cert.as_bytes();
-        self.storage.replace(CERTIFICATE, certificate).map_err(failed("write", &*self.storage))?;
+        self.storage.replace(CERTIFICATE, certificate).map_err(failed("write", &*self.storage, CERTIFICATE))?;
         self.save(self.state.clone().accept(accepted))
     }
 
@@ -124,17 +124,25 @@ impl Vault {
     /// When it can't be found out.
     pub fn presentable(&self) -> Result<Option<&Credentials>, StorageError> {
         let Some(accepted) = &self.state.accepted else { return Ok(None) };
-        let there = self.storage.read(CERTIFICATE).map_err(failed("read", &*self.storage))?.is_some();
+        let there = self.storage.read(CERTIFICATE).map_err(failed("read", &*self.storage, CERTIFICATE))?.is_some();
         Ok(there.then_some(&accepted.credentials))
     }
 
     fn save(&mut self, state: State) -> Result<(), StorageError> {
-        self.storage.replace(STATE, &state.to_document()).map_err(failed("write", &*self.storage))?;
+        self.storage.replace(STATE, &state.to_document()).map_err(failed("write", &*self.storage, STATE))?;
         self.state = state;
         Ok(())
     }
 }
 
-fn failed(action: &'static str, storage: &dyn Storage) -> impl FnOnce(std::io::Error) -> StorageError {
-    move |error| StorageError::Io { action, place: storage.place(), error }
+fn failed(
+    action: &'static str,
+    storage: &dyn Storage,
+    name: &'static str,
+) -> impl FnOnce(std::io::Error) -> StorageError {
+    move |error| StorageError::Io { action, place: place(storage, name), error }
+}
+
+fn place(storage: &dyn Storage, name: &str) -> String {
+    format!("{}/{name}", storage.place())
 }

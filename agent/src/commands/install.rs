@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use join_agent::{
     config::{Config, StorageConfig},
-    output::Identity,
     systemd::{self, Unit},
 };
+
+use super::terminal;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Install {
@@ -75,7 +76,7 @@ impl Systemd {
         let text = unit.render().map_err(anyhow::Error::msg)?;
         self.warn(&unit, &config);
         if !self.write {
-            print!("{text}");
+            terminal::print(&text)?;
             return Ok(ExitCode::SUCCESS);
         }
         if !self.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@')) {
@@ -87,11 +88,11 @@ impl Systemd {
             bail!("{} exists and differs; --force overwrites it", path.display());
         }
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!(
+        terminal::say(format_args!(
             "wrote {}\nnow type: systemctl daemon-reload && systemctl enable --now {}",
             path.display(),
             self.name
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -100,7 +101,9 @@ impl Systemd {
         let Self { user, group, .. } = self;
         let (user_id, group_id) = (id("passwd", user), id("group", group));
         let missing = |what: &str, name: &str, command: &str| {
-            eprintln!("warning: there is no {what} `{name}` on this machine; make it with: {command}");
+            terminal::say(format_args!(
+                "warning: there is no {what} `{name}` on this machine; make it with: {command}"
+            ));
         };
         let both = user == group && user_id == Id::Missing && group_id == Id::Missing;
         if group_id == Id::Missing && !both {
@@ -111,20 +114,43 @@ impl Systemd {
             missing("user", user, &format!("useradd --system {group} --shell /usr/sbin/nologin {user}"));
         }
         let storage = unit.storage.filter(|_| unit.state_directory().is_none());
-        for directory in config.outputs.iter().map(Identity::directory).chain(storage) {
-            let may_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
-            let can_make = may_make && systemd::opened(directory).is_none();
-            if !directory.exists() && !can_make {
-                let mode = if unit.storage == Some(directory) { "-m 700 " } else { "" };
-                let quoted = directory.display().to_string().replace('\'', r"'\''");
-                eprintln!(
-                    "warning: {} is not there, and `{user}` cannot make it; make it with: \
-                     install -d {mode}-o {user} -g {group} '{quoted}'",
-                    directory.display()
-                );
+        let storage = storage.map(|directory| (directory, true));
+        let outputs = config.outputs.iter().map(|output| (output.directory(), false));
+        for (directory, is_storage) in outputs.chain(storage) {
+            if let Some(trouble) = self.trouble_with(directory, is_storage, user_id, group_id) {
+                terminal::say(format_args!("warning: {} {trouble} '{}'", directory.display(), quoted(directory)));
             }
         }
     }
+
+    /// Why the agent could not write into this directory, and the command that helps, without its last word.
+    fn trouble_with(&self, directory: &Path, is_storage: bool, user_id: Id, group_id: Id) -> Option<String> {
+        let Self { user, group, .. } = self;
+        let Ok(found) = fs::metadata(directory) else {
+            let may_make = user == "root" || user_id == Id::Unknown || user_id == Id::of_owner(directory);
+            let mode = if is_storage { "-m 700 " } else { "" };
+            return (!may_make || systemd::opened(directory).is_some()).then(|| {
+                format!(
+                    "is not there, and `{user}` cannot make it; make it with: install -d {mode}-o {user} -g {group}"
+                )
+            });
+        };
+        let is_anothers = user_id != Id::Unknown && user_id != Id::Known(found.uid());
+        let by_group = found.mode() & 0o020 != 0 && group_id == Id::Known(found.gid());
+        // The storage has to be the user's own, with what is in it.
+        let can_write = !is_storage && (user == "root" || by_group || found.mode() & 0o002 != 0);
+        let all = if is_storage { "-R " } else { "" };
+        (is_anothers && !can_write).then(|| {
+            format!(
+                "belongs to another user, and `{user}` has to write there; hand it over with: chown {all}{user}:{group}"
+            )
+        })
+    }
+}
+
+/// The inside of a word in single quotes.
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace('\'', r"'\''")
 }
 
 /// A user or group, as this machine knows it.

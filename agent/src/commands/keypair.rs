@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use join_agent::{key::PrivateKey, storage::Directory, vault::Vault};
 use serde_json::json;
 
-use super::Format;
+use super::{Format, terminal};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keypair {
@@ -62,21 +62,19 @@ fn managed(directory: &Path, format: Format) -> Result<()> {
     if vault.state().keys.is_empty() {
         vault.add_key(PrivateKey::generate_ed25519())?;
     } else {
-        eprintln!(
+        terminal::say(format_args!(
             "note: this key was in {} already; for a new one, name a directory that is empty or not there yet",
             directory.display()
-        );
+        ));
     }
     let key = vault.state().keys.last().context("a key was just stored")?;
-    print(key, None, format);
-    Ok(())
+    print(key, None, format)
 }
 
 fn fixed(path: Option<&Path>, format: Format) -> Result<()> {
     let key = PrivateKey::generate_ed25519();
     let Some(path) = path else {
-        print(&key, Some(STANDARD.encode(key.to_pem().as_bytes())), format);
-        return Ok(());
+        return print(&key, Some(STANDARD.encode(key.to_pem().as_bytes())), format);
     };
     match write_new(path, key.to_pem().as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -84,8 +82,7 @@ fn fixed(path: Option<&Path>, format: Format) -> Result<()> {
         }
         written => written.with_context(|| format!("cannot write {}", path.display()))?,
     }
-    print(&key, None, format);
-    Ok(())
+    print(&key, None, format)
 }
 
 /// Writes a file of mode 0600 that is not there yet, durably, and whole or not at all.
@@ -99,7 +96,7 @@ fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn print(key: &PrivateKey, private: Option<String>, format: Format) {
+fn print(key: &PrivateKey, private: Option<String>, format: Format) -> Result<()> {
     let public = key.public().to_authorized_key();
     match format {
         Format::Json => {
@@ -107,21 +104,22 @@ fn print(key: &PrivateKey, private: Option<String>, format: Format) {
             if let Some(private) = private {
                 document["private_key"] = private.into();
             }
-            println!("{document}");
+            terminal::print(&format!("{document}\n"))
         }
         Format::Text => {
-            println!("{public}");
-            if let Some(private) = private {
-                println!("{private}");
-                eprintln!(
-                    "\nThe second line is the private key: put it into JOINBOT_STATIC_KEY in the bot's environment."
+            let second = private.map(|private| format!("{private}\n"));
+            terminal::print(&format!("{public}\n{}", second.as_deref().unwrap_or_default()))?;
+            if second.is_some() {
+                terminal::say(
+                    "\nThe second line is the private key: put it into JOINBOT_STATIC_KEY in the bot's environment.\n\
+                     A static key needs recovery mode `insecure`, since nothing on its host is kept.",
                 );
-                eprintln!("A static key needs recovery mode `insecure`, since nothing on its host is kept.");
             }
-            eprintln!(
+            terminal::say(format_args!(
                 "\nPut the public key into the token, then apply it with `joinctl create -f FILE`:\n\n  \
                  spec:\n    bound_keypair:\n      onboarding:\n        initial_public_key: \"{public}\""
-            );
+            ));
+            Ok(())
         }
     }
 }

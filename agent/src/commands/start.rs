@@ -19,7 +19,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tracing::info;
+use tracing::{info, warn};
+
+use super::terminal;
 
 #[derive(Debug, Args)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
@@ -71,6 +73,9 @@ impl Start {
         };
         config.oneshot |= self.oneshot;
         super::start_logging(debug || config.debug);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
         let storage = super::open_storage(&config.storage)?;
         let token = config.token.clone();
         let mut agent = Agent::new(config, storage, SystemClock, SystemEntropy);
@@ -78,9 +83,9 @@ impl Start {
         match runtime.block_on(join(&mut agent)) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(Failure::Join(error)) => {
-                eprintln!("error: {error}");
+                terminal::say(format_args!("error: {error}"));
                 if let Some(advice) = advice(&error, token.as_str(), Then::Start) {
-                    eprintln!("what to do: {advice}");
+                    terminal::say(format_args!("what to do: {advice}"));
                 }
                 Ok(ExitCode::FAILURE)
             }

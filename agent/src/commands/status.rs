@@ -15,7 +15,7 @@ use join_agent::{
 };
 use serde::Serialize;
 
-use super::Format;
+use super::{Format, terminal};
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
@@ -48,14 +48,15 @@ impl Status {
         // The daemon holds the lock; looking needs none.
         let directory = Directory::look(path);
         if let Some(warning) = directory.warning() {
-            eprintln!("warning: {warning}");
+            terminal::say(format_args!("warning: {warning}"));
         }
         let vault = Vault::open(Arc::new(directory))?;
-        let report = Report::of(vault.state(), config.token.to_string(), SystemClock.now());
-        match self.format {
-            Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-            Format::Text => report.print(),
-        }
+        let now = SystemClock.now();
+        let report = Report::of(vault.state(), config.token.to_string(), now);
+        terminal::print(&match self.format {
+            Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+            Format::Text => report.text(now),
+        })?;
         Ok(if report.live { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
@@ -73,23 +74,24 @@ impl Report {
         }
     }
 
-    fn print(&self) {
-        println!("token        {}", self.token);
-        println!("cluster      {}", self.cluster.as_deref().unwrap_or("not joined yet"));
+    fn text(&self, now: DateTime<Utc>) -> String {
+        let cluster = self.cluster.as_deref().unwrap_or("not joined yet");
+        let mut lines = vec![("token", self.token.clone()), ("cluster", cluster.to_owned())];
         if let Some(facts) = &self.certificate {
-            println!("user         {}", facts.user);
-            println!("instance     {}", facts.instance.as_deref().unwrap_or("none"));
-            if let Some(generation) = facts.generation {
-                println!("generation   {generation}");
-            }
-            println!("certificate  {}, serial {}", if self.live { "live" } else { "expired" }, facts.serial);
-            println!("valid        {} to {}", facts.not_before, facts.not_after);
+            lines.push(("user", facts.user.clone()));
+            lines.push(("instance", facts.instance.as_deref().unwrap_or("none").to_owned()));
+            lines.extend(facts.generation.map(|generation| ("generation", generation.to_string())));
+            let standing = match self.live {
+                true => "live",
+                false if now < facts.not_before => "not valid yet: check this host's clock",
+                false => "expired",
+            };
+            lines.push(("certificate", format!("{standing}, serial {}", facts.serial)));
+            lines.push(("valid", format!("{} to {}", facts.not_before, facts.not_after)));
         }
-        for key in &self.keys {
-            println!("key          {key}");
-        }
-        if let Some(since) = self.pending_since {
-            println!("attempt      pending since {since}: its result is not stored yet");
-        }
+        lines.extend(self.keys.iter().map(|key| ("key", key.clone())));
+        let pending = |since| ("attempt", format!("pending since {since}: its result is not stored yet"));
+        lines.extend(self.pending_since.map(pending));
+        lines.iter().map(|(what, text)| format!("{what:<13}{text}\n")).collect()
     }
 }

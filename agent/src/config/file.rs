@@ -5,6 +5,7 @@ use std::{
     fmt, fs,
     marker::PhantomData,
     net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 use super::{Config, ConfigError, Environment, Keypair, RegistrationSecret, StorageConfig, keypair_from};
 use crate::{
     address::Address,
+    files,
     key::PrivateKey,
     output::Identity,
     trust::{Pin, Trust},
@@ -223,12 +225,14 @@ impl File {
             cas: certificates(one_of("ca_path", self.ca_path, "onboarding.ca_path", self.onboarding.ca_path)?)?,
         };
         let ttl = one_of("certificate_ttl", self.certificate_ttl, "credential_ttl", self.credential_ttl)?;
+        let static_key = self.onboarding.bound_keypair.static_private_key_path.clone();
         let mut config = Config::new(
             authority.0,
             trust,
             self.onboarding.token.0,
             self.onboarding.bound_keypair.keypair(environment)?,
         );
+        config.warnings.extend(static_key.as_deref().and_then(open_to_others));
         config.oneshot = self.oneshot;
         config.debug = self.debug;
         config.diag_addr = self.diag_addr;
@@ -305,6 +309,17 @@ impl Storage {
             (StorageKind::Memory, Some(_)) => Err(ConfigError::at(&format!("{key}.path"), "does not belong to memory")),
         }
     }
+}
+
+/// Says when others can read a private key. As with ssh, what its group may do counts only when the file is this process's
+/// own: another's may be lent to it by that.
+fn open_to_others(path: &Path) -> Option<String> {
+    let found = fs::metadata(path).ok()?;
+    let is_own = files::user().is_none_or(|user| user == found.uid());
+    let (others, first) = if is_own { (0o044, "") } else { (0o004, "give it to this agent's user, and ") };
+    let path = path.display();
+    (found.mode() & others != 0)
+        .then(|| format!("other users can read {path}, the bot's private key; {first}close it with `chmod go= {path}`"))
 }
 
 /// Keys that are not served have a place in the file too, so the list of keys that would be expected is left out.

@@ -8,10 +8,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
 use super::ConfigError;
-use crate::{
-    address::{Address, DEFAULT_PORT},
-    trust::Pin,
-};
+use crate::{address::Address, trust::Pin};
 
 /// `tbot+auth+bound-keypair://TOKEN:SECRET@HOST:PORT?ca-pin=sha256:HEX`. Secret and pins may be left out.
 #[derive(Debug, Clone)]
@@ -45,12 +42,15 @@ impl FromStr for JoinUri {
             }
             None => return Err(shape()),
         }
-        let (user, _) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')).ok_or_else(shape)?;
+        // A secret that holds a `/` as it is would seem to end the address.
+        if !matches!(uri.path(), "" | "/") {
+            return Err(shape());
+        }
+        let (user, place) =
+            uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')).ok_or_else(shape)?;
         let (token, secret) = user.split_once(':').unwrap_or((user, ""));
         let decode = |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| shape());
         let (token, secret) = (decode(token)?, decode(secret)?);
-        let host = uri.host().ok_or_else(shape)?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(DEFAULT_PORT));
         let mut pins = Vec::new();
         for pair in uri.query().into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
@@ -66,7 +66,7 @@ impl FromStr for JoinUri {
         Ok(Self {
             token: token.parse().map_err(|error| ConfigError::at("join URI", error))?,
             secret: (!secret.is_empty()).then(|| secret.into()),
-            authority: authority.parse().map_err(|error| ConfigError::at("join URI", error))?,
+            authority: place.parse().map_err(|error| ConfigError::at("join URI", error))?,
             pins,
         })
     }

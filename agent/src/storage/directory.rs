@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -24,22 +24,32 @@ impl Directory {
     /// # Errors
     /// [`StorageError`]: found out here, so that it is found out before a join.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let failed = |action| move |error| StorageError::Io { action, place: path.display().to_string(), error };
+        let failed_at = |action, path: &Path| {
+            let place = path.display().to_string();
+            move |error| StorageError::Io { action, place, error }
+        };
+        let failed = |action| failed_at(action, path);
         files::create_directory(path).map_err(failed("create"))?;
-        let mode = fs::metadata(path).map_err(failed("read"))?.permissions().mode();
-        if mode & 0o022 != 0 {
+        let found = fs::metadata(path).map_err(failed("read"))?;
+        if found.permissions().mode() & 0o022 != 0 {
             return Err(StorageError::Open(path.to_owned()));
         }
+        // Before there is a file with a name: its owner could not even open a lock of root's.
+        let user = files::owner_of_new(path).map_err(failed("write into"))?;
+        if found.uid() != user {
+            return Err(StorageError::OtherOwner { path: path.to_owned(), owner: found.uid(), user });
+        }
+        let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(files::PRIVATE)
-            .open(path.join("lock"))
-            .map_err(failed("write into"))?;
+            .open(&lock_path)
+            .map_err(failed_at("open", &lock_path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StorageError::InUse(path.to_owned()),
-            TryLockError::Error(error) => failed("lock")(error),
+            TryLockError::Error(error) => failed_at("lock", &lock_path)(error),
         })?;
         files::probe(path).map_err(failed("write into"))?;
         Ok(Self { path: path.to_owned(), lock: Some(lock) })

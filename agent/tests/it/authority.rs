@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use chrono::TimeDelta;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
@@ -75,6 +76,8 @@ pub(crate) struct Book {
     pub(crate) bound: Option<PublicKey>,
     pub(crate) retired: Vec<PublicKey>,
     pub(crate) rotate: bool,
+    /// The longest life, whatever was asked for.
+    pub(crate) max_life: TimeDelta,
     pub(crate) trouble: VecDeque<Trouble>,
     /// Streams opened.
     pub(crate) streams: u32,
@@ -131,6 +134,7 @@ impl Authority {
             bound: None,
             retired: Vec::new(),
             rotate: false,
+            max_life: TimeDelta::days(1),
             trouble: VecDeque::new(),
             streams: 0,
             accepted: 0,

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use join_agent::key::PrivateKey;
 use join_domain::refusal::Code;
 
 use crate::{
     authority::{SECRET, Trouble},
-    host::Host,
+    host::{Host, given_away},
 };
 
 fn joinbot(arguments: &[&str]) -> Command {
@@ -76,6 +77,55 @@ async fn one_shot_joins_and_status_shows_it() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_the_future_is_a_matter_of_the_clock() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    host.clock.advance(chrono::TimeDelta::minutes(50));
+    let joined = run(&["start", "-c", path, "--oneshot"]).await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+    let status = run(&["status", "-c", path]).await;
+    assert_eq!(status.status.code(), Some(1));
+    assert!(stdout(&status).contains("\ncertificate  not valid yet: check this host's clock, "), "{}", stdout(&status));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_left_is_no_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let path = path.to_str().unwrap();
+    let unread = |arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = joinbot(arguments).stdout(writer).output().unwrap();
+        assert!(!stderr(&output).contains("error") && !stderr(&output).contains("panicked"), "{}", stderr(&output));
+        output.status.code()
+    };
+    assert_eq!(unread(&["status", "-c", path]), Some(1), "as the state is: not joined yet");
+    assert_eq!(run(&["start", "-c", path, "--oneshot"]).await.status.code(), Some(0));
+    assert_eq!(unread(&["status", "-c", path]), Some(0));
+    assert_eq!(unread(&["status", "-c", path, "--format", "json"]), Some(0));
+    let key = root.path().join("keys");
+    assert_eq!(unread(&["keypair", "create", "--storage", key.to_str().unwrap()]), Some(0));
+    assert_eq!(unread(&["keypair", "create", "--static", "--format", "json"]), Some(0));
+    let accounts = ["--config", path, "--user", "root", "--group", "root"];
+    assert_eq!(unread(&[&["install", "systemd"] as &[&str], &accounts].concat()), Some(0));
+}
+
+#[tokio::test]
+async fn what_could_not_be_printed_is_a_failure_and_what_could_not_be_remarked_is_none() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let create = || joinbot(&["keypair", "create", "--static"]);
+    let lost = create().stdout(full()).output().unwrap();
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(stderr(&lost).contains("error: cannot write to standard output: "), "{}", stderr(&lost));
+    let printed = create().stderr(full()).output().unwrap();
+    assert_eq!((printed.status.code(), stdout(&printed).lines().count()), (Some(0), 2));
+}
+
+#[tokio::test]
 async fn a_storage_that_others_can_look_into_is_warned_of() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
@@ -94,6 +144,37 @@ async fn a_storage_that_others_can_look_into_is_warned_of() {
         for output in [joined, status] {
             assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
             assert_eq!(stderr(&output).contains(&warning), warned, "{mode:o}: {}", stderr(&output));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_static_key_that_others_can_read_is_warned_of_once() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let (key, key_path) = (PrivateKey::generate_ed25519(), root.path().join("key.pem"));
+    host.authority.book().bound = Some(key.public().clone());
+    fs::write(&key_path, key.to_pem().as_bytes()).unwrap();
+    let fixed = format!("static_private_key_path: {}", key_path.display());
+    let text = fs::read_to_string(&path).unwrap().replace(&format!("registration_secret: {SECRET}"), &fixed);
+    fs::write(&path, text).unwrap();
+    let warnings = async |mode: u32, text: &str| {
+        fs::set_permissions(&key_path, fs::Permissions::from_mode(mode)).unwrap();
+        let joined = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+        assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+        stderr(&joined).matches(text).count()
+    };
+    let shown = key_path.display();
+    let warning = format!("other users can read {shown}, the bot's private key; close it with `chmod go= {shown}`");
+    for (mode, warned) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1), (0o644, 1)] {
+        assert_eq!(warnings(mode, &warning).await, warned, "{mode:o}");
+    }
+
+    if given_away(&key_path).is_some() {
+        let warning = format!("give it to this agent's user, and close it with `chmod go= {shown}`");
+        for (mode, warned) in [(0o640, 0), (0o644, 1)] {
+            assert_eq!(warnings(mode, &warning).await, warned, "lent through its group: {mode:o}");
         }
     }
 }
@@ -212,6 +293,24 @@ async fn a_daemon_that_tries_again_by_itself_does_not_ask_to_be_started() {
 }
 
 #[tokio::test]
+async fn a_daemon_whose_log_cannot_be_written_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    // A device that is always full, as a disk may be.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut daemon = Daemon::start_with(path.to_str().unwrap(), full.into());
+    wait("the first join", || root.path().join("identity/ssh_config").exists()).await;
+    wait("a renewal", || {
+        assert_eq!(daemon.0.try_wait().unwrap(), None, "it lives");
+        daemon.signal("USR1");
+        host.authority.book().accepted >= 2
+    })
+    .await;
+    assert_eq!(host.authority.book().recoveries, 1);
+}
+
+#[tokio::test]
 async fn a_preregistered_keypair_is_made_once() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;
@@ -243,7 +342,7 @@ async fn a_static_keypair_is_printed_or_written_and_never_overwritten() {
     let printed = run(&["keypair", "create", "--static", "--format", "json"]).await;
     let document: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     let pem = STANDARD.decode(document["private_key"].as_str().unwrap()).unwrap();
-    let key = join_agent::key::PrivateKey::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
+    let key = PrivateKey::from_pem(std::str::from_utf8(&pem).unwrap()).unwrap();
     assert_eq!(document["public_key"], key.public().to_authorized_key());
 
     let root = tempfile::tempdir().unwrap();
@@ -374,6 +473,20 @@ async fn what_a_unit_would_fail_for_is_said_when_it_is_installed() {
         assert!(said.contains("groupadd --system joinbot-others\n"), "{said}");
         assert!(said.contains("useradd --system --gid joinbot-others --shell"), "{said}");
         assert_eq!(stderr(&install("root", "root").await), "", "they exist and may do everything");
+
+        let storage = format!("{}/storage", root.path().display());
+        fs::create_dir(&identity).unwrap();
+        fs::create_dir(&storage).unwrap();
+        let said = stderr(&install("joinbot-none", "joinbot-others").await);
+        assert!(
+            said.contains(&format!("{identity} belongs to another user, and `joinbot-none` has to write there")),
+            "{said}"
+        );
+        assert!(said.contains(&format!("chown joinbot-none:joinbot-others '{identity}'\n")), "{said}");
+        assert!(said.contains(&format!("chown -R joinbot-none:joinbot-others '{storage}'\n")), "{said}");
+        fs::set_permissions(&identity, fs::Permissions::from_mode(0o777)).unwrap();
+        let said = stderr(&install("joinbot-none", "joinbot-none").await);
+        assert!(!said.contains(&identity), "everybody can write there: {said}");
     }
 
     let text = fs::read_to_string(&path).unwrap();

@@ -256,6 +256,8 @@ fn a_joining_uri_is_read() {
     let short: JoinUri = "tbot+proxy+bound-keypair://example@authority.example.com".parse().unwrap();
     assert!(short.secret.is_none() && short.pins.is_empty());
     assert_eq!(short.authority.port, 3025);
+    let bracketed: JoinUri = "tbot+auth+bound-keypair://example@[2001:db8::1]".parse().unwrap();
+    assert_eq!(bracketed.authority.to_string(), "[2001:db8::1]:3025");
 }
 
 #[test]
@@ -268,6 +270,10 @@ fn a_wrong_joining_uri_is_explained_without_its_secret() {
         ("tbot+auth+bound-keypair://Example:SECRET@host", "is not a name"),
         ("tbot+auth+bound-keypair://example:SECRET@host?ca-pin=x", "is not a CA pin"),
         ("tbot+auth+bound-keypair://example:SECRET@host?surprise=SECRET", "unknown parameter `surprise`"),
+        ("tbot+auth+bound-keypair://example:SECRET@host:99999", "`host:99999` is not an address"),
+        ("tbot+auth+bound-keypair://example:SECRET@host:port", "`host:port` is not an address"),
+        ("tbot+auth+bound-keypair://example:SECRET@host:", "`host:` is not an address"),
+        ("tbot+auth+bound-keypair://example:x@SEC:RET/SECRET@host", "expected"),
         ("nonsense SECRET", "expected"),
     ] {
         let error = text.parse::<JoinUri>().unwrap_err().to_string();

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use join_agent::{
     Agent, Joined,
     clock::Clock as _,
+    credentials::Facts,
     error::JoinError,
     health::Health,
     output::Identity,
@@ -106,6 +107,94 @@ async fn a_host_whose_clock_is_slow_gets_and_renews_certificates_by_the_authorit
     let hour = TimeDelta::hours(1);
     assert!((life(&second) - hour).abs() < TimeDelta::minutes(1), "{}", life(&second));
     assert_eq!(host.authority.book().recoveries, 1);
+}
+
+/// A host whose clock is so slow that the end which its first join asks for is over.
+async fn host_of_the_past() -> (Host, TestClock) {
+    let mut host = Host::new().await;
+    host.config.certificate_ttl = Duration::from_secs(30 * 60);
+    host.clock.advance(TimeDelta::minutes(50));
+    (host, TestClock::default())
+}
+
+/// Whether a certificate lives about as long as this host wishes.
+fn lives_as_wished(host: &Host, certificate: &Facts) -> bool {
+    let life = certificate.not_after - host.clock.now();
+    (life - TimeDelta::from_std(host.config.certificate_ttl).unwrap()).abs() < TimeDelta::minutes(1)
+}
+
+#[tokio::test]
+async fn one_shot_with_a_slow_clock_does_not_end_with_a_certificate_that_is_nearly_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut host, slow) = host_of_the_past().await;
+    host.config.outputs = vec![Identity::new(root.path()).unwrap()];
+    let joined = run::once(&mut host.agent_by(slow)).await.unwrap();
+    assert!(lives_as_wished(&host, &joined.certificate), "{:?}", joined.certificate);
+    let stored = host.agent().state().unwrap().accepted.unwrap().credentials;
+    assert!(host.config.outputs[0].holds(&stored) && stored.facts().unwrap() == joined.certificate);
+    let book = host.authority.book();
+    assert_eq!((book.accepted, book.recoveries, book.locked), (2, 1, None), "the second was a renewal");
+}
+
+#[tokio::test]
+async fn the_join_that_corrects_a_slow_clock_may_be_lost_like_any_other() {
+    let nothing = || Trouble::Result(|_| {});
+    for troubles in [
+        vec![nothing(), Trouble::LoseAnswer],
+        vec![nothing(), Trouble::LoseRequest],
+        vec![Trouble::LoseAnswer, nothing(), Trouble::LoseAnswer],
+    ] {
+        let (host, slow) = host_of_the_past().await;
+        let lost = troubles.iter().filter(|trouble| matches!(trouble, Trouble::LoseAnswer)).count();
+        host.authority.trouble(troubles);
+        let joined = run::once(&mut host.agent_by(slow)).await.unwrap();
+        assert!(lives_as_wished(&host, &joined.certificate), "{:?}", joined.certificate);
+        let book = host.authority.book();
+        assert_eq!((book.accepted, book.resumed as usize, book.recoveries, book.locked), (2, lost, 1, None));
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_corrects_a_slow_clock_and_is_refused_leaves_what_there_is() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut host, slow) = host_of_the_past().await;
+    host.config.outputs = vec![Identity::new(root.path()).unwrap()];
+    host.authority.trouble([Trouble::Result(|_| {}), Trouble::refuse(Code::Locked)]);
+    let refused = run::once(&mut host.agent_by(slow)).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::Locked));
+    let stored = host.agent().state().unwrap().accepted.unwrap().credentials;
+    assert!(host.config.outputs[0].holds(&stored));
+}
+
+#[tokio::test]
+async fn an_authority_that_caps_lives_is_asked_again_once_at_most_and_only_for_a_wrong_clock() {
+    for (clock_is_slow, joins) in [(false, 1), (true, 2)] {
+        let (host, slow) = host_of_the_past().await;
+        host.authority.book().max_life = TimeDelta::minutes(10);
+        let mut agent = if clock_is_slow { host.agent_by(slow) } else { host.agent() };
+        run::once(&mut agent).await.unwrap();
+        assert_eq!(host.authority.book().accepted, joins);
+        run::once(&mut agent).await.unwrap();
+        assert_eq!(host.authority.book().accepted, joins + 1, "the time is known by now");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_with_a_slow_clock_joins_twice_and_then_on_its_interval() {
+    let (mut host, slow) = host_of_the_past().await;
+    // The first certificate has ten minutes, so that its renewal would not be due yet.
+    host.config.certificate_ttl = Duration::from_secs(60 * 60);
+    let daemon = Daemon::start(&host, host.agent_by(slow));
+    until("two joins", || host.authority.book().accepted == 2).await;
+    until("a certificate that lives", || {
+        let accepted = host.agent().state().unwrap().accepted;
+        accepted.is_some_and(|accepted| lives_as_wished(&host, &accepted.credentials.facts().unwrap()))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    daemon.stop().await;
+    let book = host.authority.book();
+    assert_eq!((book.streams, book.recoveries), (2, 1));
 }
 
 #[tokio::test]

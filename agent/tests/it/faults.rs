@@ -8,16 +8,22 @@ use std::{
     },
 };
 
+use chrono::TimeDelta;
 use join_agent::{
     advice::{Then, advice},
+    clock::Clock as _,
     config::Keypair,
     error::JoinError,
     key::PrivateKey,
+    run,
     storage::{Memory, Storage, StorageError},
     vault::Vault,
 };
 
-use crate::{authority::Trouble, host::Host};
+use crate::{
+    authority::Trouble,
+    host::{Host, TestClock},
+};
 
 /// How a write fails.
 #[derive(Debug, Clone, Copy)]
@@ -153,6 +159,22 @@ async fn a_failed_write_at_any_point_costs_nothing() {
         }
     }
     assert_eq!(faults, 58, "three writes for each case, one more for each new key, in two ways");
+}
+
+#[tokio::test]
+async fn a_slow_clock_is_corrected_also_when_the_result_that_told_the_time_was_stored_at_the_second_try() {
+    // The attempt and its key are written before.
+    for n in [2, 3] {
+        let mut host = Host::new().await;
+        host.clock.advance(TimeDelta::minutes(50));
+        host.disk =
+            Arc::new(Faulty { disk: host.disk.clone(), fault: Fault::Before, writes_left: AtomicUsize::new(n) });
+        let joined = run::once(&mut host.agent_by(TestClock::default())).await.unwrap();
+        let life = joined.certificate.not_after - host.clock.now();
+        assert!(life > TimeDelta::minutes(59), "{life}");
+        let book = host.authority.book();
+        assert_eq!((book.accepted, book.resumed, book.recoveries, book.locked), (2, 1, 1, None));
+    }
 }
 
 fn no_bound_key_is_lost(host: &Host) {

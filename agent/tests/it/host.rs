@@ -1,8 +1,14 @@
 //! A bot's host: a clock that can be set, a disk that can fail, and agents that come and go on it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{MetadataExt as _, chown},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -85,6 +91,18 @@ impl Host {
     pub(crate) fn let_certificate_expire(&self) {
         self.clock.advance(TimeDelta::hours(2));
     }
+}
+
+/// Gives a file to another user, whose id is returned. Only root can: else the rest of a test is skipped, and that is said.
+pub(crate) fn given_away(path: &Path) -> Option<u32> {
+    let other = fs::metadata(path).unwrap().uid() + 1;
+    if chown(path, Some(other), None).is_ok() {
+        return Some(other);
+    }
+    // Not with `eprintln!`: of a test that passes, nobody would see it.
+    let word = b"SKIPPED: only root can give a file to another user, so another user's was not looked at\n";
+    std::io::stderr().write_all(word).unwrap();
+    None
 }
 
 pub(crate) fn config(authority: &Authority) -> Config {

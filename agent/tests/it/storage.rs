@@ -2,14 +2,17 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::Path,
     sync::Arc,
 };
 
-use join_agent::storage::{Directory, Storage as _, StorageError};
+use join_agent::{
+    storage::{Directory, Storage as _, StorageError},
+    vault::Vault,
+};
 
-use crate::host::Host;
+use crate::host::{Host, given_away};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -45,6 +48,36 @@ fn a_directory_that_others_can_write_is_refused() {
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let error = Directory::open(root.path()).unwrap_err();
     assert!(error.to_string().contains("chmod go-w"), "{error}");
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused_and_nothing_is_left_in_it() {
+    let root = tempfile::tempdir().unwrap();
+    let user = fs::metadata(root.path()).unwrap().uid();
+    let Some(owner) = given_away(root.path()) else { return };
+    let path = root.path().display();
+    let error = Directory::open(root.path()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{path} belongs to another user (uid {owner}), and this runs as uid {user}")));
+    assert!(error.contains(&format!("`sudo -u '#{owner}' joinbot …`")), "{error}");
+    assert!(error.contains(&format!("`chown -R {user} {path}`")), "{error}");
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+
+    chown(root.path(), Some(user), None).unwrap();
+    Directory::open(root.path()).unwrap();
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state.json");
+    // A directory is what root can't read either.
+    fs::create_dir(&state).unwrap();
+    let error = Vault::open(Arc::new(Directory::look(root.path()))).err().unwrap();
+    assert!(error.to_string().starts_with(&format!("cannot read {}: ", state.display())), "{error}");
+    let lock = root.path().join("lock");
+    fs::create_dir(&lock).unwrap();
+    let error = Directory::open(root.path()).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot open {}: ", lock.display())), "{error}");
 }
 
 #[test]

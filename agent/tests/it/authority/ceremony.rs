@@ -20,6 +20,9 @@ use uuid::Uuid;
 
 use super::{Authority, Book, Latest, Trouble, refusal};
 
+/// The shortest life, whatever was asked for.
+const MIN_LIFE: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
+
 pub(super) struct Ceremony {
     pub(super) authority: Authority,
     pub(super) certificate: Vec<CertificateDer<'static>>,
@@ -129,6 +132,7 @@ impl Ceremony {
         } else {
             book.generation += 1;
         }
+        let max_life = book.max_life;
         let mut serial = [0; 16];
         serial[12..].copy_from_slice(&book.accepted.to_be_bytes());
         book.latest = Some(Latest {
@@ -136,7 +140,10 @@ impl Ceremony {
             subject_keys: subject.hash(),
             serial: Serial::from_random(serial),
             not_before: now - chrono::TimeDelta::minutes(2),
-            not_after: chrono::DateTime::from_timestamp(expires.seconds, 0).unwrap(),
+            // A bot whose clock is slow may ask for a time that is over.
+            not_after: chrono::DateTime::from_timestamp(expires.seconds, 0)
+                .unwrap()
+                .clamp(now + MIN_LIFE, now + max_life),
         });
         Ok(self.result(&book, &subject))
     }
