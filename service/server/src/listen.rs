@@ -1,6 +1,6 @@
 //! The accept loop of the one TLS port: gRPC, HTTP/2 and HTTP/1.1.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use http_body_util::BodyExt as _;
@@ -60,10 +60,14 @@ pub async fn serve(
     limits: &Limits,
     stop: CancellationToken,
 ) {
-    let handshakes = Handshakes::new(tls);
+    let listening = Listening {
+        handshakes: Handshakes::new(tls),
+        served,
+        protocol: Arc::new(protocol(limits)),
+        stop: stop.clone(),
+    };
     let places = Places::new(limits);
     let connections = TaskTracker::new();
-    let protocol = Arc::new(protocol(limits));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -83,11 +87,10 @@ pub async fn serve(
             METRICS.turned_away(TurnedAway::Connection);
             continue;
         };
-        let (handshakes, served, protocol, stop) =
-            (handshakes.clone(), served.clone(), Arc::clone(&protocol), stop.clone());
+        let listening = listening.clone();
         connections.spawn(async move {
             METRICS.connections.inc();
-            if let Err(error) = receive(stream, address, &handshakes, served, protocol, place, stop).await {
+            if let Err(error) = listening.receive(stream, address, place).await {
                 tracing::debug!(%address, "connection ended: {error}");
             }
             METRICS.connections.dec();
@@ -114,55 +117,81 @@ fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn receive(
-    stream: TcpStream,
-    address: SocketAddr,
-    handshakes: &Handshakes,
+/// What each connection needs.
+#[derive(Clone)]
+struct Listening {
+    handshakes: Handshakes,
     served: Served,
     protocol: Arc<auto::Builder<TokioExecutor>>,
-    place: Arc<ConnectionPlace>,
     stop: CancellationToken,
-) -> Result<(), Ended> {
-    stream.set_nodelay(true)?;
-    let stream = handshakes.accept(stream).await?;
-    let (_, session) = stream.get_ref();
-    // Its own certificate; those above it are not looked at.
-    let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|own| own.clone().into_owned());
-    let connection = Arc::new(Connection { address, certificate });
-    let office = served.app.administers(&connection).then(|| served.app.office.clone());
-    let conversation = Box::pin(converse(stream, connection, served, protocol, place, stop));
-    match office {
-        Some(office) => office.serve(conversation).await?,
-        None => conversation.await,
+}
+
+impl Listening {
+    async fn receive(self, stream: TcpStream, address: SocketAddr, place: Arc<ConnectionPlace>) -> Result<(), Ended> {
+        stream.set_nodelay(true)?;
+        let stream = self.handshakes.accept(stream).await?;
+        let (_, session) = stream.get_ref();
+        // Its own certificate; those above it are not looked at.
+        let certificate =
+            session.peer_certificates().and_then(|chain| chain.first()).map(|own| own.clone().into_owned());
+        let connection = Arc::new(Connection { address, certificate });
+        let app = Arc::clone(&self.served.app);
+        let conversation = Box::pin(self.converse(stream, Arc::clone(&connection), place));
+        match app.administers(&connection) {
+            true => app.office.serve(conversation).await?,
+            false => conversation.await,
+        }
+    }
+
+    async fn converse(
+        self,
+        stream: TlsStream<TcpStream>,
+        connection: Arc<Connection>,
+        place: Arc<ConnectionPlace>,
+    ) -> Result<(), Ended> {
+        let Self { served, protocol, stop, .. } = self;
+        let asked = Arc::clone(&place);
+        let service = tower::service_fn(move |request| served.begin(request, &connection, &asked));
+        let stream = Gathering::new(stream);
+        let serving = protocol.serve_connection(TokioIo::new(stream.clone()), TowerToHyperService::new(service));
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = poll_fn(|context| stream.poll_through(serving.as_mut(), context)) => return ended,
+            () = stop.cancelled() => {}
+            () = place.idle() => {}
+        }
+        serving.as_mut().graceful_shutdown();
+        match tokio::time::timeout(GRACE, poll_fn(|context| stream.poll_through(serving.as_mut(), context))).await {
+            Ok(ended) => ended,
+            Err(_) => Err("it did not end in time".into()),
+        }
     }
 }
 
-async fn converse(
-    stream: TlsStream<TcpStream>,
-    connection: Arc<Connection>,
-    served: Served,
-    protocol: Arc<auto::Builder<TokioExecutor>>,
-    place: Arc<ConnectionPlace>,
-    stop: CancellationToken,
-) -> Result<(), Ended> {
-    let asked = Arc::clone(&place);
-    let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&connection));
+impl Served {
+    /// Gives a request its place, and begins to answer it.
+    fn begin(
+        &self,
+        mut request: http::Request<hyper::body::Incoming>,
+        connection: &Arc<Connection>,
+        place: &Arc<ConnectionPlace>,
+    ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+        request.extensions_mut().insert(Arc::clone(connection));
         // A join is a conversation, and has times of its own.
         let is_join = request.uri().path() == JOIN_ROUTE;
         let open = match PROBES.contains(&request.uri().path()) {
             true => {
-                asked.probed();
+                place.probed();
                 Ok(None)
             }
-            false => asked.request(is_join, || served.app.knows(&connection)).map(|open| Some(Arc::new(open))),
+            false => place.request(is_join, || self.app.knows(connection)).map(|open| Some(Arc::new(open))),
         };
         if let Ok(Some(open)) = &open {
             request.extensions_mut().insert(Arc::clone(open));
         }
         let request = request.map(|body| if is_join { Body::new(body) } else { Body::new(InTime::new(body)) });
         let begun = match open {
-            Ok(open) => Ok((open, served.router.clone().oneshot(request))),
+            Ok(open) => Ok((open, self.router.clone().oneshot(request))),
             Err(refusal) => Err(problem::turn_away(&request, refusal)),
         };
         async move {
@@ -170,27 +199,13 @@ async fn converse(
                 Ok(begun) => begun,
                 Err(answer) => return Ok(answer),
             };
-            let answer: Response = answer.await?;
             // A request is open until its answer has been sent, however long that streams.
-            Ok::<_, std::convert::Infallible>(answer.map(|body| {
+            Ok(answer.await?.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _open = &open;
                     frame
                 }))
             }))
         }
-    });
-    let stream = Gathering::new(stream);
-    let serving = protocol.serve_connection(TokioIo::new(stream.clone()), TowerToHyperService::new(service));
-    tokio::pin!(serving);
-    tokio::select! {
-        ended = poll_fn(|context| stream.poll_through(serving.as_mut(), context)) => return ended,
-        () = stop.cancelled() => {}
-        () = place.idle() => {}
-    }
-    serving.as_mut().graceful_shutdown();
-    match tokio::time::timeout(GRACE, poll_fn(|context| stream.poll_through(serving.as_mut(), context))).await {
-        Ok(ended) => ended,
-        Err(_) => Err("it did not end in time".into()),
     }
 }

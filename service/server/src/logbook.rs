@@ -4,12 +4,13 @@
 //! before anybody sees the signature. The others publish what was signed.
 
 use std::{
+    fmt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use join_ledger::{EntryMark, Ledger, LogHead, Recording};
 use join_log::{
     Checkpoint, LogDirectory, NoteSigner, SignedNote,
@@ -147,24 +148,9 @@ impl Logbook {
         self.ledger.record_integrated(size).await?;
         let head = self.ledger.log_head().await?;
         let ended = self.ledger.ended_origins().await?.contains(&self.origin);
-        let Ok(recorded) = head.checkpoint.as_deref().map(str::parse::<SignedNote>).transpose() else {
-            METRICS.alarm(Alarm::LogRollback, true);
-            bail!("no checkpoint is signed: what the database keeps as the newest is none");
-        };
-        if let Some(note) = &recorded
-            && note.checkpoint()?.origin == self.origin
-            && !self.signers.iter().any(|signer| note.is_signed_by(signer.verifier_key()))
-        {
-            METRICS.alarm(Alarm::LogRollback, true);
-            bail!("no checkpoint is signed: the one that the database keeps does not bear the signature of this log");
-        }
-        let recorded_checkpoint = recorded.as_ref().map(SignedNote::checkpoint).transpose()?;
-        if recorded_checkpoint.as_ref().map_or(0, |newest| newest.size) != head.signed {
-            METRICS.alarm(Alarm::LogRollback, true);
-            bail!("no checkpoint is signed: the database says that {} entries are, and keeps another one", head.signed);
-        }
+        let recorded = self.recorded(&head)?;
         self.ask_witnesses().await?;
-        let known = recorded_checkpoint.as_ref().map_or(0, |newest| newest.size).max(self.witnessed());
+        let known = head.signed.max(self.witnessed());
         if known > size && self.is_behind().await? {
             // Another node is ahead of this one; its checkpoint is published once its entries are here.
             return Ok(());
@@ -173,7 +159,7 @@ impl Logbook {
             origin: &self.origin,
             integrated: size,
             on_disk: self.directory.published(),
-            recorded: recorded_checkpoint.as_ref(),
+            recorded: recorded.as_ref().map(|(_, checkpoint)| checkpoint),
             witnessed: Some(self.witnessed()),
             ended,
         };
@@ -182,12 +168,11 @@ impl Logbook {
         let decision = rollback::decide(&evidence, |at| if at == size { Ok(tree.root()) } else { root_at(reader, at) })
             .context("the log's own files do not read")?;
         if let Decision::Refuse(why) = decision {
-            METRICS.alarm(Alarm::LogRollback, true);
-            bail!("no checkpoint is signed: {why}");
+            return Err(contradicted(why));
         }
         METRICS.alarm(Alarm::LogRollback, false);
         let note = match recorded {
-            Some(note) if head.signed >= size => note,
+            Some((note, _)) if head.signed >= size => note,
             _ => match self.sign_new(&head, size).await? {
                 Some(note) => note,
                 None => return Ok(()),
@@ -206,6 +191,25 @@ impl Logbook {
             self.published_at = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// The newest checkpoint that the database keeps, if there is any.
+    fn recorded(&self, head: &LogHead) -> anyhow::Result<Option<(SignedNote, Checkpoint)>> {
+        let Ok(note) = head.checkpoint.as_deref().map(str::parse::<SignedNote>).transpose() else {
+            return Err(contradicted("what the database keeps as the newest is none"));
+        };
+        let recorded = note.map(|note| note.checkpoint().map(|checkpoint| (note, checkpoint))).transpose()?;
+        if let Some((note, checkpoint)) = &recorded
+            && checkpoint.origin == self.origin
+            && !self.signers.iter().any(|signer| note.is_signed_by(signer.verifier_key()))
+        {
+            return Err(contradicted("the one that the database keeps does not bear the signature of this log"));
+        }
+        if recorded.as_ref().map_or(0, |(_, checkpoint)| checkpoint.size) != head.signed {
+            let why = format!("the database says that {} entries are, and keeps another one", head.signed);
+            return Err(contradicted(why));
+        }
+        Ok(recorded)
     }
 
     /// The checkpoint with the cosignatures of the witnesses that answer in time. One that is silent holds nothing up.
@@ -247,8 +251,7 @@ impl Logbook {
     /// A witness that has seen another tree proves a fork: nothing is signed or shown any more.
     fn check_witnesses(&self) -> anyhow::Result<()> {
         if let Some(why) = self.witnesses.iter().find_map(Witness::contradiction) {
-            METRICS.alarm(Alarm::LogRollback, true);
-            bail!("no checkpoint is signed or shown: {why}");
+            return Err(contradicted(why));
         }
         Ok(())
     }
@@ -269,6 +272,12 @@ async fn in_its_own_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
         Ok(done) => done,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
+}
+
+/// Something shows another history than this one: until an operator has looked, nothing is signed or shown.
+fn contradicted(why: impl fmt::Display) -> anyhow::Error {
+    METRICS.alarm(Alarm::LogRollback, true);
+    anyhow::anyhow!("no checkpoint is signed: {why}")
 }
 
 fn replaced() -> anyhow::Error {

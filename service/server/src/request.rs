@@ -7,6 +7,7 @@ pub mod observe;
 pub mod problem;
 pub mod public;
 pub mod resource;
+pub mod values;
 pub mod watcher;
 pub mod why;
 

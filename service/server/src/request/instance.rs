@@ -15,7 +15,7 @@ use join_domain::{
 use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, ListFilter, Stored};
 use join_proto::v1;
 
-use super::resource::{self, to_wire_time};
+use super::values::{self, to_wire_time};
 use crate::ceremony::OrRefuse as _;
 
 /// The health words, worst last.
@@ -57,9 +57,9 @@ pub async fn list(ledger: &Ledger, list: &v1::ListBotInstancesRequest) -> Result
         "" => None,
         name => Some(name.parse().map_err(|error| Refusal::invalid("bot_name", error))?),
     };
-    let labels = resource::read_selector(&list.selector)?;
-    let at = list.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
-    let limit = if list.page_size == 0 { 500 } else { list.page_size.min(1000) };
+    let labels = values::read_selector(&list.selector)?;
+    let at = values::optional_time("at", list.at.as_ref())?;
+    let limit = values::page_size(list.page_size, 500);
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut cursor, mut found, mut looked_at) = (list.cursor.clone(), Vec::new(), 0);
     loop {
@@ -89,7 +89,7 @@ async fn page(
     cursor: &str,
     limit: u32,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
-    let after = resource::read_cursor(cursor)?.map(|after| (after.name, InstanceId(after.id)));
+    let after = values::read_cursor(cursor)?.map(|after| (after.name, InstanceId(after.id)));
     let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), token: None, after, limit }).await.or_refuse()?;
     let is_full = u32::try_from(page.len()).is_ok_and(|count| count == limit);
     let next =
@@ -104,7 +104,7 @@ async fn page_at(
     cursor: &str,
     at: Timestamp,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
-    let after = resource::read_cursor(cursor)?;
+    let after = values::read_cursor(cursor)?;
     let tokens = ledger.tokens_ever(after.as_ref(), TOKENS).await.or_refuse()?;
     let is_full = u32::try_from(tokens.len()).is_ok_and(|count| count == TOKENS);
     let next = tokens.last().filter(|_| is_full).map(Cursor::to_string);

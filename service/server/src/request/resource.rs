@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
     decision::administer::GrantAsked,
@@ -15,44 +14,13 @@ use join_domain::{
     },
     state::{BotState, LockState, TokenState, token::Grant},
 };
-use join_ledger::{Cursor, NotACursor};
 use join_proto::{JOIN_METHOD, v1};
-use prost_types::Timestamp as WireTime;
 
+use super::values::{optional_time, to_wire_time};
 use crate::ceremony::administer::LockWritten;
 
 /// The most bytes of a specification, as JSON.
 pub(crate) const MAX_SPEC: usize = 16 * 1024;
-
-/// Where a page begins; none at the beginning.
-///
-/// # Errors
-/// INVALID_REQUEST when no page ended with it.
-pub fn read_cursor(text: &str) -> Result<Option<Cursor>, Refusal> {
-    let cursor = (!text.is_empty()).then(|| text.parse()).transpose();
-    cursor.map_err(|error: NotACursor| Refusal::invalid("cursor", error))
-}
-
-/// A time on the wire.
-pub fn to_wire_time(time: Timestamp) -> WireTime {
-    WireTime { seconds: time.timestamp(), nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default() }
-}
-
-/// A time from the wire, in whole microseconds.
-///
-/// # Errors
-/// INVALID_REQUEST when it is no time.
-pub fn from_wire_time(field: &str, time: &WireTime) -> Result<Timestamp, Refusal> {
-    let nanos = u32::try_from(time.nanos).ok().map(|nanos| nanos - nanos % 1000);
-    nanos
-        .and_then(|nanos| Timestamp::from_timestamp(time.seconds, nanos))
-        .filter(|time| (0..253_402_300_800).contains(&time.timestamp()))
-        .ok_or_else(|| Refusal::invalid(field, "not a time of the years 1970 to 9999"))
-}
-
-fn optional_time(field: &str, time: Option<&WireTime>) -> Result<Option<Timestamp>, Refusal> {
-    time.map(|time| from_wire_time(field, time)).transpose()
-}
 
 /// What stands around a specification.
 #[derive(Debug, Clone, Default)]
@@ -382,32 +350,4 @@ pub fn write_exemption(token: &TokenState, grant: &Grant, now: Timestamp) -> v1:
             state: state.to_owned(),
         }),
     }
-}
-
-/// Reads a wished life of certificates, such as `1h`; empty for none.
-///
-/// # Errors
-/// INVALID_REQUEST.
-pub fn read_life(text: &str) -> Result<Option<TimeDelta>, Refusal> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let life =
-        humantime::parse_duration(text).map_err(|_| Refusal::invalid("ttl", "not a duration such as 90s or 1h"))?;
-    Ok(Some(TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX)))
-}
-
-/// Reads a label selector: `key=value`, several with commas.
-///
-/// # Errors
-/// INVALID_REQUEST.
-pub fn read_selector(text: &str) -> Result<Labels, Refusal> {
-    let mut labels = Labels::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (key, value) = part
-            .split_once('=')
-            .ok_or_else(|| Refusal::invalid("selector", format!("`{part}` is not of the form key=value")))?;
-        labels.insert(key.trim().to_owned(), value.trim().to_owned());
-    }
-    Ok(labels)
 }

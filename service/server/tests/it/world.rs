@@ -381,7 +381,7 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) fn wire_time(time: Timestamp) -> prost_types::Timestamp {
-    join_server::request::resource::to_wire_time(time)
+    join_server::request::values::to_wire_time(time)
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {

@@ -19,7 +19,7 @@ use crate::{
         join::{Ask, Joined, Step},
         pending::{Pending, Stage},
     },
-    request::{problem::reply, resource},
+    request::{problem::reply, values},
 };
 
 /// What a continuation is sealed for.
@@ -46,7 +46,7 @@ impl Ceremony for Ceremonies {
                 join_state: open.join_state.into_bytes(),
                 subject: SubjectKeys { tls: open.public_tls_key, ssh: open.public_ssh_key },
                 held_keys: open.held_keys.into_iter().map(String::into_bytes).collect(),
-                life: resource::read_life(&open.ttl)?,
+                life: values::read_life(&open.ttl)?,
                 is_portable: true,
             };
             service.tell(service.0.ceremonies.open(ask, &peer).await?)

@@ -11,7 +11,7 @@ use super::{Answers, one_by_one};
 use crate::{
     app::App,
     ceremony::{OrRefuse as _, internal},
-    request::{problem, resource, watcher::Watcher},
+    request::{problem, resource, values, watcher::Watcher},
     telemetry::METRICS,
 };
 
@@ -65,7 +65,7 @@ impl Cluster for About {
                 log_signed: positions.signed,
                 view_index: positions.views,
                 unsequenced: positions.unsequenced,
-                database_time: Some(resource::to_wire_time(now)),
+                database_time: Some(values::to_wire_time(now)),
                 alarms: METRICS.standing_alarms(),
             })
         };

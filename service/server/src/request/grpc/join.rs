@@ -29,7 +29,7 @@ use crate::{
         join::{Ask, Joined, Step},
         pending::{Pending, Stage},
     },
-    request::{observe, problem},
+    request::{observe, problem, values},
 };
 
 /// How long a client that has shown nothing yet may take for a message: it has all it needs to send the first two.
@@ -226,7 +226,7 @@ impl Conversation {
         let life = match params.expires {
             None => None,
             Some(end) => {
-                let end = crate::request::resource::from_wire_time("bot_params.expires", &end)?;
+                let end = values::from_wire_time("bot_params.expires", &end)?;
                 Some((end - self.app.ceremonies.ledger.now()).max(TimeDelta::zero()))
             }
         };

@@ -18,7 +18,7 @@ use super::{Answers, one_by_one, replay::Replaying};
 use crate::{
     app::App,
     ceremony::{OrRefuse as _, internal},
-    request::{problem, resource, watcher::Watcher},
+    request::{problem, values, watcher::Watcher},
 };
 
 /// Entries of a page when nobody says.
@@ -43,9 +43,7 @@ impl Search {
             "" => Ok(None),
             name => name.parse::<Name>().map(Some).map_err(|error| Refusal::invalid(field, error)),
         };
-        let time = |field: &str, time: Option<&prost_types::Timestamp>| {
-            time.map(|time| resource::from_wire_time(field, time)).transpose()
-        };
+        let time = |field: &str, time: Option<&prost_types::Timestamp>| values::optional_time(field, time);
         let filter = HistoryFilter {
             token: named("token", &request.token)?,
             bot: named("bot", &request.bot)?,
@@ -58,7 +56,7 @@ impl Search {
             "" => 0,
             cursor => cursor.parse().map_err(|_| Refusal::invalid("cursor", "not one that a page ended with"))?,
         };
-        let limit = if request.page_size == 0 { PAGE } else { request.page_size.min(1000) };
+        let limit = values::page_size(request.page_size, PAGE);
         Ok(Self { filter, from, limit })
     }
 }
@@ -229,8 +227,8 @@ pub(super) fn wire_events(
             version,
             kind: kind.to_owned(),
             schema,
-            decided_at: Some(resource::to_wire_time(entry.decided_at)),
-            recorded_at: Some(resource::to_wire_time(entry.recorded_at)),
+            decided_at: Some(values::to_wire_time(entry.decided_at)),
+            recorded_at: Some(values::to_wire_time(entry.recorded_at)),
             actor: entry.origin.actor.clone(),
             remote_addr: entry.origin.address.clone().unwrap_or_default(),
             attempt: entry.origin.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),

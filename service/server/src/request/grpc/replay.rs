@@ -17,7 +17,7 @@ use super::ledger::wire_events;
 use crate::{
     app::App,
     ceremony::{OrRefuse as _, internal},
-    request::{problem, resource, watcher::Watcher, why},
+    request::{problem, resource, values, watcher::Watcher, why},
 };
 
 /// Entries of a page.
@@ -44,7 +44,7 @@ impl Replaying {
     /// NOT_FOUND when there never was one; UNAVAILABLE.
     pub(super) async fn begin(app: Arc<App>, watcher: Watcher, request: &v1::ReplayRequest) -> Result<Self, Refusal> {
         let name: Name = request.name.parse().map_err(|error| Refusal::invalid("name", error))?;
-        let at = request.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
+        let at = values::optional_time("at", request.at.as_ref())?;
         let left = app.ceremonies.ledger.namesakes(StreamKind::Token, &name).await.or_refuse()?;
         if left.is_empty() {
             return Err(Refusal::new(Code::NotFound, format!("there never was a token `{name}`")));

@@ -18,11 +18,11 @@ use crate::{
     app::App,
     caller::Administrator,
     ceremony::{OrRefuse as _, internal},
-    request::{instance, problem::reply, resource},
+    request::{instance, problem::reply, resource, values},
 };
 
-/// The most resources of one page, and how many when nobody says.
-const PAGE: (u32, u32) = (1000, 500);
+/// Resources of a page, when nobody says how many.
+const PAGE: u32 = 500;
 
 /// The service.
 #[derive(Clone)]
@@ -74,14 +74,14 @@ impl Administration {
 
     /// One page of live streams of a kind, as they are or, with `at`, as they were.
     async fn page(&self, kind: StreamKind, list: &v1::ListRequest) -> Result<(Vec<Stored>, String), Refusal> {
-        let limit = if list.page_size == 0 { PAGE.1 } else { list.page_size.min(PAGE.0) };
-        let selector = resource::read_selector(&list.selector)?;
-        let after = resource::read_cursor(&list.cursor)?;
+        let limit = values::page_size(list.page_size, PAGE);
+        let selector = values::read_selector(&list.selector)?;
+        let after = values::read_cursor(&list.cursor)?;
         let ledger = &self.0.ceremonies.ledger;
         let listed = match &list.at {
             None => ledger.list(kind, &ListFilter { selector, after, limit }).await.or_refuse()?,
             Some(at) => {
-                let at = resource::from_wire_time("at", at)?;
+                let at = values::from_wire_time("at", at)?;
                 ledger.list_at(kind, &ListFilter { selector, after, limit }, at).await.or_refuse()?
             }
         };
@@ -90,7 +90,7 @@ impl Administration {
 
     /// What a name stood for at a moment, folded from the ledger.
     async fn at(&self, kind: StreamKind, text: &str, at: &prost_types::Timestamp) -> Result<(u64, State), Refusal> {
-        let at = resource::from_wire_time("at", at)?;
+        let at = values::from_wire_time("at", at)?;
         let ledger = &self.0.ceremonies.ledger;
         for stream in ledger.namesakes(kind, &name(text)?).await.or_refuse()?.into_iter().rev() {
             if let Some(stored) = ledger.state_at(stream, at).await.or_refuse()?
@@ -105,12 +105,12 @@ impl Administration {
 
     /// Every token that matches a selector now; at least one.
     async fn selected(&self, selector: &str) -> Result<Vec<Name>, Refusal> {
-        let labels = resource::read_selector(selector)?;
+        let labels = values::read_selector(selector)?;
         if labels.is_empty() {
             return Err(Refusal::invalid("selector", "it is empty: give key=value, so that not every token is meant"));
         }
         let mut names = Vec::new();
-        let mut filter = ListFilter { selector: labels, after: None, limit: PAGE.0 };
+        let mut filter = ListFilter { selector: labels, after: None, limit: values::MAX_PAGE };
         loop {
             let listed = self.0.ceremonies.ledger.list(StreamKind::Token, &filter).await.or_refuse()?;
             names.extend(listed.streams.iter().filter_map(Stored::token).map(|token| token.name.clone()));
@@ -318,7 +318,7 @@ impl Resources for Administration {
         let got = async {
             self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
-            let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
+            let at = values::optional_time("at", get.at.as_ref())?;
             let id: InstanceId =
                 get.name.parse().map_err(|_| Refusal::invalid("name", "the name of an instance is a UUID"))?;
             instance::get(&self.0.ceremonies.ledger, id, at).await
@@ -341,7 +341,7 @@ impl Resources for Administration {
             let get = request.get_ref();
             let id = lock_id(&get.name)?;
             let Some(at) = &get.at else { return self.lock(id).await };
-            let at = resource::from_wire_time("at", at)?;
+            let at = values::from_wire_time("at", at)?;
             let stored = self.0.ceremonies.ledger.state_at(StreamId::from(id), at).await.or_refuse()?;
             let lock =
                 stored.as_ref().and_then(|stored| Some((stored.lock().filter(|lock| lock.live)?, stored.version)));
@@ -400,7 +400,7 @@ impl Resources for Administration {
             self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
             let (mut token, id) = self.exemption(&get.name).await?;
-            let at = get.at.as_ref().map(|at| resource::from_wire_time("at", at)).transpose()?;
+            let at = values::optional_time("at", get.at.as_ref())?;
             if let Some(at) = at {
                 let stored = self.0.ceremonies.ledger.state_at(StreamId::from(token.id), at).await.or_refuse()?;
                 token = stored
@@ -420,7 +420,7 @@ impl Resources for Administration {
         let listed = async {
             self.0.admitted_administrator(request.extensions()).await?;
             let at = request.get_ref().at.as_ref();
-            let now = at.map_or(Ok(self.now()), |at| resource::from_wire_time("at", at))?;
+            let now = at.map_or(Ok(self.now()), |at| values::from_wire_time("at", at))?;
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
             let tokens = streams.iter().filter_map(Stored::token);
             let exemptions = tokens
