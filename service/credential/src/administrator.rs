@@ -15,7 +15,6 @@ use zeroize::Zeroizing;
 use crate::{
     issuer::{IssueError, Issuer},
     serial::Serial,
-    server::generate_p256,
     signer::P256Signer,
     x509::{Leaf, pem},
 };
@@ -111,8 +110,7 @@ impl Issuer {
     /// # Errors
     /// [`IssueError`].
     pub fn generate_administrator(&self, grant: &AdministratorGrant<'_>) -> Result<AdministratorIdentity, IssueError> {
-        let key = generate_p256();
-        let signer = P256Signer::from_pkcs8(key.secret_pkcs8_der()).expect("a new key can be read");
+        let (signer, key) = P256Signer::generate();
         let leaf = Leaf {
             name: grant.name.as_str(),
             uri: format!("spiffe://{}/admin/{}/{}", self.cluster, grant.role, grant.name),

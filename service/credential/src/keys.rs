@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use join_domain::{Timestamp, id::Name, key::PublicKey};
+use rcgen::PublicKeyData as _;
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 use crate::{
@@ -189,12 +190,10 @@ impl AuthorityKey {
         let kid = format!("{}-{}", purpose.as_str(), hex::encode(suffix));
         let (public, secret, certificate) = match purpose {
             Purpose::X509Ca => {
-                let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a P-256 key can be made");
-                let secret = key.to_pkcs8v1().expect("a new key can be written").as_ref().to_vec();
-                let public = p256(&key).expect("a new key is on the curve");
-                let signer = P256Signer::from_pkcs8(&secret).expect("a new key can be read");
+                let (signer, secret) = P256Signer::generate();
+                let public = p256(signer.der_bytes()).expect("a new key is on the curve");
                 let certificate = x509::self_signed(cluster, &kid, &signer, now).expect("a CA can certify itself");
-                (Some(public), secret, Some(certificate))
+                (Some(public), secret.secret_pkcs8_der().to_vec(), Some(certificate))
             }
             Purpose::SshCa | Purpose::JoinState | Purpose::Log => {
                 let key = Ed25519KeyPair::generate().expect("an Ed25519 key can be made");
@@ -257,7 +256,7 @@ impl AuthorityKey {
         match self.purpose {
             Purpose::X509Ca => {
                 let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, secret).ok();
-                let public = key.and_then(|key| p256(&key));
+                let public = key.and_then(|key| p256(key.public_key().as_ref()));
                 let certified = self.certificate.as_deref().and_then(x509::public_key);
                 public.is_some() && self.public == public && certified == public
             }
@@ -425,8 +424,8 @@ impl AuthorityKeys {
     }
 }
 
-fn p256(key: &EcdsaKeyPair) -> Option<PublicKey> {
-    PublicKey::from_p256(key.public_key().as_ref().try_into().ok()?).ok()
+fn p256(point: &[u8]) -> Option<PublicKey> {
+    PublicKey::from_p256(point.try_into().ok()?).ok()
 }
 
 fn ed25519(key: &Ed25519KeyPair) -> PublicKey {

@@ -1,6 +1,5 @@
 //! The certificate that the service itself presents.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use chrono::TimeDelta;
 use join_domain::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
@@ -35,8 +34,7 @@ impl Issuer {
     /// # Errors
     /// [`IssueError::ServerName`] names the one that is neither.
     pub fn generate_server_identity(&self, names: &[String], now: Timestamp) -> Result<ServerIdentity, IssueError> {
-        let key = generate_p256();
-        let signer = P256Signer::from_pkcs8(key.secret_pkcs8_der()).expect("a new key can be read");
+        let (signer, key) = P256Signer::generate();
         let not_after = now + SERVER_LIFE;
         let leaf = Leaf {
             name: self.cluster.as_str(),
@@ -64,11 +62,6 @@ fn alternative_name(name: &str) -> Result<SanType, IssueError> {
         Ok(ServerName::IpAddress(ip)) => Ok(SanType::IpAddress(ip.into())),
         _ => Err(IssueError::ServerName(name.to_owned())),
     }
-}
-
-pub(crate) fn generate_p256() -> PrivatePkcs8KeyDer<'static> {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a P-256 key can be made");
-    key.to_pkcs8v1().expect("a new key can be written").as_ref().to_vec().into()
 }
 
 fn generate_serial() -> Serial {

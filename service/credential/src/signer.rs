@@ -4,6 +4,7 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 
 /// A private key that can't be parsed.
@@ -16,6 +17,13 @@ pub struct BadPrivateKey;
 pub(crate) struct P256Signer(EcdsaKeyPair);
 
 impl P256Signer {
+    /// A new key, and its PKCS #8 form.
+    pub(crate) fn generate() -> (Self, PrivatePkcs8KeyDer<'static>) {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a P-256 key can be made");
+        let written = key.to_pkcs8v1().expect("a new key can be written").as_ref().to_vec();
+        (Self(key), written.into())
+    }
+
     pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, BadPrivateKey> {
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der).map(Self).map_err(|_| BadPrivateKey)
     }

@@ -60,14 +60,8 @@ impl Ledger {
     }
 
     async fn folded_to(&self, stream: StreamId, version: u64) -> Result<State, LedgerError> {
-        let mut state = None;
-        self.replay(stream, |entry| {
-            if entry.last_version() <= version {
-                state = Some(State::after(state.take(), &entry)?);
-            }
-            Ok::<_, LedgerError>(())
-        })
-        .await?;
-        state.ok_or_else(|| LedgerError::Corrupt(format!("{stream} has no entries up to version {version}")))
+        let folded = self.fold_while(stream, |entry| entry.last_version() <= version).await?;
+        let nothing = || LedgerError::Corrupt(format!("{stream} has no entries up to version {version}"));
+        folded.map(|(state, _)| state).ok_or_else(nothing)
     }
 }

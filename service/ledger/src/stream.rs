@@ -42,15 +42,46 @@ impl Ledger {
     pub async fn replay<E: From<LedgerError>>(
         &self,
         stream: StreamId,
+        each: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.replay_while(stream, |_| true, each).await
+    }
+
+    /// The same, up to the first entry that does not belong to it.
+    pub(crate) async fn replay_while<E: From<LedgerError>>(
+        &self,
+        stream: StreamId,
+        belongs: impl Fn(&Entry) -> bool,
         mut each: impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut from = Some(1);
         while let Some(version) = from {
             let page = self.stream(stream, version, PAGE).await?;
-            page.entries.into_iter().try_for_each(&mut each)?;
+            for entry in page.entries {
+                if !belongs(&entry) {
+                    return Ok(());
+                }
+                each(entry)?;
+            }
             from = page.next;
         }
         Ok(())
+    }
+
+    /// The state and version to which a stream's entries lead, up to the first that does not belong to it.
+    pub(crate) async fn fold_while(
+        &self,
+        stream: StreamId,
+        belongs: impl Fn(&Entry) -> bool,
+    ) -> Result<Option<(State, u64)>, LedgerError> {
+        let mut folded: Option<(State, u64)> = None;
+        self.replay_while(stream, belongs, |entry| {
+            let before = folded.take().map(|(state, _)| state);
+            folded = Some((State::after(before, &entry)?, entry.last_version()));
+            Ok::<_, LedgerError>(())
+        })
+        .await?;
+        Ok(folded)
     }
 
     /// The state of a stream as of a moment, folded from its entries; none before it began.
@@ -58,22 +89,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn state_at(&self, stream: StreamId, at: Timestamp) -> Result<Option<Stored>, LedgerError> {
-        let mut state: Option<State> = None;
-        let mut version = 0;
-        let mut from = Some(1);
-        'pages: while let Some(first) = from {
-            let page = self.stream(stream, first, PAGE).await?;
-            for entry in page.entries {
-                // Clocks of two nodes differ by little: what follows a later entry is later, whatever it says.
-                if entry.recorded_at > at {
-                    break 'pages;
-                }
-                version = entry.last_version();
-                state = Some(State::after(state, &entry)?);
-            }
-            from = page.next;
-        }
-        Ok(state.map(|state| Stored { stream, version, fence: 0, state, server: None }))
+        // Clocks of two nodes differ by little: what follows a later entry is later, whatever it says.
+        let folded = self.fold_while(stream, |entry| entry.recorded_at <= at).await?;
+        Ok(folded.map(|(state, version)| Stored { stream, version, fence: 0, state, server: None }))
     }
 
     /// Every stream of one kind that ever had a name, the deleted ones too, oldest first.

@@ -375,11 +375,9 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn instances_at(&self, token: TokenId, at: Timestamp) -> Result<Vec<Instance>, LedgerError> {
         let (mut tokens, mut instances) = (Tokens::default(), Instances::default());
-        let mut is_past = true;
-        self.replay(StreamId::from(token), |entry| {
-            // What follows a later entry is later, whatever the clock of its node said.
-            is_past &= entry.recorded_at <= at;
-            for event in entry.events.iter().filter(|_| is_past) {
+        let is_past = |entry: &Entry| entry.recorded_at <= at;
+        self.replay_while(StreamId::from(token), is_past, |entry| {
+            for event in &entry.events {
                 tokens.apply(&entry, event);
                 instances.apply(&entry, event, tokens.of(&entry));
             }
