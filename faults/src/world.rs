@@ -5,11 +5,11 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use chrono::TimeDelta;
 use join_agent::trust::Pin;
-use join_credential::{AuthorityKeys, Issuer, MasterKey, Role};
+use join_credential::{Issuer, MasterKey, Role};
 use join_domain::{envelope::StreamKind, id::Name};
 use join_ledger::{Ledger, ListFilter, PgConnectOptions};
 use join_server::{
-    cluster,
+    administrators, cluster,
     config::Limits,
     entropy::SystemEntropy,
     service::{self, Node, Parts},
@@ -211,12 +211,12 @@ async fn found(ledger: &Ledger, folder: &Path) -> Result<Pin> {
     let master = MasterKey::create(&folder.join("master.key"))?;
     let name: Name = CLUSTER.parse()?;
     cluster::create(ledger, &name, &master).await?;
-    let keys = AuthorityKeys::open(name, cluster::keys(ledger).await?, &master)?;
+    let keys = cluster::open_keys(ledger, &master).await?;
     let issuer = Issuer::new(&keys)?;
     let identity = folder.join("identity");
     fs::create_dir(&identity)?;
     let (entropy, admin) = (SystemEntropy::default(), "ada".parse()?);
-    cluster::issue_administrator(ledger, &issuer, &entropy, &admin, Role::Admin, &identity).await?;
+    administrators::issue(ledger, &issuer, &entropy, &admin, Role::Admin, &identity).await?;
     let ca = issuer.tls_ca_certificates().first().context("the cluster has a CA")?;
     Ok(join_credential::pin::ca_pin(ca)?.parse()?)
 }

@@ -12,11 +12,11 @@ use std::{
 };
 
 use join_agent::{Agent, clock, config::Config, entropy, storage::Memory};
-use join_credential::{AuthorityKeys, Issuer, MasterKey, Role};
+use join_credential::{Issuer, MasterKey, Role};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
-    cluster,
+    administrators, cluster,
     config::Limits,
     entropy::SystemEntropy,
     service::{self, Node, Parts},
@@ -151,13 +151,13 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path, log:
     let master = MasterKey::create(&folder.join("master.key")).unwrap();
     cluster::create(&ledger, &name, &master).await.unwrap();
 
-    let keys = AuthorityKeys::open(name.clone(), cluster::keys(&ledger).await.unwrap(), &master).unwrap();
+    let keys = cluster::open_keys(&ledger, &master).await.unwrap();
     let issuer = Issuer::new(&keys).unwrap();
     let entropy = SystemEntropy::default();
     for role in [Role::Admin, Role::Operator, Role::Auditor] {
         let directory = folder.join(role.to_string());
         let who: Name = role.to_string().parse().unwrap();
-        let issued = cluster::issue_administrator(&ledger, &issuer, &entropy, &who, role, &directory);
+        let issued = administrators::issue(&ledger, &issuer, &entropy, &who, role, &directory);
         issued.await.unwrap();
     }
     let any_port = "127.0.0.1:0".parse().unwrap();

@@ -154,6 +154,7 @@ impl Bot {
             subject: self.subject.clone(),
             held_keys: Vec::new(),
             life: None,
+            is_portable: false,
         }
     }
 

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use join_credential::{AuthorityKeys, Issuer, MasterKey, Role};
+use join_credential::{Issuer, MasterKey, Role};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
-    cluster,
+    administrators, cluster,
     config::Limits,
     entropy::SystemEntropy,
     service::{self, Node, Parts},
@@ -92,10 +92,10 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> N
     let name: Name = "test.example".parse().unwrap();
     let master = MasterKey::create(&folder.join("master.key")).unwrap();
     cluster::create(&ledger, &name, &master).await.unwrap();
-    let keys = AuthorityKeys::open(name.clone(), cluster::keys(&ledger).await.unwrap(), &master).unwrap();
+    let keys = cluster::open_keys(&ledger, &master).await.unwrap();
     let (issuer, entropy) = (Issuer::new(&keys).unwrap(), SystemEntropy::default());
     let (who, identity) = ("admin".parse().unwrap(), folder.join("admin"));
-    cluster::issue_administrator(&ledger, &issuer, &entropy, &who, Role::Admin, &identity).await.unwrap();
+    administrators::issue(&ledger, &issuer, &entropy, &who, Role::Admin, &identity).await.unwrap();
     let any_port = "127.0.0.1:0".parse().unwrap();
     let parts = Parts {
         ledger,

@@ -10,9 +10,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
+    administrators,
     caller::{Administrator, Connection, Peer, RequestIds, unauthenticated},
     ceremony::{Ceremonies, OrRefuse as _, internal},
-    cluster::administrator_stream,
     office::Office,
     places::RequestPlace,
     readiness::Readiness,
@@ -62,7 +62,7 @@ impl App {
         let (connection, ids) = of_connection(extensions)?;
         let presented = self.presented(connection).await?;
         if let Presented::Administrator(identity) = &presented {
-            let stream = administrator_stream(&identity.serial);
+            let stream = administrators::stream(&identity.serial);
             let recorded = self.ceremonies.ledger.load(stream).await.or_refuse()?;
             match recorded.as_ref().and_then(|stored| stored.administrator()) {
                 Some(recorded) if recorded.live => {}

@@ -1,36 +1,22 @@
-//! The cluster: its creation, its keys and their phases, the identities of its administrators.
+//! The cluster: its creation, its keys and their phases.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
-use join_credential::{
-    AuthorityKeys, Issuer, KeysError, MasterKey, Phase, Purpose, Role, SealedKey, Serial,
-    administrator::{AdministratorGrant, AdministratorIdentity},
-};
+use join_credential::{AuthorityKeys, KeysError, MasterKey, Phase, Purpose, SealedKey};
 use join_domain::{
     Timestamp,
-    envelope::{Origin, StreamId, StreamKind},
-    event::{AdministratorIssued, AdministratorRevoked, AuthorityKeyMoved, ClusterCreated, Event, Nothing},
+    envelope::{Origin, StreamId},
+    event::{AuthorityKeyMoved, ClusterCreated, Event, Nothing},
     id::Name,
     key::PublicKey,
-    state::AdministratorState,
 };
-use join_ledger::{Append, AuthorityKey as AuthorityKeyRow, Change, KeyChanges, Ledger, ListFilter, StreamAppend};
-use uuid::Uuid;
+use join_ledger::{Append, AuthorityKey as AuthorityKeyRow, Change, KeyChanges, Ledger, StreamAppend};
 
-use crate::entropy::Entropy;
-
-/// How long an administrator's identity lives.
-pub const ADMINISTRATOR_LIFE: TimeDelta = TimeDelta::days(365);
 /// How long a key is on standby at least. Every node that can reach the database has opened it by then; one that had not
 /// would take what the key signs for foreign.
 pub const STANDBY: TimeDelta = TimeDelta::minutes(1);
-/// How far before its issue it begins, for clocks that are behind.
-const BACKDATED: TimeDelta = TimeDelta::minutes(2);
 
 /// Creates the cluster, once.
 ///
@@ -81,73 +67,13 @@ pub async fn keys(ledger: &Ledger) -> anyhow::Result<Vec<SealedKey>> {
     ledger.authority_keys().await?.into_iter().map(from_row).collect()
 }
 
-/// Issues an administrator's identity into a directory, and records it.
+/// The authority's keys, opened.
 ///
 /// # Errors
-/// When the directory holds one already, or can't be written.
-pub async fn issue_administrator(
-    ledger: &Ledger,
-    issuer: &Issuer,
-    entropy: &dyn Entropy,
-    administrator: &Name,
-    role: Role,
-    directory: &Path,
-) -> anyhow::Result<()> {
-    let now = ledger.now();
-    let serial = Serial::from_random(entropy.bytes());
-    let not_after = now + ADMINISTRATOR_LIFE;
-    let grant = AdministratorGrant { name: administrator, role, serial, not_before: now - BACKDATED, not_after };
-    let identity = issuer.generate_administrator(&grant)?;
-    let issued = Event::AdministratorIssued(AdministratorIssued {
-        name: administrator.to_string(),
-        role: role.to_string(),
-        serial: serial.to_string(),
-        not_after,
-    });
-    let change = Change { events: vec![issued], decided_at: now, origin: system() };
-    let append = StreamAppend::begin(administrator_stream(&serial), change);
-    // One that was written and is not on record would look like an identity, and be none.
-    AdministratorIdentity::prepare(directory)?;
-    ledger.append(append).await.context("the identity could not be recorded")?;
-    identity.write(directory)?;
-    Ok(())
-}
-
-/// The stream of an administrator's identity, by the serial number of its certificate.
-pub fn administrator_stream(serial: &Serial) -> StreamId {
-    StreamId { kind: StreamKind::Administrator, id: Uuid::from_bytes(*serial.as_bytes()) }
-}
-
-/// The identities that were issued and not revoked, expired ones too.
-///
-/// # Errors
-/// When the database can't be read.
-pub async fn administrators(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
-    let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
-    let mut found = Vec::new();
-    loop {
-        let page = ledger.list(StreamKind::Administrator, &filter).await?;
-        found.extend(page.streams.iter().filter_map(|stored| stored.administrator().cloned()));
-        match page.next {
-            Some(next) => filter.after = Some(next),
-            None => return Ok(found),
-        }
-    }
-}
-
-/// Revokes an identity, at once and on every node.
-///
-/// # Errors
-/// When there is none with this serial number, or it was revoked before.
-pub async fn revoke_administrator(ledger: &Ledger, serial: &Serial, reason: &str) -> anyhow::Result<()> {
-    let stored = ledger.load(administrator_stream(serial)).await?;
-    let live = stored.filter(|stored| stored.administrator().is_some_and(|identity| identity.live));
-    let stored = live.with_context(|| format!("there is no identity {serial}, or it was revoked before"))?;
-    let revoked = Event::AdministratorRevoked(AdministratorRevoked { reason: reason.to_owned() });
-    let change = Change { events: vec![revoked], decided_at: ledger.now(), origin: system() };
-    let append = ledger.append(StreamAppend::following(&stored, change)).await;
-    append.with_context(|| format!("the revocation of {serial} could not be recorded"))?;
-    Ok(())
+/// When there is no cluster yet, or the master key does not open them.
+pub async fn open_keys(ledger: &Ledger, master: &MasterKey) -> anyhow::Result<AuthorityKeys> {
+    let cluster = name(ledger).await?.context("there is no cluster yet")?;
+    Ok(AuthorityKeys::open(cluster, keys(ledger).await?, master)?)
 }
 
 /// Lets `act` move keys from phase to phase, and records what it did together with the keys.
@@ -160,9 +86,9 @@ pub async fn move_keys(
     reason: Option<&str>,
     act: impl FnOnce(&mut AuthorityKeys, Timestamp) -> Result<(), KeysError>,
 ) -> anyhow::Result<Vec<AuthorityKeyMoved>> {
-    let (cluster, now) = (name(ledger).await?.context("there is no cluster yet")?, ledger.now());
+    let now = ledger.now();
     let stored = ledger.load(StreamId::CLUSTER).await?.context("there is no cluster yet")?;
-    let mut keys = AuthorityKeys::open(cluster, self::keys(ledger).await?, master)?;
+    let mut keys = open_keys(ledger, master).await?;
     let before: BTreeMap<String, (Purpose, Phase)> =
         keys.iter().map(|key| (key.kid().to_owned(), (key.purpose(), key.phase()))).collect();
     act(&mut keys, now)?;
@@ -195,9 +121,8 @@ pub async fn move_keys(
 /// # Errors
 /// When the present one does not open them, or they can't be stored.
 pub async fn change_master_key(ledger: &Ledger, master: &MasterKey, next: &MasterKey) -> anyhow::Result<()> {
-    let cluster = name(ledger).await?.context("there is no cluster yet")?;
     let stored = ledger.load(StreamId::CLUSTER).await?.context("there is no cluster yet")?;
-    let keys = AuthorityKeys::open(cluster, self::keys(ledger).await?, master)?;
+    let keys = open_keys(ledger, master).await?;
     let change =
         Change { events: vec![Event::MasterKeyChanged(Nothing {})], decided_at: ledger.now(), origin: system() };
     let changes = KeyChanges { put: keys.seal(next).into_iter().map(to_row).collect(), forget: Vec::new() };
@@ -206,7 +131,8 @@ pub async fn change_master_key(ledger: &Ledger, master: &MasterKey, next: &Maste
     Ok(())
 }
 
-fn system() -> Origin {
+/// Who acts from the command line of a node.
+pub(crate) fn system() -> Origin {
     Origin { actor: "system".to_owned(), ..Origin::default() }
 }
 

@@ -1,6 +1,7 @@
 //! The join authority's service. The flow reads off the modules: request → ceremony → decision (in `join-domain`) →
 //! ledger (in `join-ledger`) → credential (in `join-credential`).
 
+pub mod administrators;
 pub mod app;
 pub mod caller;
 pub mod ceremony;

@@ -3,18 +3,17 @@
 use std::path::Path;
 
 use anyhow::{bail, ensure};
-use join_credential::{AuthorityKeys, Issuer, Role, Serial};
+use join_credential::{Issuer, Role, Serial};
 use join_domain::id::Name;
 
 use super::{Place, Whose, keys::table};
-use crate::{cluster, entropy::SystemEntropy};
+use crate::{administrators, cluster, entropy::SystemEntropy};
 
 pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) -> anyhow::Result<u8> {
     let (ledger, master) = place.ledger().await?;
-    let cluster = cluster::name(&ledger).await?.ok_or_else(|| anyhow::anyhow!("there is no cluster yet"))?;
-    let keys = AuthorityKeys::open(cluster, cluster::keys(&ledger).await?, &master)?;
+    let keys = cluster::open_keys(&ledger, &master).await?;
     let issuer = Issuer::new(&keys)?;
-    cluster::issue_administrator(&ledger, &issuer, &SystemEntropy::default(), name, role, out).await?;
+    administrators::issue(&ledger, &issuer, &SystemEntropy::default(), name, role, out).await?;
     ledger.close().await;
     println!("the identity of {role} {name} is in {}", out.display());
     Ok(0)
@@ -22,7 +21,7 @@ pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) ->
 
 pub(super) async fn ls(place: &Place) -> anyhow::Result<u8> {
     let ledger = place.ledger().await?.0;
-    let (mut identities, now) = (cluster::administrators(&ledger).await?, ledger.now());
+    let (mut identities, now) = (administrators::list(&ledger).await?, ledger.now());
     ledger.close().await;
     identities.sort_by(|a, b| (&a.name, a.not_after).cmp(&(&b.name, b.not_after)));
     let rows = identities.into_iter().map(|identity| {
@@ -39,7 +38,7 @@ pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow
     let serials: Vec<Serial> = match (&whose.serial, &whose.name) {
         (Some(serial), _) => vec![*serial],
         (None, Some(name)) => {
-            let identities = cluster::administrators(&ledger).await?;
+            let identities = administrators::list(&ledger).await?;
             let of_name = identities.iter().filter(|identity| identity.name == name.as_str());
             of_name.map(|identity| identity.serial.parse()).collect::<Result<_, _>>()?
         }
@@ -49,7 +48,7 @@ pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow
     // One that can't be revoked now must not keep the others alive.
     let mut failed = 0;
     for serial in serials {
-        match cluster::revoke_administrator(&ledger, &serial, reason).await {
+        match administrators::revoke(&ledger, &serial, reason).await {
             Ok(()) => println!("identity {serial} is revoked"),
             Err(error) => {
                 failed += 1;

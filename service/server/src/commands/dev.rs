@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use join_credential::{AuthorityKeys, Issuer, MasterKey, Role};
+use join_credential::{Issuer, MasterKey, Role};
 use join_domain::id::Name;
 use join_embedded::{Address, Cluster, Options};
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 
 use super::DevArgs;
 use crate::{
-    cluster,
+    administrators, cluster,
     config::Limits,
     entropy::SystemEntropy,
     service::{self, Node, Parts},
@@ -85,11 +85,10 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         for broken_off in ["tls.key", "tls.crt"] {
             let _ = std::fs::remove_file(identity.join(broken_off));
         }
-        let keys = AuthorityKeys::open(cluster.clone(), cluster::keys(&ledger).await?, &master)?;
+        let keys = cluster::open_keys(&ledger, &master).await?;
         let name: Name = "admin".parse().context("the administrator's name")?;
         let issuer = Issuer::new(&keys)?;
-        cluster::issue_administrator(&ledger, &issuer, &SystemEntropy::default(), &name, Role::Admin, &identity)
-            .await?;
+        administrators::issue(&ledger, &issuer, &SystemEntropy::default(), &name, Role::Admin, &identity).await?;
     }
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let listen_ip = args.listen.ip().to_string();

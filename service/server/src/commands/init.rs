@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use join_credential::{AuthorityKeys, Issuer, Role};
+use join_credential::{Issuer, Role};
 use join_domain::id::Name;
 
-use crate::{cluster, config::Config, entropy::SystemEntropy};
+use crate::{administrators, cluster, config::Config, entropy::SystemEntropy};
 
 pub(super) async fn run(config: &Config, identity: &Path) -> anyhow::Result<u8> {
     let master = config.master_key()?;
@@ -19,9 +19,9 @@ pub(super) async fn run(config: &Config, identity: &Path) -> anyhow::Result<u8> 
         None => ledger.context("database.owner_url is not set, so no schema was made here")?,
     };
     cluster::create(&ledger, &config.cluster_name, &master).await?;
-    let keys = AuthorityKeys::open(config.cluster_name.clone(), cluster::keys(&ledger).await?, &master)?;
+    let keys = cluster::open_keys(&ledger, &master).await?;
     let administrator: Name = "admin".parse().context("the first administrator's name")?;
-    cluster::issue_administrator(
+    administrators::issue(
         &ledger,
         &Issuer::new(&keys)?,
         &SystemEntropy::default(),

@@ -8,7 +8,8 @@ use join_ledger::Ledger;
 
 use super::{KeysCommand, Place};
 use crate::{
-    cluster::{self, ADMINISTRATOR_LIFE, STANDBY},
+    administrators,
+    cluster::{self, STANDBY},
     config::{Config, Limits},
 };
 
@@ -103,7 +104,7 @@ async fn longest_life(place: &Place, kid: &str, ledger: &Ledger) -> anyhow::Resu
         Some(file) => Config::read(file)?.limits,
         None => Limits::default(),
     };
-    Ok(if key.purpose == Purpose::X509Ca { ADMINISTRATOR_LIFE } else { limits.policy().max_life })
+    Ok(if key.purpose == Purpose::X509Ca { administrators::LIFE } else { limits.policy().max_life })
 }
 
 /// Aligned columns without lines.

@@ -5,7 +5,7 @@ use std::path::Path;
 use chrono::TimeDelta;
 use join_credential::{AuthorityKeys, MasterKey, Purpose, Role};
 use join_proto::v1;
-use join_server::{cluster, keyring::Keyring};
+use join_server::{administrators, cluster, keyring::Keyring};
 use rstest::rstest;
 
 use crate::world::{Administrator, RENEWED, Transport, World, data, until};
@@ -199,12 +199,12 @@ async fn a_node_that_lacks_the_new_master_key_follows_a_revocation_and_signs_not
 async fn a_revoked_identity_is_refused_at_once_on_every_node() {
     let mut world = World::start().await;
     let second = world.another_node().await;
-    let oscar = cluster::administrators(world.ledger()).await.unwrap();
+    let oscar = administrators::list(world.ledger()).await.unwrap();
     let oscar = oscar.into_iter().find(|identity| identity.name == "oscar").unwrap();
     assert_eq!((oscar.role.as_str(), oscar.live), ("operator", true));
     world.operator.cluster().await.get_status(v1::Empty {}).await.unwrap();
 
-    cluster::revoke_administrator(world.ledger(), &oscar.serial.parse().unwrap(), "the laptop was lost").await.unwrap();
+    administrators::revoke(world.ledger(), &oscar.serial.parse().unwrap(), "the laptop was lost").await.unwrap();
 
     for node in [0, second] {
         let refused = world.operator.at(node).cluster().await.get_status(v1::Empty {}).await.unwrap_err();
@@ -213,7 +213,7 @@ async fn a_revoked_identity_is_refused_at_once_on_every_node() {
         assert!(refused.message.starts_with("the identity was revoked"), "{}", refused.message);
     }
     world.admin.cluster().await.get_status(v1::Empty {}).await.expect("others are not concerned");
-    let again = cluster::revoke_administrator(world.ledger(), &oscar.serial.parse().unwrap(), "again").await;
+    let again = administrators::revoke(world.ledger(), &oscar.serial.parse().unwrap(), "again").await;
     assert!(again.unwrap_err().to_string().contains("revoked before"));
     world.check().await;
 }
@@ -240,7 +240,5 @@ async fn issue_later(world: &World, directory: &Path) {
     let entropy = join_server::entropy::SystemEntropy::default();
     let keyring = world.node(0).app.ceremonies.keyring.get();
     let name = crate::world::name("late");
-    cluster::issue_administrator(world.ledger(), &keyring.issuer, &entropy, &name, Role::Auditor, directory)
-        .await
-        .unwrap();
+    administrators::issue(world.ledger(), &keyring.issuer, &entropy, &name, Role::Auditor, directory).await.unwrap();
 }

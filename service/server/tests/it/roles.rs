@@ -10,7 +10,7 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use join_proto::{DESCRIPTORS, v1};
-use join_server::cluster;
+use join_server::administrators;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use rstest::rstest;
 use serde_json::json;
@@ -197,10 +197,10 @@ async fn an_identity_that_is_revoked_while_a_message_is_on_its_way_changes_nothi
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert!(!answer.is_finished(), "it was let in, and its message is awaited");
 
-    for identity in cluster::administrators(world.ledger()).await.unwrap() {
+    for identity in administrators::list(world.ledger()).await.unwrap() {
         if identity.role == "admin" {
             let serial = identity.serial.parse().unwrap();
-            cluster::revoke_administrator(world.ledger(), &serial, "stolen").await.unwrap();
+            administrators::revoke(world.ledger(), &serial, "stolen").await.unwrap();
         }
     }
     begin.send(Frame::data(Bytes::copy_from_slice(last.as_bytes()))).unwrap();

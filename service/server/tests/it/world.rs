@@ -25,7 +25,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use join_credential::{AuthorityKeys, BotGrant, Issuer, MasterKey, Role, Serial, Subject};
+use join_credential::{BotGrant, Issuer, MasterKey, Role, Serial, Subject};
 use join_domain::{
     Timestamp,
     id::{Name, TokenId},
@@ -34,7 +34,7 @@ use join_domain::{
 use join_ledger::{Clock as _, Ledger, ManualClock};
 use join_proto::v1;
 use join_server::{
-    cluster,
+    administrators, cluster,
     config::Limits,
     entropy::SystemEntropy,
     service::{self, Node, Parts},
@@ -101,7 +101,7 @@ impl World {
         let ledger = database.ledger(Arc::clone(&clock)).await;
         let (name, key) = (name(CLUSTER), MasterKey::parse(&master).unwrap());
         cluster::create(&ledger, &name, &key).await.unwrap();
-        let keys = AuthorityKeys::open(name, cluster::keys(&ledger).await.unwrap(), &key).unwrap();
+        let keys = cluster::open_keys(&ledger, &key).await.unwrap();
         let issuer = Issuer::new(&keys).unwrap();
         let identities = Arc::new(tempfile::tempdir().unwrap());
         for role in Role::ALL {
@@ -361,9 +361,7 @@ async fn issue(ledger: &Ledger, issuer: &Issuer, role: Role, directory: &Path) {
         Role::Operator => "oscar",
         Role::Auditor => "audrey",
     });
-    cluster::issue_administrator(ledger, issuer, &SystemEntropy::default(), &administrator, role, directory)
-        .await
-        .unwrap();
+    administrators::issue(ledger, issuer, &SystemEntropy::default(), &administrator, role, directory).await.unwrap();
 }
 
 /// Looks again and again at something that comes about by itself.

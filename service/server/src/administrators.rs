@@ -1,0 +1,94 @@
+//! The identities of administrators: issued, listed, revoked.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use join_credential::{
+    Issuer, Role, Serial,
+    administrator::{AdministratorGrant, AdministratorIdentity},
+};
+use join_domain::{
+    envelope::{StreamId, StreamKind},
+    event::{AdministratorIssued, AdministratorRevoked, Event},
+    id::Name,
+    state::AdministratorState,
+};
+use join_ledger::{Change, Ledger, ListFilter, StreamAppend};
+use uuid::Uuid;
+
+use crate::{cluster::system, entropy::Entropy};
+
+/// How long an identity lives.
+pub const LIFE: TimeDelta = TimeDelta::days(365);
+/// How far before its issue it begins, for clocks that are behind.
+const BACKDATED: TimeDelta = TimeDelta::minutes(2);
+
+/// Issues an administrator's identity into a directory, and records it.
+///
+/// # Errors
+/// When the directory holds one already, or can't be written.
+pub async fn issue(
+    ledger: &Ledger,
+    issuer: &Issuer,
+    entropy: &dyn Entropy,
+    administrator: &Name,
+    role: Role,
+    directory: &Path,
+) -> anyhow::Result<()> {
+    let now = ledger.now();
+    let serial = Serial::from_random(entropy.bytes());
+    let not_after = now + LIFE;
+    let grant = AdministratorGrant { name: administrator, role, serial, not_before: now - BACKDATED, not_after };
+    let identity = issuer.generate_administrator(&grant)?;
+    let issued = Event::AdministratorIssued(AdministratorIssued {
+        name: administrator.to_string(),
+        role: role.to_string(),
+        serial: serial.to_string(),
+        not_after,
+    });
+    let change = Change { events: vec![issued], decided_at: now, origin: system() };
+    let append = StreamAppend::begin(stream(&serial), change);
+    // One that was written and is not on record would look like an identity, and be none.
+    AdministratorIdentity::prepare(directory)?;
+    ledger.append(append).await.context("the identity could not be recorded")?;
+    identity.write(directory)?;
+    Ok(())
+}
+
+/// The stream of an administrator's identity, by the serial number of its certificate.
+pub fn stream(serial: &Serial) -> StreamId {
+    StreamId { kind: StreamKind::Administrator, id: Uuid::from_bytes(*serial.as_bytes()) }
+}
+
+/// The identities that were issued and not revoked, expired ones too.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn list(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
+    let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = ledger.list(StreamKind::Administrator, &filter).await?;
+        found.extend(page.streams.iter().filter_map(|stored| stored.administrator().cloned()));
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Revokes an identity, at once and on every node.
+///
+/// # Errors
+/// When there is none with this serial number, or it was revoked before.
+pub async fn revoke(ledger: &Ledger, serial: &Serial, reason: &str) -> anyhow::Result<()> {
+    let stored = ledger.load(stream(serial)).await?;
+    let live = stored.filter(|stored| stored.administrator().is_some_and(|identity| identity.live));
+    let stored = live.with_context(|| format!("there is no identity {serial}, or it was revoked before"))?;
+    let revoked = Event::AdministratorRevoked(AdministratorRevoked { reason: reason.to_owned() });
+    let change = Change { events: vec![revoked], decided_at: ledger.now(), origin: system() };
+    let append = ledger.append(StreamAppend::following(&stored, change)).await;
+    append.with_context(|| format!("the revocation of {serial} could not be recorded"))?;
+    Ok(())
+}
