@@ -21,6 +21,6 @@ pub mod witness;
 
 pub use directory::{DirectoryError, LogDirectory, LogReader};
 pub use note::{Checkpoint, NoteError, NoteSigner, SignatureLine, SignedNote, VerifierKey};
-pub use proof::{ProofError, TileReader, prove_consistency, prove_inclusion, root_at};
+pub use proof::{ProofError, TileReader, leaf_at, prove_consistency, prove_inclusion, root_at};
 pub use tile::{Layer, MAX_ENTRY, Tile};
 pub use tree::{Hash, Tree, leaf_hash, node_hash};

@@ -89,6 +89,11 @@ pub fn root_at(reader: &impl TileReader, size: u64) -> io::Result<Hash> {
     if size == 0 { Ok(Tree::default().root()) } else { Nodes::new(reader, size).root(0, size) }
 }
 
+/// The hash of entry `index`.
+pub fn leaf_at(reader: &impl TileReader, index: u64) -> io::Result<Hash> {
+    Nodes::new(reader, index + 1).root(index, index + 1)
+}
+
 /// Where RFC 6962 splits the leaves `from..to`: the largest power of two below their number makes the left side.
 fn split(from: u64, to: u64) -> u64 {
     from + (1 << (to - from - 1).ilog2())

@@ -13,7 +13,7 @@ use crate::tree::Hash;
 pub struct Evidence<'a> {
     /// The log's configured name.
     pub origin: &'a str,
-    /// The entries integrated from the database: what would be signed now.
+    /// The entries integrated from the database, so far as it still has them: what would be signed now.
     pub integrated: u64,
     /// The last checkpoint published in this node's directory.
     pub on_disk: Option<&'a Checkpoint>,
@@ -89,14 +89,15 @@ pub enum Rollback {
         /// The size of the checkpoint that does not fit.
         size: u64,
     },
-    /// A witness has seen more.
+    /// A witness has seen more than was ever signed, as far as the database knows. However much the log grows since, that
+    /// stays so.
     #[error(
-        "a witness has seen {witnessed} entries, only {integrated} are there: \
+        "a witness has seen {witnessed} entries, the database knows of {recorded}: \
          database and this node were both restored from older backups; restore newer ones, or start a new origin"
     )]
     WitnessAhead {
-        /// Entries there.
-        integrated: u64,
+        /// Entries in the database's last checkpoint, 0 for none.
+        recorded: u64,
         /// Entries seen by the witness.
         witnessed: u64,
     },
@@ -124,8 +125,10 @@ pub fn decide(evidence: &Evidence<'_>, mut root_at: impl FnMut(u64) -> io::Resul
             return Ok(refuse(Rollback::Rewritten { size: checkpoint.size }));
         }
     }
-    match witnessed {
-        Some(witnessed) if witnessed > integrated => Ok(refuse(Rollback::WitnessAhead { integrated, witnessed })),
+    match (witnessed, size(recorded)) {
+        (Some(witnessed), recorded) if witnessed > recorded => {
+            Ok(refuse(Rollback::WitnessAhead { recorded, witnessed }))
+        }
         _ => Ok(Decision::Sign),
     }
 }

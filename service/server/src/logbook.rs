@@ -11,17 +11,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use join_ledger::{EntryMark, Ledger, LogHead, Recording};
+use join_ledger::{EntryMark, Indexed, Ledger, LogHead, Recording};
 use join_log::{
-    Checkpoint, LogDirectory, NoteSigner, SignedNote,
-    rollback::{self, Decision, Evidence},
+    Checkpoint, LogDirectory, NoteSigner, SignedNote, leaf_at, leaf_hash,
+    rollback::{self, Decision, Evidence, Rollback},
     root_at,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     telemetry::{Alarm, METRICS, Position},
-    witness::Witness,
+    witness::{ASK_AGAIN, Witness},
 };
 
 /// How often the log is brought forward and, when it grew, signed.
@@ -44,9 +44,9 @@ pub struct Logbook {
     witnesses: Vec<Witness>,
     /// The last entry that was integrated since the start, or since the log was rewound.
     last: Option<EntryMark>,
-    /// True once the witnesses were asked what they have seen.
-    witnesses_asked: bool,
     published_at: Option<Instant>,
+    /// Whether every witness has cosigned what was published last.
+    is_cosigned: bool,
 }
 
 impl Logbook {
@@ -70,8 +70,8 @@ impl Logbook {
             origin,
             witnesses,
             last: None,
-            witnesses_asked: false,
             published_at: None,
+            is_cosigned: false,
         })
     }
 
@@ -111,16 +111,22 @@ impl Logbook {
         while !stop.is_cancelled() {
             // The last entry is read once more. A server that takes over may have lost the newest entries and put others
             // in their place; so if that one is as it was, on the same server, all before it are.
-            let overlap = u64::from(self.last.is_some());
-            let mut page = match self.ledger.follow(self.directory.size().saturating_sub(overlap), STEP).await {
+            let size = self.directory.size();
+            let mut page = match self.ledger.follow(size.saturating_sub(1), STEP).await {
                 Ok(page) => page,
                 Err(error) => return (self, Err(error.into())),
             };
-            if let Some(last) = &self.last {
-                if page.entries.first().map(|first| page.mark(first)).as_ref() != Some(last) {
-                    return (self, Err(replaced()));
+            if size > 0 {
+                let overlap = (!page.entries.is_empty()).then(|| page.entries.remove(0));
+                let fits = match &self.last {
+                    Some(last) => {
+                        overlap.is_some_and(|first| page.mark(&first) == *last).then_some(()).ok_or_else(replaced)
+                    }
+                    None => self.is_as_published(overlap.as_ref()),
+                };
+                if let Err(error) = fits {
+                    return (self, Err(error));
                 }
-                page.entries.remove(0);
             }
             if page.entries.is_empty() {
                 break;
@@ -143,21 +149,34 @@ impl Logbook {
         (self, signed)
     }
 
+    /// After a start or a rewind: the last entry that was published here must still be the database's. What the database
+    /// does not have at all, the next signature is refused for.
+    fn is_as_published(&self, last: Option<&Indexed>) -> anyhow::Result<()> {
+        let size = self.directory.size();
+        let Some(last) = last else { return Ok(()) };
+        let published = leaf_at(self.directory.reader(), size - 1).context("the log's own files do not read")?;
+        match leaf_hash(last.envelope.as_bytes()) == published {
+            true => Ok(()),
+            false => Err(contradicted(Rollback::Rewritten { size })),
+        }
+    }
+
     async fn sign(&mut self) -> anyhow::Result<()> {
         let size = self.directory.size();
         self.ledger.record_integrated(size).await?;
+        // Before the head is read: what a witness has seen was recorded before it went there.
+        self.ask_witnesses().await?;
+        let settled = self.ledger.settled().await?;
         let head = self.ledger.log_head().await?;
         let ended = self.ledger.ended_origins().await?.contains(&self.origin);
         let recorded = self.recorded(&head)?;
-        self.ask_witnesses().await?;
-        let known = head.signed.max(self.witnessed());
-        if known > size && self.is_behind().await? {
+        if head.signed.max(self.witnessed()) > size && settled > size {
             // Another node is ahead of this one; its checkpoint is published once its entries are here.
             return Ok(());
         }
         let evidence = Evidence {
             origin: &self.origin,
-            integrated: size,
+            integrated: size.min(settled),
             on_disk: self.directory.published(),
             recorded: recorded.as_ref().map(|(_, checkpoint)| checkpoint),
             witnessed: Some(self.witnessed()),
@@ -180,8 +199,9 @@ impl Logbook {
         };
         let shown = self.directory.published().map(|published| published.size);
         let grew = shown != Some(note.checkpoint()?.size);
-        if grew || self.published_at.is_none_or(|last| last.elapsed() >= REPUBLISH) {
-            let note = self.cosigned(note).await;
+        let pause = if self.is_cosigned { REPUBLISH } else { ASK_AGAIN };
+        if grew || self.published_at.is_none_or(|last| last.elapsed() >= pause) {
+            let note = self.cosigned(note).await?;
             if self.witnessed() > size {
                 // It is not shown to anybody else. The next look at the past says what this means.
                 return Ok(());
@@ -212,16 +232,20 @@ impl Logbook {
         Ok(recorded)
     }
 
-    /// The checkpoint with the cosignatures of the witnesses that answer in time. One that is silent holds nothing up.
-    async fn cosigned(&mut self, mut note: SignedNote) -> SignedNote {
+    /// The checkpoint with the cosignatures that it was published with, and those of the witnesses that answer in time. One
+    /// that is silent holds nothing up.
+    async fn cosigned(&mut self, mut note: SignedNote) -> anyhow::Result<SignedNote> {
         let reader = self.directory.reader();
+        let published = reader.checkpoint()?.filter(|published| published.text() == note.text());
         let asked = self.witnesses.iter_mut().map(|witness| witness.cosign(reader, &note));
         let answers = futures::future::join_all(asked).await;
-        for line in answers.into_iter().flatten() {
+        let kept = published.iter().flat_map(SignedNote::signatures).cloned();
+        for line in kept.collect::<Vec<_>>().into_iter().chain(answers.into_iter().flatten()) {
             note.add(line);
         }
+        self.is_cosigned = self.witnesses.iter().all(|witness| note.is_signed_by(witness.key()));
         METRICS.position(Position::Witnessed, self.witnesses.iter().map(Witness::has_seen).min().unwrap_or_default());
-        note
+        Ok(note)
     }
 
     /// Signs the tree as it is, and releases the signature only once it is recorded.
@@ -238,12 +262,10 @@ impl Logbook {
     /// Before anything is signed by this process: what the witnesses show as the largest that they have seen must be of
     /// this log. Database and node may both have been restored. A witness that does not answer holds nothing up.
     async fn ask_witnesses(&mut self) -> anyhow::Result<()> {
-        if !self.witnesses_asked {
-            let reader = self.directory.reader();
-            let size = self.directory.size();
-            let asked = self.witnesses.iter_mut().map(|witness| witness.look(reader, &self.origin, size));
-            futures::future::join_all(asked).await;
-            self.witnesses_asked = true;
+        futures::future::join_all(self.witnesses.iter_mut().map(|witness| witness.look(&self.origin))).await;
+        let (reader, size) = (self.directory.reader(), self.directory.size());
+        for witness in &mut self.witnesses {
+            witness.compare(reader, size).context("the log's own files do not read")?;
         }
         self.check_witnesses()
     }
@@ -259,10 +281,6 @@ impl Logbook {
     /// The largest size that any witness is known to have cosigned.
     fn witnessed(&self) -> u64 {
         self.witnesses.iter().map(Witness::has_seen).max().unwrap_or_default()
-    }
-
-    async fn is_behind(&self) -> anyhow::Result<bool> {
-        Ok(self.ledger.settled().await? > self.directory.size())
     }
 }
 

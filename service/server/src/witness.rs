@@ -1,6 +1,6 @@
 //! Witnesses of the verifiable log: each cosigns what is consistent with all it has seen before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use join_log::{
     Checkpoint, SignatureLine, SignedNote, TileReader, VerifierKey, root_at,
@@ -11,6 +11,8 @@ use crate::config;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one that did not answer is left alone.
+pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 * 1024;
 
@@ -21,6 +23,11 @@ pub struct Witness {
     client: reqwest::Client,
     /// The largest size that it is known to have cosigned.
     seen: u64,
+    /// Its newest checkpoint, until this node has as many entries to compare it with.
+    shown: Option<Checkpoint>,
+    /// When it was last asked what it has seen, and whether it has said so.
+    asked: Option<Instant>,
+    has_answered: bool,
     /// Why what it has seen can't be of this log.
     contradiction: Option<String>,
 }
@@ -34,7 +41,21 @@ impl Witness {
         let (key, url) = configured.parsed()?;
         let client =
             reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Self { key, url: url.as_str().trim_end_matches('/').to_owned(), client, seen: 0, contradiction: None })
+        Ok(Self {
+            key,
+            url: url.as_str().trim_end_matches('/').to_owned(),
+            client,
+            seen: 0,
+            shown: None,
+            asked: None,
+            has_answered: false,
+            contradiction: None,
+        })
+    }
+
+    /// What it signs by.
+    pub fn key(&self) -> &VerifierKey {
+        &self.key
     }
 
     /// The largest size that it is known to have cosigned.
@@ -47,15 +68,34 @@ impl Witness {
         self.contradiction.as_deref()
     }
 
-    /// Looks at the checkpoint that it shows as the largest which it has seen (c2sp.org/tlog-witness, monitoring).
-    pub async fn look(&mut self, reader: &(impl TileReader + Sync), origin: &str, size: u64) {
-        if let Err(error) = self.looked(reader, origin, size).await {
-            tracing::warn!(witness = self.key.name(), "it does not show what it has seen: {error:#}");
+    /// Looks at the checkpoint that it shows as the largest which it has seen (c2sp.org/tlog-witness, monitoring), unless it
+    /// has said so before.
+    pub async fn look(&mut self, origin: &str) {
+        if self.has_answered || self.asked.is_some_and(|last| last.elapsed() < ASK_AGAIN) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        match self.looked(origin).await {
+            Ok(_) => self.has_answered = true,
+            Err(error) => tracing::warn!(witness = self.key.name(), "it does not show what it has seen: {error:#}"),
         }
     }
 
+    /// Compares what it has shown with the first `size` entries of this log, as soon as they reach so far.
+    ///
+    /// # Errors
+    /// When the log's files don't read.
+    pub fn compare(&mut self, reader: &impl TileReader, size: u64) -> std::io::Result<()> {
+        if let Some(shown) = self.shown.take_if(|shown| shown.size <= size)
+            && root_at(reader, shown.size)? != shown.root
+        {
+            self.contradict(&format!("it has seen {} other entries", shown.size));
+        }
+        Ok(())
+    }
+
     /// `false`: it shows nothing of this log.
-    async fn looked(&mut self, reader: &(impl TileReader + Sync), origin: &str, size: u64) -> anyhow::Result<bool> {
+    async fn looked(&mut self, origin: &str) -> anyhow::Result<bool> {
         let answer = self.read(self.client.get(format!("{}/{}", self.url, monitoring_path(origin)))).await?;
         match answer.status {
             200 => {}
@@ -67,9 +107,7 @@ impl Witness {
         let checkpoint = note.checkpoint()?;
         anyhow::ensure!(cosigned && checkpoint.origin == origin, "what it shows is not its own checkpoint of {origin}");
         self.seen = self.seen.max(checkpoint.size);
-        if checkpoint.size <= size && root_at(reader, checkpoint.size)? != checkpoint.root {
-            self.contradict(&format!("it has seen {} other entries", checkpoint.size));
-        }
+        self.shown = Some(checkpoint);
         Ok(true)
     }
 
@@ -107,11 +145,11 @@ impl Witness {
                 Err(error) => {
                     let contradicts = matches!(error, WitnessError::Ahead { .. } | WitnessError::Inconsistent { .. });
                     // What it signed counts more than what it says, and is all that counts where it shows that.
-                    if contradicts && !self.looked(reader, &origin, size).await.unwrap_or(false) {
-                        match &error {
-                            WitnessError::Ahead { witnessed, .. } => self.seen = *witnessed,
-                            _ => self.contradict(&error.to_string()),
-                        }
+                    match (contradicts, &error) {
+                        (false, _) => {}
+                        (true, _) if self.looked(&origin).await.unwrap_or(false) => self.compare(reader, size)?,
+                        (true, WitnessError::Ahead { witnessed, .. }) => self.seen = *witnessed,
+                        (true, _) => self.contradict(&error.to_string()),
                     }
                     return Err(error.into());
                 }

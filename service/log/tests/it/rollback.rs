@@ -45,7 +45,8 @@ fn a_past_without_contradiction_is_signed() {
     for (on_disk, recorded) in
         [(None, None), (None, Some(at(0))), (Some(at(3)), Some(at(3))), (Some(at(2)), Some(at(9))), (None, Some(at(9)))]
     {
-        for witnessed in [None, Some(0), Some(9)] {
+        let signed = recorded.as_ref().map_or(0, |recorded| recorded.size);
+        for witnessed in [None, Some(0), Some(signed)] {
             let past = Past { integrated: 9, on_disk: on_disk.clone(), recorded: recorded.clone(), witnessed };
             assert_eq!(decided(past), Decision::Sign);
         }
@@ -73,7 +74,12 @@ fn every_contradiction_is_refused() {
     refused(past(Some(forked(4)), Some(at(9))), Rollback::Rewritten { size: 4 });
 
     let witnessed = Past { witnessed: Some(10), ..past(Some(at(9)), Some(at(9))) };
-    refused(witnessed, Rollback::WitnessAhead { integrated: 9, witnessed: 10 });
+    refused(witnessed, Rollback::WitnessAhead { recorded: 9, witnessed: 10 });
+    // Though the log has grown past it since.
+    let outgrown = Past { witnessed: Some(8), ..past(None, Some(at(5))) };
+    refused(outgrown, Rollback::WitnessAhead { recorded: 5, witnessed: 8 });
+    let never_signed = Past { witnessed: Some(8), ..past(None, None) };
+    refused(never_signed, Rollback::WitnessAhead { recorded: 0, witnessed: 8 });
 }
 
 #[test]
