@@ -96,6 +96,8 @@ impl Ledger {
         let mut lease = self.connection().await?;
         in_time(async {
             let mut transaction = lease.begin().await?;
+            // First, so that what follows is looked at after any wait for it: an origin may be ending at this moment.
+            sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await?;
             if let Some(last) = last {
                 let there = sqlx::query!(
                     r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"

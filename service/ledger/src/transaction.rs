@@ -30,12 +30,16 @@ const NOBODY: Uuid = Uuid::nil();
 pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
     let reaches_out =
         |part: &Prepared| part.new_bot.is_some() || matches!(part.row.stream.kind, StreamKind::Lock | StreamKind::Bot);
-    append.parts.len() > 1 || !append.keys.is_empty() || append.parts.iter().any(reaches_out)
+    let releases = |part: &Prepared| !part.row.released.is_empty();
+    append.parts.len() > 1
+        || !append.keys.is_empty()
+        || append.parts.iter().any(|part| reaches_out(part) || releases(part))
 }
 
 /// What it looks for are few rows in tables that may be large: it goes by their indices, whatever the tables were when its
 /// plans were made.
-const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off";
+/// And whoever waits for a row is given up by the server before this node gives up: it would keep what it took until then.
+const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = '8s'";
 
 /// Appends all or nothing, and returns where. Fences that moved are set in its parts.
 pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<ServerRun, AppendError> {
@@ -76,6 +80,7 @@ impl From<sqlx::Error> for Failure {
 
 async fn append_in(connection: &mut PgConnection, append: &mut PreparedAppend) -> Result<ServerRun, Failure> {
     let concerns = Concerns::of(&append.parts);
+    take_released(connection, &append.parts).await?;
     concerns.meet(connection).await?;
     let concerned = concerns.take_tokens(connection).await?;
     let rows: Vec<&Row> = append.parts.iter().map(|part| &part.row).collect();
@@ -88,6 +93,17 @@ async fn append_in(connection: &mut PgConnection, append: &mut PreparedAppend) -
         append.parts.iter_mut().filter(|part| part.after.stream.id == stream).for_each(|part| part.after.fence = fence);
     }
     Ok(server)
+}
+
+/// Takes the claims of streams that release some: claims come before guard rows, as for a lock that is about them.
+async fn take_released(connection: &mut PgConnection, parts: &[Prepared]) -> Result<(), sqlx::Error> {
+    let releasing = parts.iter().filter(|part| !part.row.released.is_empty()).map(|part| part.row.stream.id);
+    let releasing: Vec<Uuid> = releasing.collect();
+    if !releasing.is_empty() {
+        let take = "SELECT FROM claim WHERE stream_id = ANY($1) ORDER BY namespace, value FOR NO KEY UPDATE";
+        sqlx::query(take).bind(releasing).execute(connection).await?;
+    }
+    Ok(())
 }
 
 /// What an append concerns beyond its own streams.

@@ -143,6 +143,8 @@ impl Completeness {
             let now = ledger.now();
             let positions = ledger.positions().await.or_refuse()?;
             let end = positions.next_index.saturating_add(positions.unsequenced);
+            // A database that lost its newest entries never gets there.
+            self.awaited.take_if(|(_, awaited)| *awaited > end);
             let (moment, awaited) = *self.awaited.get_or_insert((now, end));
             let reached = positions.views >= awaited;
             if reached {

@@ -217,3 +217,25 @@ async fn locks_and_joins_do_not_trip_over_each_other() {
     let token = nodes[0].load(TokenId(id(100)).into()).await.unwrap().unwrap();
     assert!(token.fence >= 16, "each lock on the user moved it");
 }
+
+/// Claims come before guard rows, whoever takes both: a lock on the token and its deletion meet at its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_claims_back_takes_them_before_the_guard_row() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let token = example(&ledger).await;
+    let stored = ledger.load(stream(token)).await.unwrap().unwrap();
+    let mut lock = Blocked::begin(&database).await;
+    lock.take("SELECT FROM claim WHERE namespace = 'token_name' AND value = 'example' FOR NO KEY UPDATE")
+        .await
+        .unwrap();
+    let deletion = StreamAppend::following(&stored, change(&ledger, vec![Event::TokenDeleted(Nothing {})]));
+    let deleting = tokio::spawn(async move { ledger.append(deletion).await });
+    lock.until_waiting().await;
+
+    let guard_row = "SELECT FROM stream WHERE kind = 'token' AND name = 'example' FOR NO KEY UPDATE NOWAIT";
+    lock.take(guard_row).await.expect("the deletion waits for the claim, and holds no guard row meanwhile");
+
+    lock.release().await;
+    deleting.await.unwrap().unwrap();
+}

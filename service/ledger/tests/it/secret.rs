@@ -103,3 +103,29 @@ async fn a_checkpoint_is_recorded_only_after_the_one_it_follows() {
     assert_eq!(record(&head, 0, "shorter").await, Recording::Overtaken);
     assert_eq!(record(&head, 2, "second").await, Recording::Recorded);
 }
+
+/// Nobody has signed yet, so the head looks the same before and after an origin has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_checkpoint_is_recorded_under_a_name_that_ends_at_that_moment() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    ledger.sequence_once(10).await.unwrap();
+    let head = ledger.log_head().await.unwrap();
+    let mut ending = Blocked::begin(&database).await;
+    for sql in [
+        "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL",
+        "INSERT INTO log_past (origin, signed_size, ended_at, reason) VALUES ('ended.example', 0, now(), 'a test')",
+    ] {
+        ending.take(sql).await.unwrap();
+    }
+    let recording = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.record_signed(&head, 2, "ended.example\n2\n", None).await.unwrap() }
+    });
+    ending.until_waiting().await;
+    ending.release().await;
+
+    assert_eq!(recording.await.unwrap(), Recording::Overtaken);
+    assert_eq!(ledger.log_head().await.unwrap().checkpoint, None);
+}

@@ -131,12 +131,22 @@ pub(crate) struct Blocked {
 
 impl Blocked {
     pub(crate) async fn stream(database: &Database, id: Uuid) -> Self {
+        let mut blocked = Self::begin(database).await;
+        let lock = sqlx::query("SELECT FROM stream WHERE stream_id = $1 FOR UPDATE");
+        lock.bind(id).execute(&mut blocked.connection).await.unwrap();
+        blocked
+    }
+
+    /// Whatever the test takes in this transaction.
+    pub(crate) async fn begin(database: &Database) -> Self {
         let superuser = database.superuser();
         let mut connection = PgConnection::connect_with(&superuser).await.unwrap();
         sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
-        let lock = sqlx::query("SELECT FROM stream WHERE stream_id = $1 FOR UPDATE");
-        lock.bind(id).execute(&mut connection).await.unwrap();
         Self { connection, superuser }
+    }
+
+    pub(crate) async fn take(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::query(sql).execute(&mut self.connection).await.map(drop)
     }
 
     /// How many wait for a row, this one or another.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use join_domain::{
     envelope::{Entry, StreamId, StreamKind},
     id::Name,
-    refusal::Refusal,
+    refusal::{Code, Refusal},
 };
 use join_ledger::{Claimed, HistoryFilter, Indexed, Kinds};
 use join_proto::v1::{self, ledger_server::Ledger};
@@ -175,6 +175,11 @@ impl Ledger for History {
             }
             match app.ceremonies.ledger.log(from, CHUNK).await.or_refuse() {
                 Err(refusal) => Some((Err(problem::status(refusal)), None)),
+                Ok(page) if page.settled < end => {
+                    let why =
+                        format!("the log had {end} entries and has {}: the database lost some meanwhile", page.settled);
+                    Some((Err(problem::status(Refusal::new(Code::Unavailable, why))), None))
+                }
                 Ok(page) => {
                     let within = page.entries.into_iter().filter(|entry| entry.index < end);
                     let entries: Vec<_> = within.map(exported).collect();
