@@ -132,8 +132,7 @@ pub fn delete_token() -> Event {
 /// The locks that end with a deleted token: those that a rule made, because of its holders. What an administrator locked
 /// by name stays locked, whoever gets the name next.
 pub fn locks_ended_by_deletion(token: &TokenState, locks: &[LockState]) -> Vec<(LockId, Event)> {
-    let own = LockTarget::JoinToken(token.name.clone());
-    let ended = locks.iter().filter(|lock| lock.live && lock.target == own && lock.cause.is_some());
+    let ended = own_locks(token, locks).filter(|lock| lock.cause.is_some());
     let deleted = || Event::LockDeleted(LockDeleted { reason: Some("the token was deleted".to_owned()) });
     ended.map(|lock| (lock.id, deleted())).collect()
 }
@@ -192,9 +191,9 @@ pub fn revoke(token: &TokenState, id: GrantId, now: Timestamp) -> Result<Event, 
     }
 }
 
-/// What a reinstatement does: events of the token, and the locks to release with them.
+/// What an administrator does to a token and its own locks together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reinstatement {
+pub struct TokenAct {
     /// Of the token's stream.
     pub events: Vec<Event>,
     /// Of the streams of the token's own locks.
@@ -212,11 +211,9 @@ pub fn reinstate(
     reason: &str,
     id: GrantId,
     now: Timestamp,
-) -> Result<Reinstatement, Refusal> {
+) -> Result<TokenAct, Refusal> {
     check_reason(reason)?;
-    let own = LockTarget::JoinToken(token.name.clone());
-    let released: Vec<LockId> =
-        locks.iter().filter(|lock| lock.live && lock.target == own).map(|lock| lock.id).collect();
+    let released: Vec<LockId> = own_locks(token, locks).map(|lock| lock.id).collect();
     let replaced = token.grants.iter().filter(|grant| grant.kind == ExemptionKind::Reinstatement && grant.is_open(now));
     let mut events: Vec<Event> =
         replaced.map(|grant| Event::ExemptionRevoked(ExemptionRef { grant: grant.id })).collect();
@@ -230,26 +227,26 @@ pub fn reinstate(
         reason: reason.clone(),
     }));
     let release = |id| (id, Event::LockDeleted(LockDeleted { reason: Some(format!("reinstated: {reason}")) }));
-    Ok(Reinstatement { events, released: released.into_iter().map(release).collect() })
+    Ok(TokenAct { events, released: released.into_iter().map(release).collect() })
 }
 
 /// Unbinds key and instance, and opens registration again with a new secret.
 ///
 /// # Errors
 /// INVALID_REQUEST without a reason.
-pub fn reopen(
-    token: &TokenState,
-    locks: &[LockState],
-    reason: &str,
-    secret: SecretHash,
-) -> Result<Reinstatement, Refusal> {
+pub fn reopen(token: &TokenState, locks: &[LockState], reason: &str, secret: SecretHash) -> Result<TokenAct, Refusal> {
     check_reason(reason)?;
-    let own = LockTarget::JoinToken(token.name.clone());
     let reason = reason.trim().to_owned();
     let release =
         |lock: &LockState| (lock.id, Event::LockDeleted(LockDeleted { reason: Some(format!("reopened: {reason}")) }));
-    let released = locks.iter().filter(|lock| lock.live && lock.target == own).map(release).collect();
-    Ok(Reinstatement { events: vec![Event::TokenReopened(TokenReopened { reason, secret })], released })
+    let released = own_locks(token, locks).map(release).collect();
+    Ok(TokenAct { events: vec![Event::TokenReopened(TokenReopened { reason, secret })], released })
+}
+
+/// The live locks on the token itself.
+fn own_locks<'a>(token: &TokenState, locks: &'a [LockState]) -> impl Iterator<Item = &'a LockState> {
+    let own = LockTarget::JoinToken(token.name.clone());
+    locks.iter().filter(move |lock| lock.live && lock.target == own)
 }
 
 fn check_reason(reason: &str) -> Result<(), Refusal> {

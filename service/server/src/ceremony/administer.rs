@@ -115,7 +115,7 @@ impl Ceremonies {
             let written = self.written(&name, &spec, written_secret.as_deref(), &generated).await?;
             let (event, source) = administer::create_token(written)?;
             let append = StreamAppend::begin(StreamId::from(id), self.change(vec![event], admin.origin()));
-            Ok((self.with_secret(append, id, source, written_secret.as_deref(), &generated).into(), ()))
+            Ok((self.storing_secret(append, id, source, written_secret.as_deref(), &generated).into(), ()))
         })
         .await
         .map_err(|refusal| named(refusal, "token", &name))?;
@@ -145,7 +145,7 @@ impl Ceremonies {
             let written = self.written(&name, &spec, written_secret.as_deref(), &generated).await?;
             let (event, source) = administer::update_token(&token, written)?;
             let append = StreamAppend::following(&stored, self.change(vec![event], admin.origin()));
-            Ok((self.with_secret(append, token.id, source, written_secret.as_deref(), &generated).into(), ()))
+            Ok((self.storing_secret(append, token.id, source, written_secret.as_deref(), &generated).into(), ()))
         })
         .await?;
         Ok(name)
@@ -159,13 +159,12 @@ impl Ceremonies {
         self.write(|| async {
             let (stored, token) = self.token(name).await?;
             check_revision(revision, Some(token.revision))?;
-            let locks = self.own_locks(name).await?;
-            let states: Vec<LockState> = locks.iter().map(|(_, lock)| lock.clone()).collect();
-            let released = administer::locks_ended_by_deletion(&token, &states);
+            let (stored_locks, locks) = self.own_locks(name).await?;
+            let released = administer::locks_ended_by_deletion(&token, &locks);
             let change = self.change(vec![administer::delete_token()], admin.origin());
             let first = StreamAppend::following(&stored, change);
             let first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
-            Ok((Append::all(self.releasing(first, &locks, released, admin)), ()))
+            Ok((Append::all(self.releasing(first, &stored_locks, released, admin)), ()))
         })
         .await
     }
@@ -217,12 +216,11 @@ impl Ceremonies {
     pub async fn reinstate(&self, admin: &Administrator, name: &Name, reason: &str) -> Result<(), Refusal> {
         self.write(|| async {
             let (stored, token) = self.token(name).await?;
-            let locks = self.own_locks(name).await?;
-            let states: Vec<LockState> = locks.iter().map(|(_, lock)| lock.clone()).collect();
+            let (stored_locks, locks) = self.own_locks(name).await?;
             let id = GrantId(self.entropy.uuid());
-            let act = administer::reinstate(&token, &states, reason, id, self.ledger.now())?;
+            let act = administer::reinstate(&token, &locks, reason, id, self.ledger.now())?;
             let first = StreamAppend::following(&stored, self.change(act.events, admin.origin()));
-            Ok((Append::all(self.releasing(first, &locks, act.released, admin)), ()))
+            Ok((Append::all(self.releasing(first, &stored_locks, act.released, admin)), ()))
         })
         .await
     }
@@ -234,13 +232,12 @@ impl Ceremonies {
     pub async fn reopen(&self, admin: &Administrator, name: &Name, reason: &str) -> Result<(), Refusal> {
         self.write(|| async {
             let (stored, token) = self.token(name).await?;
-            let locks = self.own_locks(name).await?;
-            let states: Vec<LockState> = locks.iter().map(|(_, lock)| lock.clone()).collect();
+            let (stored_locks, locks) = self.own_locks(name).await?;
             let secret = self.entropy.secret();
-            let act = administer::reopen(&token, &states, reason, self.secret_hash(&secret))?;
+            let act = administer::reopen(&token, &locks, reason, self.secret_hash(&secret))?;
             let first = StreamAppend::following(&stored, self.change(act.events, admin.origin()));
-            let first = self.with_secret(first, token.id, SecretSource::Generated, None, &secret);
-            Ok((Append::all(self.releasing(first, &locks, act.released, admin)), ()))
+            let first = self.storing_secret(first, token.id, SecretSource::Generated, None, &secret);
+            Ok((Append::all(self.releasing(first, &stored_locks, act.released, admin)), ()))
         })
         .await
     }
@@ -368,15 +365,11 @@ impl Ceremonies {
         }))
     }
 
-    async fn own_locks(&self, name: &Name) -> Result<Vec<(Stored, LockState)>, Refusal> {
+    /// The live locks on the token itself, as they are stored and what they say.
+    async fn own_locks(&self, name: &Name) -> Result<(Vec<Stored>, Vec<LockState>), Refusal> {
         let stored = self.ledger.locks_on(&[LockTarget::JoinToken(name.clone())]).await.or_refuse()?;
-        Ok(stored
-            .into_iter()
-            .filter_map(|stored| {
-                let lock = stored.lock()?.clone();
-                Some((stored, lock))
-            })
-            .collect())
+        let locks = stored.iter().filter_map(|stored| stored.lock().cloned()).collect();
+        Ok((stored, locks))
     }
 
     async fn written(
@@ -399,7 +392,7 @@ impl Ceremonies {
     }
 
     /// Keeps, replaces or forgets the stored secret with the append that decides about it.
-    fn with_secret(
+    fn storing_secret(
         &self,
         append: StreamAppend,
         token: TokenId,
@@ -420,15 +413,14 @@ impl Ceremonies {
     fn releasing(
         &self,
         first: StreamAppend,
-        locks: &[(Stored, LockState)],
+        locks: &[Stored],
         released: Vec<(LockId, Event)>,
         admin: &Administrator,
     ) -> Vec<StreamAppend> {
         let mut streams = vec![first];
         for (id, event) in released {
-            if let Some((stored, _)) = locks.iter().find(|(_, lock)| lock.id == id) {
-                streams.push(StreamAppend::following(stored, self.change(vec![event], admin.origin())));
-            }
+            let lock = locks.iter().find(|stored| stored.stream == StreamId::from(id));
+            streams.extend(lock.map(|lock| StreamAppend::following(lock, self.change(vec![event], admin.origin()))));
         }
         streams
     }
