@@ -244,7 +244,9 @@ impl Logbook {
             note.add(line);
         }
         self.is_cosigned = self.witnesses.iter().all(|witness| note.is_signed_by(witness.key()));
-        METRICS.position(Position::Witnessed, self.witnesses.iter().map(Witness::has_seen).min().unwrap_or_default());
+        if let Some(least) = self.witnesses.iter().map(Witness::has_seen).min() {
+            METRICS.position(Position::Witnessed, least);
+        }
         Ok(note)
     }
 

@@ -77,7 +77,7 @@ impl Ceremonies {
         let held_keys = held_keys(&ask.held_keys)?;
         let subject = Subject::read(&ask.subject).map_err(|error| Refusal::invalid("public_keys", error))?;
         if ask.secret.len() > MAX_SECRET {
-            return Err(Refusal::invalid("registration secret", format!("longer than {MAX_SECRET} bytes")));
+            return Err(Refusal::invalid("registration_secret", format!("longer than {MAX_SECRET} bytes")));
         }
         let join_state = self.read_join_state(&ask.join_state).await?;
 

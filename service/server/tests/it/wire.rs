@@ -359,7 +359,7 @@ async fn a_solution_of_another_challenge_is_none(#[values(Transport::Grpc, Trans
 #[case::an_attempt_in_capitals(|open: &mut serde_json::Value| open["attempt_id"] = json!("A".repeat(32)), "attempt_id")]
 #[case::no_key_that_is_held(|open: &mut serde_json::Value| open["held_keys"] = json!(["key"]), "held_keys[0]")]
 #[case::many_keys_that_are_held(|open: &mut serde_json::Value| open["held_keys"] = json!(vec![Key::ed25519().line(); 17]), "held_keys")]
-#[case::a_long_secret(|open: &mut serde_json::Value| open["registration_secret"] = json!("s".repeat(513)), "initial_join_secret")]
+#[case::a_long_secret(|open: &mut serde_json::Value| open["registration_secret"] = json!("s".repeat(257)), "registration_secret")]
 #[case::no_life(|open: &mut serde_json::Value| open["ttl"] = json!("soon"), "ttl")]
 #[case::an_unknown_field(|open: &mut serde_json::Value| open["passphrase"] = json!("x"), "passphrase")]
 #[tokio::test]
