@@ -156,6 +156,11 @@ pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
     }
 }
 
+/// True when somebody else holds a row for longer than a statement may wait.
+pub(crate) fn is_held(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|(code, _)| code == "55P03")
+}
+
 /// True when the database takes nothing at the moment: too many connections, no memory or disk, a timeout, or it is only
 /// for reading, as a primary that another server took over from.
 pub(crate) fn takes_nothing(error: &sqlx::Error) -> bool {

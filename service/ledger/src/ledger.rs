@@ -114,7 +114,8 @@ impl Ledger {
 
         // A plan made for one batch's values, or while tables were small, must not scan them for the next, and guard rows
         // are taken in the order of the arrays only when they are looked up one by one.
-        let writing = options.options([GENERIC, ("enable_seqscan", "off"), ("statement_timeout", "8s")]);
+        let writing =
+            options.options([GENERIC, ("enable_seqscan", "off"), ("statement_timeout", "8s"), ("lock_timeout", "1s")]);
         let start = |_| Writer::start(writing.clone(), settings.queue, settings.batch);
         let inner = Inner {
             writers: (0..settings.writers.max(1)).map(start).collect(),

@@ -8,11 +8,12 @@ use std::{
 use join_domain::envelope::StreamId;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::{
     AppendError,
     append::Row,
-    error::{append_refused, is_connection_lost, takes_nothing},
+    error::{append_refused, is_connection_lost, is_held, takes_nothing},
     lease::{ASK_AFTER, within},
     row::ServerRun,
     statement,
@@ -103,12 +104,41 @@ impl Loop {
         Some(batch)
     }
 
+    /// Whoever holds one guard row for long, such as a node that froze with it, holds up the joins of that token, and of no
+    /// other.
     async fn append(&mut self, batch: Vec<Waiting>) {
+        let Some(batch) = self.append_together(batch).await else { return };
+        let (free, held) = self.free_ones(batch).await;
+        held.into_iter().for_each(Waiting::fail_as_held);
+        if !free.is_empty() {
+            let still_held = self.append_together(free).await;
+            still_held.into_iter().flatten().for_each(Waiting::fail_as_held);
+        }
+    }
+
+    /// Those whose guard rows nobody holds, and the others.
+    async fn free_ones(&mut self, batch: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+        let ids: Vec<Uuid> = batch.iter().map(|waiting| waiting.row.stream.id).collect();
+        let free = match self.connection.get().await {
+            Ok(connection) => {
+                let free = "SELECT stream_id FROM stream WHERE stream_id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED";
+                in_time(sqlx::query_scalar(free).bind(ids).fetch_all(connection)).await.unwrap_or_default()
+            }
+            Err(_) => Vec::new(),
+        };
+        let free: HashSet<Uuid> = free.into_iter().collect();
+        // One that begins has no row yet.
+        batch.into_iter().partition(|one| one.row.first_version == 1 || free.contains(&one.row.stream.id))
+    }
+
+    /// Answers all of them; but when one waits too long for a row that somebody holds, nothing was appended, and they come
+    /// back.
+    async fn append_together(&mut self, batch: Vec<Waiting>) -> Option<Vec<Waiting>> {
         let connection = match self.connection.get().await {
             Ok(connection) => connection,
             Err(why) => {
                 batch.into_iter().for_each(|waiting| waiting.fail(AppendError::Unavailable(why.clone())));
-                return;
+                return None;
             }
         };
         let rows: Vec<&Row> = batch.iter().map(|waiting| &waiting.row).collect();
@@ -121,6 +151,7 @@ impl Loop {
                     }
                 }
             }
+            Err(error) if is_held(&error) => return Some(batch),
             Err(error) if is_connection_lost(&error) => self.lost(batch, &error),
             // Nothing that one of them could help.
             Err(error) if takes_nothing(&error) => {
@@ -130,6 +161,7 @@ impl Loop {
             // One bad row must not fail its batch.
             Err(error) => self.append_singly(batch, &error).await,
         }
+        None
     }
 
     async fn append_singly(&mut self, batch: Vec<Waiting>, batch_error: &sqlx::Error) {
@@ -184,6 +216,11 @@ impl Waiting {
 
     fn fail(self, error: AppendError) {
         let _ = self.answer.send(Err(error));
+    }
+
+    fn fail_as_held(self) {
+        let why = format!("somebody holds {} for longer than appends wait", self.row.stream);
+        self.fail(AppendError::Unavailable(why));
     }
 }
 

@@ -1,6 +1,9 @@
 //! Appends: compare, append, and say what was in the way.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use join_domain::{
     envelope::StreamId,
@@ -310,4 +313,47 @@ async fn a_full_queue_turns_appends_away() {
         }
     }
     assert_eq!(overloaded, 5, "two of seven found a place");
+}
+
+/// A node that froze in the middle of an administrator's act holds the rows that it had taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_holds_keeps_no_other_token_waiting() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    for number in 0..8_u8 {
+        create_token(&ledger, &format!("token-{number}"), 100 + u128::from(number), ("example", bot)).await;
+        first_join(&ledger, &format!("token-{number}"), key(number + 1), 200 + u128::from(number)).await;
+        // Its key is known from now on.
+        renew(&ledger, &mut ledger.token(&name(&format!("token-{number}"))).await.unwrap(), None).await.unwrap();
+    }
+    let held = [Blocked::stream(&database, id(100)).await, Blocked::stream(&database, id(101)).await];
+    let renewal = |number: u8| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move {
+            let mut slot = ledger.token(&name(&format!("token-{number}"))).await.unwrap();
+            renew(&ledger, &mut slot, None).await
+        })
+    };
+    let begun = Instant::now();
+    // The writer waits for this one, and takes what comes meanwhile together.
+    let first = renewal(0);
+    held[0].until_waiting().await;
+    let others: Vec<_> = (1..8).map(renewal).collect();
+
+    assert!(matches!(first.await.unwrap(), Err(AppendError::Unavailable(_))));
+    let mut outcomes = Vec::new();
+    for other in others {
+        outcomes.push(other.await.unwrap());
+    }
+    assert!(matches!(outcomes[0], Err(AppendError::Unavailable(_))), "{:?}", outcomes[0]);
+    assert!(outcomes[1..].iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+
+    for row in held {
+        row.release().await;
+    }
+    for number in 0..2 {
+        renewal(number).await.unwrap().unwrap();
+    }
 }
