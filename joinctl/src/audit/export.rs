@@ -50,8 +50,10 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     // What was done a moment ago waits for its place in the log, and belongs to it.
     let wanted = status.log_next_index.saturating_add(status.unsequenced);
     let checkpoint = sealed::checkpoint(client, wanted).await?;
+    // Asked again, for what was appended meanwhile may be sealed as well. The log only grows, so it must hold all of that.
+    let entries_now = client.status().await?.log_next_index;
     let mut archive = Archive::open(directory, &log_key)?;
-    must_go_on(client, &archive, &checkpoint, wanted).await?;
+    must_go_on(client, &archive, &checkpoint, entries_now).await?;
     if checkpoint.size < wanted {
         eprintln!("note: {} entries are not sealed yet, and left out", wanted - checkpoint.size);
     }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -164,6 +165,29 @@ fn an_export_outlives_an_authority_that_lost_history() {
     still_good(authority.run(&["audit", "export", "--out", "ledger"]), "can't read its own ledger");
     let verified = authority.run(&["audit", "verify"]);
     assert_eq!(verified.code, 3, "{}{}", verified.stdout, verified.stderr);
+}
+
+#[test]
+fn what_is_appended_during_an_export_is_no_lost_history() {
+    let authority = Authority::start();
+    let (authority, done) = (&authority, &AtomicBool::new(false));
+    let ran = thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                authority.done(&["lock", "--user", &format!("bot-{number}")]);
+            }
+        });
+        let (export, verify) = (["audit", "export", "--out", "ledger"], ["audit", "verify"]);
+        let ran = [&export[..], &export, &export, &verify].map(|arguments| authority.run(arguments));
+        done.store(true, Ordering::Relaxed);
+        ran
+    });
+    for ran in ran {
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
 }
 
 #[test]
