@@ -44,6 +44,22 @@ fn a_followed_list_goes_on_with_what_comes() {
 }
 
 #[test]
+fn a_follower_is_told_that_the_log_ends_before_what_it_has_seen() {
+    let authority = Authority::start().with_bot("example");
+    authority.settle();
+    let arguments = ["audit", "ls", "--follow", "--format", "json"];
+    let mut follower = authority.command(Role::Auditor, &arguments);
+    let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("token.created")), "it has seen the newest entry");
+    authority.sql("UPDATE sequencer SET next_index = next_index - 1");
+    let output = follower.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("cursor") && stderr.contains("history was lost"), "{stderr}");
+}
+
+#[test]
 fn the_past_can_be_seen() {
     let authority = Authority::start().with_bot("example");
     let before = authority.json(&["status"])["database_time"].as_str().unwrap().to_owned();
