@@ -4,6 +4,8 @@ use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::fold::StreamId;
+
 /// An envelope whose form is right in every byte.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +48,8 @@ impl Envelope {
         if envelope.events.is_empty() {
             return Err("the envelope holds no events".to_owned());
         }
+        // Streams are followed by name: under a second spelling, one would begin a history of its own.
+        envelope.stream.parse::<StreamId>().map_err(|error| error.to_string())?;
         if let Some(wrong) = [&envelope.decided_at, &envelope.recorded_at].into_iter().find(|time| !is_moment(time)) {
             return Err(format!("`{wrong}` is not a time in UTC with microseconds"));
         }

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-pub(crate) use join_domain::{envelope::Entry, state::State};
+pub(crate) use join_domain::{
+    envelope::{Entry, StreamId},
+    state::State,
+};
 
 /// A history that no version of the rules can have written.
 #[derive(Debug)]

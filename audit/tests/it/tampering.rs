@@ -94,6 +94,23 @@ fn a_repeated_entry_even_when_the_log_sealed_it() {
 }
 
 #[test]
+fn a_stream_under_another_spelling_even_when_the_log_sealed_it() {
+    // A stream of its own by name, the same lock by id: what happens to it there would count for both.
+    let id = "00000000-0000-0000-0000-00000000100a";
+    let honest = Export::of(&History::of(100)).without_views();
+    let named = |id: &str| format!("\"stream\":\"lock/{id}\"");
+    let (_, created) = honest.lines.iter().find(|(_, line)| line.contains(&named(id))).unwrap();
+    for spelling in [id.to_uppercase(), format!("{{{id}}}"), format!("urn:uuid:{id}"), id.replace('-', "")] {
+        let mut export = honest.clone();
+        export.lines.push((100, created.replace(&named(id), &named(&spelling))));
+        let report = export.resealed().audited();
+        let [finding] = report.findings.as_slice() else { panic!("{:?}", report.findings) };
+        assert_eq!((finding.fault, finding.place.log_index), (Fault::BadEnvelope, Some(100)), "{spelling}");
+        assert!(finding.what.contains(&spelling), "{finding}");
+    }
+}
+
+#[test]
 fn two_events_swapped_between_streams() {
     // Two bots get each other's roles; versions, kinds and times stay.
     let mut history = History::of(300);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::ProgressBar;
 use join_log::tile::{FULL, Layer, Tile};
-use join_proto::v1::{ExportRequest, ExportViewsRequest};
+use join_proto::v1::{self, ExportRequest, ExportViewsRequest};
 use tonic::Status;
 
 use super::{
@@ -50,8 +50,10 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     // What was done a moment ago waits for its place in the log, and belongs to it.
     let wanted = status.log_next_index.saturating_add(status.unsequenced);
     let checkpoint = sealed::checkpoint(client, wanted).await?;
+    // Asked again, for what was appended meanwhile may be sealed as well. The log only grows, so it must hold all of that.
+    let status = client.status().await?;
     let mut archive = Archive::open(directory, &log_key)?;
-    must_go_on(client, &archive, &checkpoint, wanted).await?;
+    must_go_on(client, &archive, &checkpoint, &status).await?;
     if checkpoint.size < wanted {
         eprintln!("note: {} entries are not sealed yet, and left out", wanted - checkpoint.size);
     }
@@ -69,17 +71,9 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
 
 /// The log must hold all that was exported before, unchanged: otherwise what is kept is the better history, and stays as it
 /// is.
-async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, entries: u64) -> anyhow::Result<()> {
+async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, status: &v1::Status) -> anyhow::Result<()> {
     let (sealed, size) = (archive.sealed()?, newest.size);
-    let kept = archive.next().max(sealed);
-    if kept > size {
-        let what = format!("{kept} entries are kept here, and the newest checkpoint seals {size} only");
-        anyhow::bail!(Fault(format!("{what}: the authority lost history")));
-    }
-    if entries < size {
-        let what = format!("the authority has {entries} entries, and its checkpoint seals {size}");
-        anyhow::bail!(Fault(format!("{what}: it lost history")));
-    }
+    must_be_there(archive.next().max(sealed), size, status)?;
     // A tree's right edge tells it from every other of its size.
     for edge in Layer::of(sealed).filter(|layer| *layer != Layer::Entries).filter_map(|layer| layer.partial(sealed)) {
         let Some(before) = archive.read(&edge.to_string())? else { continue };
@@ -94,6 +88,25 @@ async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, entries
         }
     }
     Ok(())
+}
+
+/// What is kept, and what the node's newest checkpoint seals, are in the log. `status` was asked for after that.
+fn must_be_there(kept: u64, size: u64, status: &v1::Status) -> anyhow::Result<()> {
+    let (entries, signed) = (status.log_next_index, status.log_signed);
+    if entries < size {
+        let what = format!("the authority has {entries} entries, and its checkpoint seals {size}");
+        anyhow::bail!(Fault(format!("{what}: it lost history")));
+    }
+    if kept <= size {
+        return Ok(());
+    }
+    let what = format!("{kept} entries are kept here, and the newest checkpoint seals {size} only");
+    // The database knows of checkpoints that other nodes signed.
+    if kept <= entries.min(signed) {
+        let what = format!("{what}, though the log has one of {signed}: this node lags behind");
+        return Err(Status::unavailable(format!("{what}; ask another node, or try again later")).into());
+    }
+    anyhow::bail!(Fault(format!("{what}: the authority lost history")));
 }
 
 async fn entries(client: &Client, archive: &mut Archive, size: u64, bar: &ProgressBar) -> anyhow::Result<()> {
@@ -167,7 +180,38 @@ async fn served(client: &Client, tile: Tile) -> anyhow::Result<Option<(String, V
 
 #[cfg(test)]
 mod tests {
-    use super::tiles;
+    use join_proto::v1;
+    use tonic::Code;
+
+    use super::{must_be_there, tiles};
+    use crate::exit::Fault;
+
+    fn checked(kept: u64, size: u64, (log_next_index, log_signed): (u64, u64)) -> anyhow::Result<()> {
+        must_be_there(kept, size, &v1::Status { log_next_index, log_signed, ..Default::default() })
+    }
+
+    #[test]
+    fn a_log_that_goes_on_is_no_fault() {
+        for (kept, size, log) in [(0, 0, (0, 0)), (9, 9, (9, 9)), (5, 9, (12, 9)), (9, 9, (12, 12))] {
+            checked(kept, size, log).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_log_that_ends_before_what_was_sealed_lost_history() {
+        for (kept, size, log) in [(10, 9, (9, 9)), (10, 9, (12, 9)), (0, 9, (8, 9)), (10, 9, (9, 10)), (10, 9, (8, 10))]
+        {
+            assert!(checked(kept, size, log).unwrap_err().is::<Fault>(), "{kept} {size} {log:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_whose_log_lags_behind_another_is_no_fault_of_the_authority() {
+        let error = checked(10, 9, (12, 10)).unwrap_err();
+        let status: &tonic::Status = error.downcast_ref().unwrap();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("this node lags behind; ask another node"), "{status}");
+    }
 
     #[test]
     fn every_tile_of_a_log_is_named() {

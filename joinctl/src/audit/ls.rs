@@ -7,12 +7,13 @@ use std::{
 
 use clap::Args;
 use join_proto::v1::{Event, EventList, ListEventsRequest};
+use tonic::{Code, Status};
 
 use super::{kinds::KindPattern, row};
 use crate::{
     cli::Context,
     connection::{Client, PAGE_SIZE, is_not_found},
-    exit::{is_unreachable, refusal},
+    exit::{Fault, is_unreachable, refusal},
     moment::Moment,
     output::{Format, Items, tree},
     resource::Kind,
@@ -100,13 +101,27 @@ async fn refuse_unknown(client: &Client, kind: Kind, name: &str) -> anyhow::Resu
     let field = if kind == Kind::Token { &mut request.token } else { &mut request.bot };
     name.clone_into(field);
     loop {
-        let page = client.ledger().list_events(request.clone()).await?.into_inner();
+        let page = page(client, &request).await?;
         match (page.events.is_empty(), page.more) {
             (false, _) => return Ok(()),
             (true, false) => return Err(missing.context("nothing ever had this name")),
             (true, true) => request.cursor = page.cursor,
         }
     }
+}
+
+/// A page of what there is.
+pub(super) async fn page(client: &Client, request: &ListEventsRequest) -> anyhow::Result<EventList> {
+    let page = client.ledger().list_events(request.clone()).await;
+    Ok(page.map_err(|status| lost(status, &request.cursor))?.into_inner())
+}
+
+/// An authority that no longer has what it gave a cursor for: to an auditor that is a finding.
+fn lost(status: Status, cursor: &str) -> anyhow::Error {
+    if cursor.is_empty() || status.code() != Code::NotFound {
+        return status.into();
+    }
+    Fault(format!("the authority has less than what was read of it before: {}", refusal(&status))).into()
 }
 
 async fn list(
@@ -117,7 +132,7 @@ async fn list(
 ) -> anyhow::Result<()> {
     loop {
         request.page_size = u32::try_from(left).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
-        let page = client.ledger().list_events(request.clone()).await?.into_inner();
+        let page = page(client, &request).await?;
         left = print(&page, left, printer)?;
         if !page.more || left == 0 {
             return Ok(());
@@ -148,7 +163,7 @@ async fn follow(
                             }
                             request.cursor = page.cursor;
                         }
-                        Ok(None) => break tonic::Status::unavailable("the authority ended the list"),
+                        Ok(None) => break Status::unavailable("the authority ended the list"),
                         Err(status) => break status,
                     }
                 }
@@ -156,7 +171,7 @@ async fn follow(
             Err(status) => status,
         };
         if !was_connected || !is_unreachable(&broken) {
-            return Err(broken.into());
+            return Err(lost(broken, &request.cursor));
         }
         eprintln!("{}; following on in {} s", refusal(&broken), RECONNECT.as_secs());
         tokio::time::sleep(RECONNECT).await;

@@ -15,7 +15,7 @@ use join_proto::v1::{Event, ExportRequest, ListEventsRequest};
 use serde_yaml_ng::Mapping;
 
 use super::{
-    proof,
+    ls, proof,
     sealed::{self, Sealed},
     trust,
 };
@@ -114,7 +114,7 @@ async fn find(client: &Client, token: &str, version: u64) -> anyhow::Result<Opti
     let mut request = ListEventsRequest { token: token.to_owned(), page_size: PAGE_SIZE, ..Default::default() };
     let mut found = None;
     loop {
-        let page = client.ledger().list_events(request.clone()).await?.into_inner();
+        let page = ls::page(client, &request).await?;
         let of_token = |event: &Event| event.version == version && event.stream.starts_with("token/");
         found = page.events.into_iter().rfind(of_token).and_then(|event| event.log_index).or(found);
         if !page.more {

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -40,6 +41,22 @@ fn a_followed_list_goes_on_with_what_comes() {
     }
     assert!(lines.next().is_none());
     assert!(follower.wait().unwrap().success());
+}
+
+#[test]
+fn a_follower_is_told_that_the_log_ends_before_what_it_has_seen() {
+    let authority = Authority::start().with_bot("example");
+    authority.settle();
+    let arguments = ["audit", "ls", "--follow", "--format", "json"];
+    let mut follower = authority.command(Role::Auditor, &arguments);
+    let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("token.created")), "it has seen the newest entry");
+    authority.sql("UPDATE sequencer SET next_index = next_index - 1");
+    let output = follower.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("cursor") && stderr.contains("history was lost"), "{stderr}");
 }
 
 #[test]
@@ -164,6 +181,29 @@ fn an_export_outlives_an_authority_that_lost_history() {
     still_good(authority.run(&["audit", "export", "--out", "ledger"]), "can't read its own ledger");
     let verified = authority.run(&["audit", "verify"]);
     assert_eq!(verified.code, 3, "{}{}", verified.stdout, verified.stderr);
+}
+
+#[test]
+fn what_is_appended_during_an_export_is_no_lost_history() {
+    let authority = Authority::start();
+    let (authority, done) = (&authority, &AtomicBool::new(false));
+    let ran = thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                authority.done(&["lock", "--user", &format!("bot-{number}")]);
+            }
+        });
+        let (export, verify) = (["audit", "export", "--out", "ledger"], ["audit", "verify"]);
+        let ran = [&export[..], &export, &export, &verify].map(|arguments| authority.run(arguments));
+        done.store(true, Ordering::Relaxed);
+        ran
+    });
+    for ran in ran {
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -89,9 +89,9 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// Text that is not `kind/uuid`.
+/// Text that is not `kind/uuid`, or spells it otherwise than it is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a stream: it should read like `token/6f0c2c36-…`")]
+#[error("`{0}` is not a stream: it should read like `token/6f0c2c36-…`, in lower case and with hyphens")]
 pub struct StreamIdError(String);
 
 impl FromStr for StreamId {
@@ -101,7 +101,10 @@ impl FromStr for StreamId {
         let parse = || {
             let (kind, id) = text.split_once('/')?;
             let kind = StreamKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
-            Some(Self { kind, id: id.parse().ok()? })
+            let uuid: Uuid = id.parse().ok()?;
+            // A UUID has many spellings and a stream has one: who goes by the text must not take it for two.
+            let is_canonical = uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == id;
+            is_canonical.then_some(Self { kind, id: uuid })
         };
         parse().ok_or_else(|| StreamIdError(text.chars().take(80).collect()))
     }

@@ -53,7 +53,7 @@ pub struct HistoryPage {
     pub entries: Vec<(Indexed, Entry)>,
     /// Index to go on from. What is appended later comes later, so this never skips.
     pub next: u64,
-    /// Where the log ended when this was read.
+    /// Where the log ended when this was read. Was the index that was asked for beyond that, a part of it was lost.
     pub settled: u64,
 }
 
@@ -93,6 +93,9 @@ impl Ledger {
         };
         // Before the streams are looked up: what gets its place later is for the next page, with the streams of then.
         let settled = self.settled().await?;
+        if settled < from {
+            return Ok(HistoryPage { entries: Vec::new(), next: from, settled });
+        }
         let (candidates, end, settled) = match self.streams_of(filter).await? {
             Some(streams) => self.log_of(&streams, from, settled, scan).await?,
             None => {

@@ -105,11 +105,22 @@ fn a_stream_is_named_by_kind_and_id() {
 }
 
 #[test]
+fn a_stream_has_one_spelling() {
+    let id = "6f0c2c36-0000-4000-8000-00000000000a";
+    assert!(format!("lock/{id}").parse::<StreamId>().is_ok());
+    for id in [id.to_uppercase(), format!("{{{id}}}"), format!("urn:uuid:{id}"), id.replace('-', "")] {
+        assert!(id.parse::<Uuid>().is_ok(), "{id}");
+        assert!(format!("lock/{id}").parse::<StreamId>().is_err(), "{id}");
+    }
+}
+
+#[test]
 fn an_envelope_that_is_not_ours_says_why() {
     let changed = |from: &str, to: &str| Entry::from_envelope(&GOLDEN.trim_end().replacen(from, to, 1)).unwrap_err();
     assert!(matches!(Entry::from_envelope("{}"), Err(EnvelopeError::Json(_))));
     assert!(matches!(changed("\"v\":1", "\"v\":2"), EnvelopeError::Version(2)));
     assert!(matches!(changed("token/", "tokens/"), EnvelopeError::Stream(_)));
+    assert!(matches!(changed("token/", "token/urn:uuid:"), EnvelopeError::Stream(_)));
     assert!(matches!(changed("2026-01-01T00:00:01.5", "yesterday"), EnvelopeError::Json(_)));
     assert!(matches!(changed("\"trace\"", "\"more\":1,\"trace\""), EnvelopeError::Json(_)));
     let unknown = changed("generation.bumped", "generation.dropped");

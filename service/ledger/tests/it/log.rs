@@ -385,6 +385,22 @@ async fn a_log_with_a_hole_is_an_error_and_no_short_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_search_tells_where_the_log_ends_also_from_beyond_that() {
+    let database = Database::fresh().await;
+    let nodes = [database.ledger().await, database.ledger().await];
+    example(&nodes[0]).await;
+    nodes[0].sequence_once(10).await.unwrap();
+    let token = HistoryFilter { token: Some(name("example")), ..HistoryFilter::default() };
+    // Whichever node numbered, every other knows at once: a cursor is as good on each of them.
+    for (node, filter) in nodes.iter().zip([token, HistoryFilter::default()]) {
+        for from in [2, 3, u64::MAX] {
+            let page = node.history(&filter, from, 10).await.unwrap();
+            assert_eq!((page.entries.len(), page.next, page.settled), (0, from, 2));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_history_is_searched_page_by_page() {
     let database = Database::fresh().await;
     let clock = ManualClock::at("2026-11-22T10:00:00Z");

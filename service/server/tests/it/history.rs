@@ -143,6 +143,35 @@ async fn a_follower_sees_what_is_there_and_what_comes() {
 }
 
 #[tokio::test]
+async fn a_cursor_beyond_the_logs_end_is_refused_and_one_at_its_end_is_not() {
+    let world = World::start().await;
+    world.bot("example").await.join().await.unwrap();
+    world.settle().await;
+    let end = world.auditor.status().await.log_next_index;
+    let mut ledger = world.auditor.ledger().await;
+    // By streams, and by what stands in each entry.
+    for (token, kinds) in [("example", vec![]), ("", vec!["join.*".to_owned()])] {
+        let from = |cursor: u64| v1::ListEventsRequest {
+            token: token.to_owned(),
+            kinds: kinds.clone(),
+            cursor: cursor.to_string(),
+            ..v1::ListEventsRequest::default()
+        };
+        let rest = ledger.list_events(from(end)).await.unwrap().into_inner();
+        assert_eq!((rest.events.len(), rest.cursor, rest.more), (0, end.to_string(), false));
+        for beyond in [end + 1, u64::MAX] {
+            let refused = ledger.list_events(from(beyond)).await.unwrap_err();
+            let mut following = ledger.follow_events(from(beyond)).await.unwrap().into_inner();
+            for refused in [refused, following.message().await.unwrap_err()] {
+                assert_eq!(refused.code(), tonic::Code::NotFound);
+                assert!(refused.message().contains("history was lost"), "{refused}");
+            }
+        }
+    }
+    world.check().await;
+}
+
+#[tokio::test]
 async fn an_export_ends_with_its_end() {
     let world = World::start().await;
     let mut bot = world.bot("example").await;

@@ -203,6 +203,11 @@ fn exported(entry: Indexed) -> v1::ExportedEntry {
 async fn events_of(app: &App, search: &Search) -> Result<(v1::EventList, u64), Refusal> {
     let ledger = &app.ceremonies.ledger;
     let page = ledger.history(&search.filter, search.from, search.limit).await.or_refuse()?;
+    // Where the log ends was read from the database after the cursor came, so a node that lags refuses none in error.
+    if page.settled < search.from {
+        let what = format!("cursor: it stands behind {} entries, and the log has {}", search.from, page.settled);
+        return Err(Refusal::new(Code::NotFound, format!("{what}: history was lost, or another database answers")));
+    }
     let streams: Vec<StreamId> = page.entries.iter().map(|(indexed, _)| indexed.stream).collect();
     let names = ledger.names(&streams).await.or_refuse()?;
     let mut events = Vec::new();
