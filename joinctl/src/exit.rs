@@ -6,11 +6,7 @@ use anyhow::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{
-    connection::Unreachable,
-    explain,
-    output::{self, printable},
-};
+use crate::{connection::Unreachable, explain, output};
 
 /// Refused, or wrong usage.
 const REFUSED: u8 = 1;
@@ -44,9 +40,9 @@ pub(crate) fn report(error: &Error) -> ExitCode {
     if error.chain().filter_map(|cause| cause.downcast_ref()).any(output::is_unread) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", printable(&sentence(error)));
+    output::say(format!("error: {}", sentence(error)));
     if let Some(code) = refusal_code(error).filter(|code| explain::page(code).is_some()) {
-        eprintln!("see: joinctl explain {code}");
+        output::say(format!("see: joinctl explain {code}"));
     }
     ExitCode::from(exit_code(error))
 }

@@ -1,5 +1,6 @@
 //! `joinctl`, the command of administrators and auditors: it changes and shows resources, and reads, replays and
 //! verifies the ledger. Data goes to stdout, everything else to stderr.
+#![warn(clippy::print_stderr, reason = "it panics when nobody reads stderr; `output::say` does not")]
 
 mod audit;
 mod bots;

@@ -19,7 +19,11 @@ use super::{
     plan::{Planned, plan, refuse_ended},
     rules,
 };
-use crate::{cli::Context, output::printable, token};
+use crate::{
+    cli::Context,
+    output::{printable, say},
+    token,
+};
 
 /// Which directory, and whether to do it.
 #[derive(Args, Debug)]
@@ -54,13 +58,15 @@ impl Apply {
         }
         refuse_ended(&client, changes.iter().map(|change| &change.document)).await?;
         if changes.is_empty() {
-            eprintln!("nothing to change");
+            say("nothing to change");
         }
         let diff: String = changes.iter().map(|change| printable(&change.diff)).collect();
         if self.dry_run {
             return Ok(crate::output::stdout().write_all(diff.as_bytes())?);
         }
-        eprint!("{diff}");
+        if !diff.is_empty() {
+            say(diff.trim_end_matches('\n'));
+        }
         let mut done = Done::begin(context);
         for Change { document: Document { origin, resource }, is_new, .. } in changes {
             let (outcome, deed) = if is_new {

@@ -51,7 +51,7 @@ impl Edit {
 
         let outcome = match changed(&text, &edited, &before) {
             Ok(None) => {
-                eprintln!("unchanged: {reference} stays as it is");
+                output::say(format!("unchanged: {reference} stays as it is"));
                 return Ok(());
             }
             Ok(Some(after)) => client.upsert(after).await,
@@ -113,7 +113,7 @@ async fn edit(file: &Path) -> anyhow::Result<()> {
 /// Keeps the edited text, so that no work is lost, and says where.
 fn keep(file: NamedTempFile) -> anyhow::Result<()> {
     let (_, path) = file.keep().context("the edited text could not be kept")?;
-    eprintln!("your text is kept in {}", path.display());
+    output::say(format!("your text is kept in {}", path.display()));
     Ok(())
 }
 

@@ -92,7 +92,7 @@ impl Exempt {
 fn print(format: Format, granted: Vec<Exemption>) -> anyhow::Result<()> {
     if format == Format::Text {
         if granted.is_empty() {
-            eprintln!("no token matches: nothing was granted");
+            output::say("no token matches: nothing was granted");
         }
         for exemption in granted {
             let token = exemption.spec.as_ref().map(|spec| spec.token_name.clone()).unwrap_or_default();

@@ -8,7 +8,7 @@ use super::{Which, is_bound, name};
 use crate::{
     cli::Context,
     connection::walk,
-    output::{self, Format, Items, printable},
+    output::{self, Format, Items},
     resource::{
         Resource, columns,
         locks::{Locks, lock_name, message},
@@ -51,7 +51,7 @@ impl Reinstate {
         let after = Locks::fetch(&client, None).await.context("reinstated, but the locks that stay can't be told")?;
         for token in &tokens {
             for lock in after.on(token) {
-                eprintln!("warning: {}", printable(&still_stopped(token, lock)));
+                output::say(format!("warning: {}", still_stopped(token, lock)));
             }
         }
         if context.format == Format::Text {
@@ -59,7 +59,7 @@ impl Reinstate {
         }
         let mut items = Items::begin(crate::output::stdout(), context.format);
         for token in tokens {
-            eprintln!("{}", printable(&told(&token, &before, &after)));
+            output::say(told(&token, &before, &after));
             items.push(&Resource::Token(token).tree())?;
         }
         Ok(items.end()?)
