@@ -8,6 +8,7 @@ mod cli;
 mod connection;
 mod exit;
 mod explain;
+mod interrupt;
 mod lock;
 mod moment;
 mod output;
