@@ -79,6 +79,11 @@ pub(crate) fn is_outcome_unknown(error: &Error) -> bool {
         })
 }
 
+/// True when nothing came back at all: what was asked for may be going on.
+pub(crate) fn is_unanswered(error: &Error) -> bool {
+    is_outcome_unknown(error) && refusal_code(error).is_none()
+}
+
 fn is_unavailable(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
 }
@@ -183,5 +188,7 @@ mod tests {
             assert!(!is_unknown(status.clone()), "{status}");
         }
         assert!(!is_outcome_unknown(&anyhow!("unknown kind")));
+        assert!(is_unanswered(&Status::deadline_exceeded("no answer within 60 s").into()));
+        assert!(!is_unanswered(&refused(Code::Unavailable, "UNAVAILABLE").into()), "it says what happened");
     }
 }
