@@ -9,7 +9,8 @@ use tonic_types::StatusExt as _;
 use crate::{
     connection::Unreachable,
     explain,
-    output::{self, printable},
+    interrupt::{INTERRUPTED, Interrupted},
+    output,
 };
 
 /// Refused, or wrong usage.
@@ -44,9 +45,9 @@ pub(crate) fn report(error: &Error) -> ExitCode {
     if error.chain().filter_map(|cause| cause.downcast_ref()).any(output::is_unread) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", printable(&sentence(error)));
+    output::say(format!("error: {}", sentence(error)));
     if let Some(code) = refusal_code(error).filter(|code| explain::page(code).is_some()) {
-        eprintln!("see: joinctl explain {code}");
+        output::say(format!("see: joinctl explain {code}"));
     }
     ExitCode::from(exit_code(error))
 }
@@ -54,6 +55,8 @@ pub(crate) fn report(error: &Error) -> ExitCode {
 fn exit_code(error: &Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Fault>()) {
         FAULT
+    } else if error.chain().any(|cause| cause.is::<Interrupted>()) {
+        INTERRUPTED
     } else if error.chain().any(|cause| cause.is::<Unreachable>()) || status(error).is_some_and(is_unreachable) {
         UNREACHABLE
     } else {
@@ -65,6 +68,20 @@ fn exit_code(error: &Error) -> u8 {
 /// the last has a source.
 pub(crate) fn is_unreachable(status: &Status) -> bool {
     is_unavailable(status) || std::error::Error::source(status).is_some()
+}
+
+/// True when no answer says whether what was asked for is done: it was lost or not waited for, or the authority failed on
+/// the way.
+pub(crate) fn is_outcome_unknown(error: &Error) -> bool {
+    error.chain().any(|cause| cause.is::<Interrupted>())
+        || status(error).is_some_and(|status| {
+            is_unreachable(status) || matches!(status.code(), Code::Internal | Code::Unknown | Code::Cancelled)
+        })
+}
+
+/// True when nothing came back at all: what was asked for may be going on.
+pub(crate) fn is_unanswered(error: &Error) -> bool {
+    is_outcome_unknown(error) && refusal_code(error).is_none()
 }
 
 fn is_unavailable(status: &Status) -> bool {
@@ -152,5 +169,26 @@ mod tests {
             .context("listing")
             .unwrap_err();
         assert_eq!(exit_code(&gone), UNREACHABLE);
+        assert_eq!(exit_code(&Error::from(Interrupted).context("token/example")), INTERRUPTED);
+    }
+
+    #[test]
+    fn a_refusal_says_that_nothing_is_done_and_a_failure_does_not() {
+        let is_unknown = |error: Status| is_outcome_unknown(&Error::from(error).context("token/example"));
+        for status in [
+            refused(Code::Unavailable, "UNAVAILABLE"),
+            refused(Code::Internal, "INTERNAL"),
+            Status::deadline_exceeded("no answer within 60 s"),
+            Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset))),
+        ] {
+            assert!(is_unknown(status.clone()), "{status}");
+        }
+        assert!(is_outcome_unknown(&Interrupted.into()));
+        for status in [refused(Code::AlreadyExists, "ALREADY_EXISTS"), refused(Code::PermissionDenied, "LOCKED")] {
+            assert!(!is_unknown(status.clone()), "{status}");
+        }
+        assert!(!is_outcome_unknown(&anyhow!("unknown kind")));
+        assert!(is_unanswered(&Status::deadline_exceeded("no answer within 60 s").into()));
+        assert!(!is_unanswered(&refused(Code::Unavailable, "UNAVAILABLE").into()), "it says what happened");
     }
 }

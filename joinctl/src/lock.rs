@@ -6,7 +6,7 @@ use join_proto::v1::{Lock, LockSpec, LockTarget, Metadata};
 use crate::{
     cli::Context,
     connection::Client,
-    output::{self, printable},
+    output,
     resource::{Kind, Reference, Resource},
 };
 
@@ -96,7 +96,7 @@ async fn warn_when_missing(client: &Client, locked: &Reference, lock: &Reference
         Ok(None) => format!("there is no {locked} now: {lock} locks nothing until there is one of that name"),
         Err(_) => format!("whether there is a {locked} could not be seen"),
     };
-    eprintln!("warning: {}", printable(&warning));
+    output::say(format!("warning: {warning}"));
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `joinctl`, the command of administrators and auditors: it changes and shows resources, and reads, replays and
 //! verifies the ledger. Data goes to stdout, everything else to stderr.
+#![warn(clippy::print_stderr, reason = "it panics when nobody reads stderr; `output::say` does not")]
 
 mod audit;
 mod bots;
@@ -7,6 +8,7 @@ mod cli;
 mod connection;
 mod exit;
 mod explain;
+mod interrupt;
 mod lock;
 mod moment;
 mod output;

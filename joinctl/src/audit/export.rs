@@ -55,7 +55,7 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     let mut archive = Archive::open(directory, &log_key)?;
     must_go_on(client, &archive, &checkpoint, &status).await?;
     if checkpoint.size < wanted {
-        eprintln!("note: {} entries are not sealed yet, and left out", wanted - checkpoint.size);
+        output::say(format!("note: {} entries are not sealed yet, and left out", wanted - checkpoint.size));
     }
     let bar = progress::bar("exporting entries", Some(checkpoint.size));
     bar.set_position(archive.next());

@@ -15,7 +15,7 @@ use crate::{
     connection::{Client, PAGE_SIZE, is_not_found},
     exit::{Fault, is_unreachable, refusal},
     moment::Moment,
-    output::{Format, Items, tree},
+    output::{Format, Items, say, tree},
     resource::Kind,
 };
 
@@ -173,7 +173,7 @@ async fn follow(
         if !was_connected || !is_unreachable(&broken) {
             return Err(lost(broken, &request.cursor));
         }
-        eprintln!("{}; following on in {} s", refusal(&broken), RECONNECT.as_secs());
+        say(format!("{}; following on in {} s", refusal(&broken), RECONNECT.as_secs()));
         tokio::time::sleep(RECONNECT).await;
     }
 }
@@ -240,7 +240,7 @@ impl Printer {
 
     fn end(mut self) -> anyhow::Result<()> {
         if let Self::Lines { is_headed: false, .. } = self {
-            eprintln!("no events");
+            say("no events");
         }
         match self {
             Self::Items(items) => Ok(items.end()?),

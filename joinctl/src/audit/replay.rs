@@ -9,7 +9,7 @@ use super::{row, standing::Standing};
 use crate::{
     cli::Context,
     moment::Moment,
-    output::{Format, Items, printable, tree},
+    output::{Format, Items, printable, say, tree},
 };
 
 /// Which token, and until when.
@@ -45,7 +45,7 @@ impl Replay {
                 out.write_all(told.page(&page.steps).as_bytes())?;
             }
             if told.standing.is_none() {
-                eprintln!("no events");
+                say("no events");
             }
             return Ok(out.flush()?);
         }

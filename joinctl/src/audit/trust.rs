@@ -10,7 +10,7 @@ use clap::Args;
 use join_audit::{Key, Policy};
 
 use super::archive::POLICY;
-use crate::connection::Client;
+use crate::{connection::Client, output::say};
 
 /// The keys to trust.
 #[derive(Args, Debug)]
@@ -38,7 +38,7 @@ impl Trust {
         if let Some(policy) = self.own()? {
             return Ok(policy);
         }
-        eprintln!("note: trusting the log key that stands in the export itself; --policy trusts yours");
+        say("note: trusting the log key that stands in the export itself; --policy trusts yours");
         read(&export.join(POLICY))
     }
 

@@ -9,8 +9,9 @@ use join_proto::v1::{Bot, BotSpec, BoundKeypairSpec, Metadata, Recovery, Token, 
 use crate::{
     cli::Context,
     connection::Client,
+    exit::is_outcome_unknown,
     output,
-    resource::{Kind, Resource},
+    resource::{Kind, Reference, Resource},
     token::joining_command,
 };
 
@@ -71,29 +72,14 @@ impl Add {
         bot.check()?;
         token.check()?;
         let client = context.connect().await?;
-        for reference in [bot.reference(), token.reference()] {
-            if client.find(reference.kind, &reference.name).await?.is_some() {
-                bail!("{reference} exists already; nothing was created");
-            }
-        }
-        // Without it nobody could be told how the bot joins.
-        let ca = client.ca().await?;
-        let bot = client.create(bot).await?;
-        let created = match client.create(token).await {
-            Ok(created) => created,
-            Err(error) => return Err(error.context(undo(&client, &bot).await)),
-        };
-        let Resource::Token(token) = &created else { bail!("the authority answered with a {}", created.kind()) };
-        let uri = client.joining_uri(token, &ca).with_context(|| {
-            format!("{} and {} are created, but the joining URI is not known", bot.reference(), created.reference())
-        })?;
-        output::print(context.format, &tree(&bot, &created, &uri), || {
+        let (bot, token, uri) = add(&client, bot, token).await?;
+        output::print(context.format, &tree(&bot, &token, &uri), || {
             format!(
                 "{} created\n{} created\n\n\
                  joining URI (it holds a secret that is good for one join):\n  {uri}\n\n\
                  on the bot's host:\n  {}\n",
                 bot.reference(),
-                created.reference(),
+                token.reference(),
                 joining_command(&uri)
             )
         })
@@ -138,6 +124,53 @@ impl Add {
     }
 }
 
+/// Creates both, or none of them, or says what may be there. The URI is where the bot joins.
+async fn add(client: &Client, bot: Resource, token: Resource) -> anyhow::Result<(Resource, Resource, String)> {
+    let (bot_name, token_name) = (bot.reference(), token.reference());
+    for reference in [&bot_name, &token_name] {
+        if client.find(reference.kind, &reference.name).await?.is_some() {
+            bail!("{reference} exists already; nothing was created");
+        }
+    }
+    // Without it nobody could be told how the bot joins.
+    let ca = client.ca().await?;
+    let bot = match create(client, bot).await {
+        Err(error) if is_outcome_unknown(&error) => return Err(error.context(not_known(&[&bot_name]))),
+        answered => answered?,
+    };
+    let created = match create(client, token).await {
+        Ok(created) => created,
+        Err(error) if is_outcome_unknown(&error) => return Err(error.context(not_known(&[&token_name, &bot_name]))),
+        Err(error) => return Err(error.context(undo(client, &bot).await)),
+    };
+    let Resource::Token(token) = &created else { bail!("the authority answered with a {}", created.kind()) };
+    let uri = client.joining_uri(token, &ca);
+    let uri =
+        uri.with_context(|| format!("{bot_name} and {token_name} are created, but the joining URI is not known"))?;
+    Ok((bot, created, uri))
+}
+
+/// Creates. Where no answer says whether it was created, what has the name is it: a moment ago nothing had.
+async fn create(client: &Client, resource: Resource) -> anyhow::Result<Resource> {
+    let Reference { kind, name } = resource.reference();
+    let unanswered = match client.create(resource).await {
+        Err(error) if is_outcome_unknown(&error) => error,
+        answered => return answered,
+    };
+    // One that is not there may come yet: nobody knows where the request is.
+    client.find(kind, &name).await.ok().flatten().ok_or(unanswered)
+}
+
+/// What to do when the first is there or not, and the others are there.
+fn not_known(created: &[&Reference]) -> String {
+    let remove: Vec<_> = created.iter().map(|reference| format!("`joinctl rm {reference}`")).collect();
+    format!(
+        "whether {0} was created is not known: `joinctl get {0}` tells; to begin anew, {1}",
+        created[0],
+        remove.join(" and ")
+    )
+}
+
 /// A bot without its token would be half of what was asked for.
 async fn undo(client: &Client, bot: &Resource) -> String {
     let reference = bot.reference();
@@ -150,4 +183,119 @@ async fn undo(client: &Client, bot: &Resource) -> String {
 fn tree(bot: &Resource, token: &Resource, uri: &str) -> serde_yaml_ng::Value {
     let fields = [("bot", bot.tree()), ("token", token.tree()), ("join_uri", uri.into())];
     fields.into_iter().map(|(name, value)| (name.into(), value)).collect::<serde_yaml_ng::Mapping>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use join_proto::v1::{BoundKeypairStatus, Ca, Empty, TokenStatus};
+    use rstest::rstest;
+    use tonic::Status;
+
+    use super::*;
+    use crate::connection::scripted::{Answer, answer, authority};
+
+    /// What becomes of a request.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fate {
+        Done,
+        /// Done, and the answer does not arrive.
+        AnswerLost,
+        /// It does not arrive itself.
+        Lost,
+        Refused,
+    }
+
+    impl Fate {
+        fn of(self, created: &Resource, there: &mut Vec<String>) -> Answer {
+            if matches!(self, Self::Done | Self::AnswerLost) {
+                there.push(created.reference().to_string());
+            }
+            match self {
+                Self::Done => shown(created),
+                Self::AnswerLost | Self::Lost => Err(Status::unavailable("the authority is away")),
+                Self::Refused => Err(Status::invalid_argument("no such role")),
+            }
+        }
+    }
+
+    fn shown(resource: &Resource) -> Answer {
+        match resource {
+            Resource::Bot(bot) => answer(bot),
+            Resource::Token(token) => answer(token),
+            _ => Err(Status::unimplemented("no other kind")),
+        }
+    }
+
+    /// What is added: the URI or the error, and what is there afterwards.
+    async fn added(of_bot: Fate, of_token: Fate) -> (String, Vec<String>) {
+        let metadata = || Some(Metadata { name: "web".into(), ..Default::default() });
+        let secret = BoundKeypairStatus { registration_secret: "s3cret".into(), ..Default::default() };
+        let status = Some(TokenStatus { bound_keypair: Some(secret) });
+        let bot = Resource::Bot(Bot { metadata: metadata(), ..Default::default() });
+        let token = Resource::Token(Token { metadata: metadata(), status, ..Default::default() });
+
+        let there = Arc::new(Mutex::new(Vec::new()));
+        let (all, wanted) = (there.clone(), (bot.clone(), token.clone()));
+        let client = authority(move |method| {
+            let mut all = all.lock().unwrap();
+            let get = |resource: &Resource| match all.contains(&resource.reference().to_string()) {
+                true => shown(resource),
+                false => Err(Status::not_found("there is none")),
+            };
+            match method {
+                "GetCa" => answer(&Ca { pins: vec!["sha256:aa".into()], ..Default::default() }),
+                "GetBot" => get(&wanted.0),
+                "GetToken" => get(&wanted.1),
+                "CreateBot" => of_bot.of(&wanted.0, &mut all),
+                "CreateToken" => of_token.of(&wanted.1, &mut all),
+                "DeleteBot" => {
+                    all.retain(|name| name != "bot/web");
+                    answer(&Empty {})
+                }
+                _ => Err(Status::unimplemented("not in this script")),
+            }
+        })
+        .await;
+        let told = match add(&client, bot, token).await {
+            Ok((_, _, uri)) => uri,
+            Err(error) => format!("{error:#}"),
+        };
+        let there = there.lock().unwrap().clone();
+        (told, there)
+    }
+
+    #[rstest]
+    #[case(Fate::Done, Fate::Done)]
+    #[case(Fate::AnswerLost, Fate::Done)]
+    #[case(Fate::Done, Fate::AnswerLost)]
+    #[tokio::test]
+    async fn what_was_created_is_found_where_its_answer_was_lost(#[case] bot: Fate, #[case] token: Fate) {
+        let (told, there) = added(bot, token).await;
+        assert!(told.starts_with("tbot+auth+bound-keypair://web:s3cret@"), "{told}");
+        assert_eq!(there, ["bot/web", "token/web"]);
+    }
+
+    #[tokio::test]
+    async fn what_may_come_yet_is_told_and_nothing_is_undone() {
+        let (told, there) = added(Fate::Lost, Fate::Done).await;
+        let of_bot = "whether bot/web was created is not known: `joinctl get bot/web` tells; \
+                      to begin anew, `joinctl rm bot/web`: ";
+        assert!(told.starts_with(of_bot), "{told}");
+        assert!(there.is_empty());
+
+        let (told, there) = added(Fate::Done, Fate::Lost).await;
+        let of_token = "whether token/web was created is not known: `joinctl get token/web` tells; \
+                        to begin anew, `joinctl rm token/web` and `joinctl rm bot/web`: ";
+        assert!(told.starts_with(of_token), "{told}");
+        assert_eq!(there, ["bot/web"]);
+    }
+
+    #[tokio::test]
+    async fn a_bot_whose_token_is_refused_goes_with_it() {
+        let (told, there) = added(Fate::Done, Fate::Refused).await;
+        assert!(told.starts_with("the token was refused, and bot/web is deleted again: "), "{told}");
+        assert!(there.is_empty());
+    }
 }

@@ -55,17 +55,21 @@ pub(crate) struct Places<'a> {
     pub(crate) home: Option<&'a Path>,
 }
 
-/// Finds address and identity, each where it is named first.
+/// Finds address and identity, each where it is named first. No place is looked into for what is known already: a file
+/// that can't be read, such as root's, is nothing to those who don't need it.
 pub(crate) fn discover(addr: Option<&str>, identity: Option<&Path>, places: &Places<'_>) -> anyhow::Result<Settings> {
-    let dev = DevEnv::read(places.dev_env)?;
-    let home = places.home.filter(|home| home.is_dir());
-    let home_addr = match home.map(|home| home.join("addr")) {
-        Some(file) => read_if_there(&file)?,
-        None => None,
+    let dev = match (addr, identity) {
+        (Some(_), Some(_)) => DevEnv::default(),
+        _ => DevEnv::read(places.dev_env)?,
     };
-
+    let home = places.home.filter(|home| home.is_dir());
     let identity = identity.map(Path::to_owned).or(dev.identity).or_else(|| home.map(Path::to_owned));
-    let addr = addr.map(str::to_owned).or(dev.addr).or(home_addr).ok_or_else(|| match &identity {
+    let mut addr = addr.map(str::to_owned).or(dev.addr);
+    if let (None, Some(home)) = (&addr, home) {
+        addr = read_if_there(&home.join("addr"))?;
+    }
+
+    let addr = addr.ok_or_else(|| match &identity {
         Some(identity) => address_missing(identity, places),
         None => nothing_found("address", "--addr HOST:PORT or JOINCTL_ADDR", places),
     })?;
@@ -133,7 +137,9 @@ fn read_if_there(file: &Path) -> anyhow::Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        Err(error) => Err(error).with_context(|| {
+            format!("cannot read {}, to find the authority; --addr and --identity do without it", file.display())
+        }),
     }
 }
 
@@ -212,6 +218,32 @@ mod tests {
         fs::write(&dev_env, "export JOINCTL_ADDR=localhost:2\nexport JOINCTL_IDENTITY=/dev-identity\n").unwrap();
         assert_eq!(found(None, None), Ok(("localhost:2".into(), "/dev-identity".into())));
         assert_eq!(found(Some("flag:3"), Some(Path::new("/flag"))), Ok(("flag:3".into(), "/flag".into())));
+    }
+
+    #[test]
+    fn only_what_is_needed_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dev_env, home) = (folder.path().join("env"), folder.path().join("home"));
+        let places = Places { dev_env: &dev_env, home: Some(&home) };
+        let identity = Some(Path::new("/flag"));
+        // A directory can't be read as a file, by root neither.
+        fs::create_dir_all(home.join("addr")).unwrap();
+        let told = |addr, identity| discover(addr, identity, &places).map(drop).map_err(|it| it.to_string());
+
+        let of_home = told(None, identity).unwrap_err();
+        assert!(of_home.starts_with(&format!("cannot read {}, ", home.join("addr").display())), "{of_home}");
+        assert_eq!(told(Some("flag:3"), None), Ok(()), "the address is known");
+        fs::write(&dev_env, "export JOINCTL_ADDR=localhost:2\n").unwrap();
+        assert_eq!(told(None, identity), Ok(()), "the address is known");
+
+        fs::remove_file(&dev_env).unwrap();
+        fs::create_dir(&dev_env).unwrap();
+        assert_eq!(told(Some("flag:3"), identity), Ok(()), "both are known");
+        for (addr, identity) in [(Some("flag:3"), None), (None, identity)] {
+            let of_dev = told(addr, identity).unwrap_err();
+            assert!(of_dev.starts_with(&format!("cannot read {}, ", dev_env.display())), "{of_dev}");
+            assert!(of_dev.ends_with("--addr and --identity do without it"), "{of_dev}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod client;
 mod discover;
 mod log_file;
 mod patience;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::{
     env, fmt,

@@ -1,10 +1,13 @@
-//! What goes to stdout: tables for people, JSON and YAML for programs.
+//! What goes to stdout: tables for people, JSON and YAML for programs. And what is said beside it, on stderr.
 
 pub(crate) mod items;
 pub(crate) mod table;
 pub(crate) mod tree;
 
-use std::io::{self, Write as _};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
 
 use clap::ValueEnum;
 use serde_yaml_ng::Value;
@@ -77,6 +80,12 @@ impl io::Write for Stdout {
 /// Prints one line of text.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(stdout(), "{}", printable(text))?)
+}
+
+/// Says something beside the data, on stderr. When nobody can hear it, there is nobody to tell that either, and what the
+/// command does goes on.
+pub(crate) fn say(text: impl Display) {
+    let _ = io::stderr().write_all((printable(&text.to_string()) + "\n").as_bytes());
 }
 
 /// The text with its control characters made visible: names, messages and addresses come from others, and must not

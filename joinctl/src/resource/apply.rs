@@ -19,7 +19,14 @@ use super::{
     plan::{Planned, plan, refuse_ended},
     rules,
 };
-use crate::{cli::Context, output::printable, token};
+use crate::{
+    cli::Context,
+    connection::Client,
+    exit::is_outcome_unknown,
+    interrupt::interruptible,
+    output::{printable, say},
+    token,
+};
 
 /// Which directory, and whether to do it.
 #[derive(Args, Debug)]
@@ -54,24 +61,37 @@ impl Apply {
         }
         refuse_ended(&client, changes.iter().map(|change| &change.document)).await?;
         if changes.is_empty() {
-            eprintln!("nothing to change");
+            say("nothing to change");
         }
         let diff: String = changes.iter().map(|change| printable(&change.diff)).collect();
         if self.dry_run {
             return Ok(crate::output::stdout().write_all(diff.as_bytes())?);
         }
-        eprint!("{diff}");
+        if !diff.is_empty() {
+            say(diff.trim_end_matches('\n'));
+        }
         let mut done = Done::begin(context);
         for Change { document: Document { origin, resource }, is_new, .. } in changes {
-            let (outcome, deed) = if is_new {
-                (client.create(resource).await, "created")
-            } else {
-                (client.upsert(resource).await, "saved")
-            };
-            done.push(deed, outcome.context(origin)?)?;
+            let written = write(&client, resource, is_new).await.context(origin)?;
+            done.push(if is_new { "created" } else { "saved" }, written)?;
         }
         done.end()
     }
+}
+
+/// Unlike what is granted, what is applied may be repeated.
+async fn write(client: &Client, resource: Resource, is_new: bool) -> anyhow::Result<Resource> {
+    let reference = resource.reference();
+    let answer = async { if is_new { client.create(resource).await } else { client.upsert(resource).await } };
+    interruptible(answer).await.map_err(|error| {
+        if !is_outcome_unknown(&error) {
+            return error;
+        }
+        error.context(format!(
+            "whether {reference} is written is not known, and what stands behind it is not sent; the same `joinctl apply` \
+             looks, and does what is left"
+        ))
+    })
 }
 
 /// The files themselves, and those of the directories, in the order of their names.
@@ -228,6 +248,7 @@ fn secret_mut(resource: &mut Resource) -> Option<&mut String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::scripted::authority;
 
     fn read(yaml: &str) -> Resource {
         document::parse("x", yaml).unwrap().remove(0).resource
@@ -288,6 +309,20 @@ mod tests {
         let status = inner.status.get_or_insert_default().bound_keypair.get_or_insert_default();
         status.bound_public_key = "ssh-ed25519 AAAA".into();
         assert!(!differ(&token("{onboarding: {registration_secret: s3cret}}"), &current));
+    }
+
+    #[tokio::test]
+    async fn what_may_be_written_is_told_and_may_be_applied_again() {
+        let told = async |status: tonic::Status, is_new| {
+            let client = authority(move |_| Err(status.clone())).await;
+            format!("{:#}", write(&client, token("{}"), is_new).await.unwrap_err())
+        };
+        for is_new in [true, false] {
+            let lost = told(tonic::Status::unavailable("the connection broke"), is_new).await;
+            assert!(lost.starts_with("whether token/example is written is not known, "), "{lost}");
+            let refused = told(tonic::Status::already_exists("it is there"), is_new).await;
+            assert!(!refused.contains("not known"), "{refused}");
+        }
     }
 
     #[test]

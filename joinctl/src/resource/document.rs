@@ -1,5 +1,8 @@
 //! Resources out of files: YAML with one or more documents, JSON, stdin. All is read and checked before anything is sent.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fs,
@@ -12,7 +15,7 @@ use prost_reflect::{DeserializeOptions, DynamicMessage};
 use serde::Deserialize as _;
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{Kind, Resource, check::check, names, rules};
+use super::{Kind, Resource, names, rules, shape};
 
 /// A resource and where it was written, for errors.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ fn resource(mut tree: Value) -> anyhow::Result<Resource> {
         fields.remove("status");
     }
     let kind = kind(&tree)?;
-    check(&tree, &kind.descriptor()).map_err(|error| anyhow!(error))?;
+    shape::check(&tree, &kind.descriptor()).map_err(|error| anyhow!(error))?;
     let resource = Resource::from_dynamic(kind, &message(tree, kind)?)?;
     rules::check(&resource)?;
     Ok(resource)
@@ -125,131 +128,4 @@ fn refuse_namesakes(documents: &[Document]) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    const TOKEN: &str = "
-kind: token
-version: v2
-metadata: {name: example, labels: {team: infra}}
-spec:
-  roles: [Bot]
-  bot_name: example
-  join_method: bound_keypair
-  bound_keypair:
-    onboarding: {must_register_before: 2026-01-31T12:00:00Z}
-    recovery: {mode: standard, limit: 3}
-status: {whatever: it says}
----
-kind: bot
-version: v1
-metadata: {name: example}
-spec: {roles: [], traits: [{name: logins, values: [deploy]}]}
-";
-
-    #[test]
-    fn documents_become_resources_and_lose_their_status() {
-        let documents = parse("both.yaml", TOKEN).unwrap();
-        let Resource::Token(token) = &documents[0].resource else { panic!("{documents:?}") };
-        assert_eq!(token.status, None);
-        let settings = token.spec.as_ref().unwrap().bound_keypair.as_ref().unwrap();
-        assert_eq!(settings.recovery.as_ref().unwrap().limit, Some(3));
-        assert_eq!(settings.onboarding.as_ref().unwrap().must_register_before.unwrap().seconds, 1_769_860_800);
-        let Resource::Bot(bot) = &documents[1].resource else { panic!("{documents:?}") };
-        assert_eq!(bot.spec.as_ref().unwrap().traits[0].values, ["deploy"]);
-        assert_eq!(documents[1].origin, "both.yaml, document 2");
-    }
-
-    #[test]
-    fn bots_come_before_their_tokens() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), TOKEN).unwrap();
-        let kinds: Vec<_> = read(&[file.path().into()]).unwrap().iter().map(|it| it.resource.kind()).collect();
-        assert_eq!(kinds, [Kind::Bot, Kind::Token]);
-    }
-
-    #[test]
-    fn what_is_printed_can_be_read_again() {
-        for document in parse("both.yaml", TOKEN).unwrap() {
-            let yaml = serde_yaml_ng::to_string(&document.resource.tree()).unwrap();
-            assert_eq!(parse("again", &yaml).unwrap()[0].resource, document.resource, "{yaml}");
-            let json = serde_json::to_string(&vec![document.resource.tree()]).unwrap();
-            assert_eq!(parse("again", &json).unwrap()[0].resource, document.resource, "{json}");
-        }
-    }
-
-    #[rstest]
-    #[case("kind: node", "x, document 1: kind: unknown kind node; one of bot, token, lock, exemption is expected")]
-    #[case("kind: Bot", "x, document 1: kind: unknown kind Bot; one of bot, token, lock, exemption is expected")]
-    #[case("version: v1", "x, document 1: kind: missing; one of bot, token, lock, exemption is expected")]
-    #[case("just text", "x, document 1: a resource is a map with the keys kind, version, metadata and spec")]
-    #[case("kind: bot", "x, document 1: version: missing; bot has the version v1")]
-    #[case("kind: token\nversion: v1", "x, document 1: version: token has the version v2, not v1")]
-    #[case("kind: bot\nversion: v1", "x, document 1: metadata.name: missing; a bot needs a name")]
-    #[case(
-        "kind: bot\nversion: v1\nmetadata: {name: Example}",
-        "x, document 1: metadata.name: `Example` is not a name: use 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or digit"
-    )]
-    #[case(
-        "---\n---\nkind: bot\nversion: v1\nspce: {}",
-        "x, document 2: spce: unknown key; allowed here: kind, version, metadata, spec, status"
-    )]
-    #[case(
-        "kind: bot\nversion: v1\nmetadata: {name: a, expires: 2026-01-31}",
-        "x, document 1: metadata.expires: a time such as 2026-01-31T12:00:00Z is expected, the text \"2026-01-31\" was found"
-    )]
-    #[case(
-        "kind: bot\nversion: v1\nmetadata: {name: a, expires: 1969-12-31T23:59:59Z}",
-        "x, document 1: metadata.expires: a time such as 2026-01-31T12:00:00Z is expected, the text \"1969-12-31T23:59:59Z\" was found"
-    )]
-    #[case(
-        "[{kind: node}]",
-        "x, document 1, element 1: kind: unknown kind node; one of bot, token, lock, exemption is expected"
-    )]
-    fn mistakes_are_told_with_file_document_and_field(#[case] yaml: &str, #[case] message: &str) {
-        let error = parse("x", yaml).unwrap_err();
-        assert_eq!(format!("{error:#}"), message);
-    }
-
-    #[test]
-    fn the_conversion_tells_the_path_by_itself() {
-        let tree =
-            serde_yaml_ng::from_str("{spec: {bound_keypair: {onboarding: {must_register_before: soon}}}}").unwrap();
-        let error = message(tree, Kind::Token).unwrap_err().to_string();
-        assert!(error.starts_with("spec.bound_keypair.onboarding.must_register_before: "), "{error}");
-    }
-
-    #[test]
-    fn instances_are_not_written_by_people() {
-        let error = parse("x", "kind: bot_instance\nversion: v1").unwrap_err();
-        assert!(format!("{error:#}").contains("read only"), "{error:#}");
-    }
-
-    #[rstest]
-    #[case("kind: bot\nversion: [", "line")]
-    #[case("kind: bot\nkind: token", "duplicate")]
-    fn broken_yaml_is_told_with_its_place(#[case] yaml: &str, #[case] part: &str) {
-        let error = format!("{:#}", parse("x", yaml).unwrap_err());
-        assert!(error.starts_with("x, document 1: ") && error.contains(part), "{error}");
-    }
-
-    #[test]
-    fn the_same_resource_twice_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), TOKEN).unwrap();
-        let twice = [file.path().to_owned(), file.path().to_owned()];
-        assert!(read(&twice).unwrap_err().to_string().contains("token/example stands in"));
-    }
-
-    #[test]
-    fn a_file_without_resources_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "# nothing\n---\n").unwrap();
-        assert!(read(&[file.path().into()]).unwrap_err().to_string().starts_with("no resource in "));
-    }
 }

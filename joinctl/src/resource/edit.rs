@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{GRANTED_FOR_GOOD, Kind, Reference, Resource, document};
-use crate::{cli::Context, output};
+use crate::{cli::Context, exit::is_outcome_unknown, interrupt::interruptible, output};
 
 /// What to edit.
 #[derive(Args, Debug)]
@@ -51,10 +51,13 @@ impl Edit {
 
         let outcome = match changed(&text, &edited, &before) {
             Ok(None) => {
-                eprintln!("unchanged: {reference} stays as it is");
+                output::say(format!("unchanged: {reference} stays as it is"));
                 return Ok(());
             }
-            Ok(Some(after)) => client.upsert(after).await,
+            // Not the editor's signal: a Ctrl-C that was typed into it is none of this.
+            Ok(Some(after)) => {
+                interruptible(client.upsert(after)).await.map_err(|error| may_be_saved(error, &reference))
+            }
             Err(mistake) => Err(mistake),
         };
         match outcome {
@@ -92,6 +95,14 @@ fn changed(text: &str, edited: &str, before: &Resource) -> anyhow::Result<Option
     Ok((!unchanged).then_some(after))
 }
 
+/// Says so where no answer tells that the edit was refused.
+fn may_be_saved(error: anyhow::Error, reference: &Reference) -> anyhow::Error {
+    if !is_outcome_unknown(&error) {
+        return error;
+    }
+    error.context(format!("{reference} may be saved all the same: see `joinctl get {reference} --format yaml`"))
+}
+
 /// Runs the editor. Its Ctrl-C is not ours. However long it takes, the connection is kept alive meanwhile.
 async fn edit(file: &Path) -> anyhow::Result<()> {
     let _caught = signal(SignalKind::interrupt())?;
@@ -113,13 +124,14 @@ async fn edit(file: &Path) -> anyhow::Result<()> {
 /// Keeps the edited text, so that no work is lost, and says where.
 fn keep(file: NamedTempFile) -> anyhow::Result<()> {
     let (_, path) = file.keep().context("the edited text could not be kept")?;
-    eprintln!("your text is kept in {}", path.display());
+    output::say(format!("your text is kept in {}", path.display()));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interrupt::Interrupted;
 
     fn bot() -> Resource {
         let yaml = "{kind: bot, version: v1, metadata: {name: example, revision: r1}, spec: {roles: [a]}}";
@@ -142,6 +154,15 @@ mod tests {
         assert_eq!(after.revision(), "r1");
         let Resource::Bot(after) = after else { panic!() };
         assert_eq!(after.spec.unwrap().roles, ["b"]);
+    }
+
+    #[test]
+    fn an_edit_whose_answer_nobody_has_may_be_saved() {
+        let told = |error: anyhow::Error| format!("{:#}", may_be_saved(error, &"bot/example".parse().unwrap()));
+        let may_be = "bot/example may be saved all the same: see `joinctl get bot/example --format yaml`: ";
+        assert_eq!(told(Interrupted.into()), format!("{may_be}interrupted before the answer came"));
+        assert!(told(tonic::Status::unavailable("the database is away").into()).starts_with(may_be));
+        assert!(!told(tonic::Status::aborted("its revision is outdated").into()).contains("may be"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     cli::Context,
     connection::{Client, Selection},
     moment::Moment,
-    output::{Format, Items},
+    output::{Format, Items, say},
 };
 
 /// What to get, and of when.
@@ -170,7 +170,7 @@ impl List<'_> {
     /// An empty table is told in words, where no pipe takes it for data.
     fn end(&self) -> anyhow::Result<()> {
         if self.is_empty && matches!(self.printer, Printer::Tables { .. }) {
-            eprintln!("no {}", self.kind.plural());
+            say(format!("no {}", self.kind.plural()));
         }
         Ok(())
     }

@@ -1,18 +1,16 @@
 //! Resources: their kinds, their names, and the commands that work on any of them.
 
 pub(crate) mod apply;
-mod check;
 pub(crate) mod columns;
 pub(crate) mod create;
 mod document;
 pub(crate) mod edit;
 pub(crate) mod get;
-#[cfg(test)]
-mod laws;
 pub(crate) mod locks;
 mod plan;
 pub(crate) mod rm;
 mod rules;
+mod shape;
 
 use std::{fmt, str::FromStr};
 

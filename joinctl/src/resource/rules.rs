@@ -255,7 +255,10 @@ mod tests {
     }
 
     #[rstest]
-    #[case("metadata: {name: web, labels: {'a=b': c}}", "metadata.labels.a=b: a label has a key of 1 to 253 bytes")]
+    #[case(
+        "metadata: {name: web, labels: {'a=b': c}}",
+        "metadata.labels.a=b: a label has a key of 1 to 253 printable bytes"
+    )]
     #[case("metadata: {name: web}, spec: {roles: [a, '']}", "spec.roles[1]: 1 to 253 printable bytes")]
     #[case("metadata: {name: web}, spec: {traits: [{name: ''}]}", "spec.traits[0].name: a trait has a name")]
     #[case(

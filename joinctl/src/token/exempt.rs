@@ -3,10 +3,12 @@
 use clap::{Args, ValueEnum};
 use join_proto::v1::{Exemption, ExemptionSpec, GrantExemptionRequest, Metadata};
 
-use super::Which;
+use super::{Which, open_outcome};
 use crate::{
     cli::Context,
-    connection::walk,
+    connection::{Client, walk},
+    exit::is_outcome_unknown,
+    interrupt::interruptible,
     moment::seconds,
     output::{self, Format, Items},
     resource::{Kind, Resource},
@@ -82,17 +84,31 @@ impl Exempt {
             spec: Some(spec),
             status: None,
         };
-        let selector = self.which.selector.unwrap_or_default();
-        let request = walk(GrantExemptionRequest { exemption: Some(exemption), selector });
-        let granted = client.resources().grant_exemption(request).await?.into_inner().exemptions;
+        let granted = grant(&client, exemption, self.which.selector).await?;
         print(context.format, granted)
     }
+}
+
+/// Grants. A repeat grants again, so that whoever has no answer is told how to see what was granted.
+async fn grant(client: &Client, exemption: Exemption, selector: Option<String>) -> anyhow::Result<Vec<Exemption>> {
+    let request = GrantExemptionRequest { exemption: Some(exemption), selector: selector.clone().unwrap_or_default() };
+    let answer = async { Ok(client.resources().grant_exemption(walk(request)).await?.into_inner().exemptions) };
+    interruptible(answer).await.map_err(|error| match selector {
+        Some(selector) => {
+            let shown = format!("`joinctl get exemptions --selector '{selector}'` shows what is granted");
+            open_outcome(error, &format!("{shown}; a repeat grants to the same tokens again"))
+        }
+        None if is_outcome_unknown(&error) => error.context(
+            "whether it is granted is not known: `joinctl get exemptions` shows what is; a repeat may grant twice",
+        ),
+        None => error,
+    })
 }
 
 fn print(format: Format, granted: Vec<Exemption>) -> anyhow::Result<()> {
     if format == Format::Text {
         if granted.is_empty() {
-            eprintln!("no token matches: nothing was granted");
+            output::say("no token matches: nothing was granted");
         }
         for exemption in granted {
             let token = exemption.spec.as_ref().map(|spec| spec.token_name.clone()).unwrap_or_default();
@@ -107,4 +123,46 @@ fn print(format: Format, granted: Vec<Exemption>) -> anyhow::Result<()> {
         items.push(&Resource::Exemption(exemption).tree())?;
     }
     Ok(items.end()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    use super::*;
+    use crate::connection::scripted::authority;
+
+    /// What is told of an answer that is none.
+    async fn told(selector: Option<&str>, answer: Status) -> String {
+        let client = authority(move |_| Err(answer.clone())).await;
+        let refused = grant(&client, Exemption::default(), selector.map(str::to_owned)).await;
+        format!("{:#}", refused.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn a_grant_whose_answer_is_lost_asks_for_a_look_and_for_no_repeat() {
+        let lost = || Status::unavailable("the connection broke");
+        let of_rack = told(Some("rack=12"), lost()).await;
+        let goes_on = "no answer came, and the authority goes on to the last token while it runs: \
+                       `joinctl get exemptions --selector 'rack=12'` shows what is granted; \
+                       a repeat grants to the same tokens again: ";
+        assert!(of_rack.starts_with(goes_on), "{of_rack}");
+        let of_one = told(None, lost()).await;
+        assert!(of_one.starts_with("whether it is granted is not known: `joinctl get exemptions` shows"), "{of_one}");
+    }
+
+    #[tokio::test]
+    async fn what_the_authority_says_is_told_as_it_is() {
+        let said = |code, reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, join_proto::ERROR_DOMAIN, []);
+            Status::with_error_details(code, "granted so far: web", details)
+        };
+        let stopped = told(Some("rack=12"), said(Code::Unavailable, "UNAVAILABLE")).await;
+        assert!(stopped.starts_with("it may be done in part: "), "{stopped}");
+        for selector in [Some("rack=12"), None] {
+            let refused = told(selector, said(Code::PermissionDenied, "ROLE_REQUIRED")).await;
+            assert!(!refused.contains("joinctl"), "{refused}");
+        }
+    }
 }

@@ -10,7 +10,11 @@ use clap::{Args, Subcommand};
 use join_proto::v1::Token;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{cli::Context, connection::Address};
+use crate::{
+    cli::Context,
+    connection::Address,
+    exit::{is_outcome_unknown, is_unanswered},
+};
 
 /// `joinctl bound-keypair …`
 #[derive(Args, Debug)]
@@ -44,6 +48,17 @@ pub(crate) struct Which {
     /// Each token that has this label now; several with commas.
     #[arg(long, short = 'l', value_name = "KEY=VALUE")]
     selector: Option<String>,
+}
+
+/// Says what may have become of an act on each token of a selector where the error leaves it open, and how to see it.
+fn open_outcome(error: anyhow::Error, look: &str) -> anyhow::Error {
+    if is_unanswered(&error) {
+        error.context(format!("no answer came, and the authority goes on to the last token while it runs: {look}"))
+    } else if is_outcome_unknown(&error) {
+        error.context(format!("it may be done in part: {look}"))
+    } else {
+        error
+    }
 }
 
 /// The token's name.

@@ -4,11 +4,12 @@ use anyhow::Context as _;
 use clap::Args;
 use join_proto::v1::{Lock, ReasonRequest, SelectedReasonRequest, Token};
 
-use super::{Which, is_bound, name};
+use super::{Which, is_bound, name, open_outcome};
 use crate::{
     cli::Context,
-    connection::walk,
-    output::{self, Format, Items, printable},
+    connection::{Client, walk},
+    interrupt::interruptible,
+    output::{self, Format, Items},
     resource::{
         Resource, columns,
         locks::{Locks, lock_name, message},
@@ -39,19 +40,15 @@ impl Reinstate {
         let Self { which, reason } = self;
         let client = context.connect().await?;
         let before = Locks::fetch(&client, None).await?;
-        let mut calls = client.resources();
-        let answer = match (which.token, which.selector) {
-            (Some(name), _) => calls.reinstate(ReasonRequest { name, reason }).await?,
-            (None, selector) => {
-                let selector = selector.unwrap_or_default();
-                calls.reinstate_selected(walk(SelectedReasonRequest { selector, reason })).await?
-            }
+        let tokens = match which.token {
+            Some(name) => client.resources().reinstate(ReasonRequest { name, reason }).await?.into_inner().tokens,
+            None => reinstate_selected(&client, which.selector.unwrap_or_default(), reason).await?,
         };
-        let tokens = answer.into_inner().tokens;
-        let after = Locks::fetch(&client, None).await.context("reinstated, but the locks that stay can't be told")?;
+        let after = interruptible(Locks::fetch(&client, None)).await;
+        let after = after.context("reinstated, but the locks that stay can't be told")?;
         for token in &tokens {
             for lock in after.on(token) {
-                eprintln!("warning: {}", printable(&still_stopped(token, lock)));
+                output::say(format!("warning: {}", still_stopped(token, lock)));
             }
         }
         if context.format == Format::Text {
@@ -59,11 +56,24 @@ impl Reinstate {
         }
         let mut items = Items::begin(crate::output::stdout(), context.format);
         for token in tokens {
-            eprintln!("{}", printable(&told(&token, &before, &after)));
+            output::say(told(&token, &before, &after));
             items.push(&Resource::Token(token).tree())?;
         }
         Ok(items.end()?)
     }
+}
+
+/// Reinstates each token that the selector matches. A repeat is not for nothing: it releases what locked a token since.
+async fn reinstate_selected(client: &Client, selector: String, reason: String) -> anyhow::Result<Vec<Token>> {
+    let request = walk(SelectedReasonRequest { selector, reason });
+    let answer = async { Ok(client.resources().reinstate_selected(request).await?.into_inner().tokens) };
+    interruptible(answer).await.map_err(|error| {
+        open_outcome(
+            error,
+            "`joinctl audit ls --kind token.reinstated --since 1h` shows which are reinstated; a repeat also releases \
+             locks that came since",
+        )
+    })
 }
 
 /// What became of the token, and a line for each lock that was released.
@@ -89,4 +99,21 @@ fn still_stopped(token: &Token, lock: &Lock) -> String {
         name(token),
         message(lock)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+    use crate::connection::scripted::authority;
+
+    #[tokio::test]
+    async fn whoever_has_no_answer_is_told_where_to_look() {
+        let client = authority(|_| Err(Status::unavailable("the connection broke"))).await;
+        let told = reinstate_selected(&client, "rack=12".into(), "restored".into()).await.unwrap_err();
+        let told = format!("{told:#}");
+        assert!(told.starts_with("no answer came, and the authority goes on to the last token"), "{told}");
+        assert!(told.contains("`joinctl audit ls --kind token.reinstated --since 1h` shows"), "{told}");
+    }
 }

@@ -132,6 +132,19 @@ fn what_nobody_reads_is_done_all_the_same() {
 }
 
 #[test]
+fn differences_that_nobody_reads_are_applied_all_the_same() {
+    let authority = Authority::start();
+    authority.write("bot.yaml", BOT);
+    let (reader, unread) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut apply = authority.command(Role::Admin, &["apply", "-f", "bot.yaml"]);
+    let ran = apply.stdout(unread.try_clone().unwrap()).stderr(unread).status().unwrap();
+
+    assert!(ran.success(), "{ran}");
+    assert_eq!(authority.json(&["get", "bots"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn an_edit_is_saved_unless_nothing_changed_or_somebody_else_did() {
     let authority = Authority::start().with_bot("example");
     let edit = |editor: &str| run(authority.command(Role::Admin, &["edit", "token/example"]).env("VISUAL", editor));

@@ -117,6 +117,18 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
 
+#[test]
+fn a_stderr_that_takes_nothing_changes_no_outcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, broken) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for stderr in [Stdio::from(broken), Stdio::from(full)] {
+        let status = command(folder.path(), &["get", "tokens"]).stderr(stderr).status().unwrap();
+        assert_eq!(status.code(), Some(1), "refused, and no panic");
+    }
+}
+
 #[rstest]
 #[case("bash")]
 #[case("zsh")]
