@@ -97,7 +97,8 @@ pub fn is_included(leaf: Hash, index: u64, size: u64, root: Hash, proof: &[Hash]
     last_index == 0 && hash == root
 }
 
-/// Whether the proof shows that the tree of `old` leaves is the beginning of the tree of `new` leaves.
+/// Whether the proof shows that the tree of `old` leaves is the beginning of the tree of `new` leaves. For witnesses and
+/// others who keep a root alone; an audit has all entries, and hashes them again.
 pub fn is_consistent(old: u64, old_root: Hash, new: u64, new_root: Hash, proof: &[Hash]) -> bool {
     if old == new {
         return proof.is_empty() && old_root == new_root;

@@ -45,15 +45,6 @@ impl Policy {
         Self { logs: logs.into_iter().collect(), ..Self::default() }
     }
 
-    /// Trusts one more log.
-    #[must_use]
-    pub fn and_log(mut self, log: Key) -> Self {
-        if !self.logs.contains(&log) {
-            self.logs.push(log);
-        }
-        self
-    }
-
     /// The checkpoint of a note that a known log signed, when no known key's signature is wrong.
     pub(crate) fn signed(&self, note: &str) -> Result<Checkpoint, Finding> {
         let refused =

@@ -40,7 +40,7 @@ fn a_checkpoint_with_another_root_or_size_under_the_old_signature() {
 #[test]
 fn a_checkpoint_of_one_known_log_in_the_name_of_another() {
     let other = NoteSigner::from_seed("join.example/log-b", &seed(50)).unwrap();
-    let policy = log_policy().and_log(other.verifier_key().to_string().parse().unwrap());
+    let policy = Policy::of_logs([log_key(), other.verifier_key().to_string().parse().unwrap()]);
     let note = SignedNote::sign(&checkpoint_of(&export()), &[other]);
     let export = Export { checkpoint: Some(note.to_string()), ..export() };
     assert_eq!(faults(&export.audited_by(&policy, None)), [(Fault::ForgedCheckpoint, None)]);
