@@ -1,7 +1,9 @@
 //! How far the verifiable log is, for its writer.
 
+use std::collections::BTreeMap;
+
 use join_domain::Timestamp;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::{
@@ -19,7 +21,12 @@ pub struct LogHead {
     pub signed: u64,
     /// That checkpoint, as it was signed.
     pub checkpoint: Option<String>,
+    /// Why nothing may be signed.
+    pub stops: Stops,
 }
+
+/// Nodes that hold proof that the history is not the one that was signed, each with what it found.
+pub type Stops = BTreeMap<String, String>;
 
 /// What tells an entry in the log from another one in its place, and from the same one after others. A server that took
 /// over may have numbered again what it had, so a mark holds for one run of the server.
@@ -39,14 +46,14 @@ impl LogPage {
     }
 }
 
-/// What became of a signed checkpoint.
+/// What became of a signed checkpoint, or of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recording {
-    /// It is recorded, and may be shown.
+    /// It is recorded: a checkpoint may be shown, and after a stop none is recorded any more.
     Recorded,
-    /// Another node was faster, the log is shorter than the checkpoint, or was ended: it must be forgotten.
+    /// Another node was faster, the log is shorter than the checkpoint, was stopped or was ended: it must be forgotten.
     Overtaken,
-    /// Entries that it seals may not be those of the database: it must be forgotten, and they must be read again.
+    /// Entries that it follows from may not be those of the database: it must be forgotten, and they must be read again.
     Replaced,
 }
 
@@ -56,12 +63,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn log_head(&self) -> Result<LogHead, LedgerError> {
-        let row = sqlx::query!("SELECT integrated_size, signed_size, signed_checkpoint FROM log_head");
+        let row = sqlx::query!(
+            r#"SELECT integrated_size, signed_size, signed_checkpoint, stops::text AS "stops!" FROM log_head"#
+        );
         let row = in_time(row.fetch_one(&mut *self.connection().await?)).await?;
         Ok(LogHead {
             integrated: unsigned(row.integrated_size)?,
             signed: unsigned(row.signed_size)?,
             checkpoint: row.signed_checkpoint,
+            stops: stops(&row.stops)?,
         })
     }
 
@@ -81,8 +91,8 @@ impl Ledger {
     }
 
     /// Records a signed checkpoint, before it goes anywhere else, if the newest one is still the one that `before`
-    /// shows, all its entries exist, and its origin did not end. `last` is what this node took for the last entry: a
-    /// database that failed over may have lost it, and have another in its place.
+    /// shows, all its entries exist, nobody stopped the log, and its origin did not end. `last` is what this node took for
+    /// the last entry: a database that failed over may have lost it, and have another in its place.
     ///
     /// # Errors
     /// [`LedgerError`]; the checkpoint may have been recorded when the connection was lost.
@@ -98,26 +108,13 @@ impl Ledger {
             let mut transaction = lease.begin().await?;
             // First, so that what follows is looked at after any wait for it: an origin may be ending at this moment.
             sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await?;
-            if let Some(last) = last {
-                let there = sqlx::query!(
-                    r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"
-                     FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1"#,
-                    signed(size.saturating_sub(1))
-                );
-                let there = there.map(|row| EntryMark {
-                    stream_id: row.stream_id,
-                    first_version: row.first_version,
-                    recorded_at: row.recorded_at,
-                    server: ServerRun(row.server),
-                });
-                if there.fetch_optional(&mut *transaction).await?.as_ref() != Some(last) {
-                    return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
-                }
+            if !has(&mut transaction, size, last).await? {
+                return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
             }
             let update = sqlx::query!(
                 "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
                  WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
-                     AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer)
+                     AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer) AND stops = '{}'
                      AND NOT EXISTS (SELECT FROM log_past WHERE origin = split_part($4, E'\\n', 1))",
                 signed(before.signed),
                 before.checkpoint.as_ref(),
@@ -131,6 +128,61 @@ impl Ledger {
         .await
     }
 
+    /// Stops the log that is signed as `origin`: this node holds proof that its history is another one now. `size` and
+    /// `last` are what it was found with, as for a checkpoint. Nothing is stopped for an origin that has ended.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn stop_log(
+        &self,
+        origin: &str,
+        found: &str,
+        size: u64,
+        last: Option<&EntryMark>,
+    ) -> Result<Recording, LedgerError> {
+        let mut lease = self.connection().await?;
+        in_time(async {
+            let mut transaction = lease.begin().await?;
+            sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await?;
+            if !has(&mut transaction, size, last).await? {
+                return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
+            }
+            let update = sqlx::query!(
+                "UPDATE log_head SET stops = stops || jsonb_build_object($1::text, $2::text)
+                 WHERE NOT EXISTS (SELECT FROM log_past WHERE origin = $3)",
+                self.node(),
+                found,
+                origin
+            );
+            let done = update.execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(if done.rows_affected() == 1 { Recording::Recorded } else { Recording::Overtaken })
+        })
+        .await
+    }
+
+    /// Takes back what this node stopped the log for. Other nodes' stops stay.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn take_stop_back(&self) -> Result<(), LedgerError> {
+        let update = sqlx::query!("UPDATE log_head SET stops = stops - $1::text", self.node());
+        in_time(update.execute(&mut *self.connection().await?)).await?;
+        Ok(())
+    }
+
+    /// Ends every stop, and tells which there were.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn resume_log(&self) -> Result<Stops, LedgerError> {
+        let ended = sqlx::query_scalar!(
+            r#"UPDATE log_head SET stops = '{}' FROM (SELECT stops FROM log_head FOR UPDATE) before
+             RETURNING before.stops::text AS "stops!""#
+        );
+        stops(&in_time(ended.fetch_one(&mut *self.connection().await?)).await?)
+    }
+
     /// Origins that no checkpoint may carry any more.
     ///
     /// # Errors
@@ -140,8 +192,8 @@ impl Ledger {
         Ok(in_time(origins.fetch_all(&mut *self.connection().await?)).await?)
     }
 
-    /// Ends the log that was signed as `origin`: the head that `before` shows becomes its last, no checkpoint of it is
-    /// ever recorded again, and the next one may be of another origin. `false`: the head has moved since it was read, or
+    /// Ends the log that was signed as `origin`, and its stops: the head that `before` shows becomes its last, no checkpoint
+    /// of it is ever recorded again, and the next one may be of another origin. `false`: the head has moved since it was read, or
     /// `origin` was ended before; nothing was changed.
     ///
     /// # Errors
@@ -151,7 +203,7 @@ impl Ledger {
         in_time(async {
             let mut transaction = lease.begin().await?;
             let forgotten = sqlx::query!(
-                "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL
+                "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL, stops = '{}'
                  WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2",
                 signed(before.signed),
                 before.checkpoint.as_ref()
@@ -177,4 +229,25 @@ impl Ledger {
         })
         .await
     }
+}
+
+/// Whether the entry before `size` is the one that somebody took for the last, if there is any.
+async fn has(connection: &mut PgConnection, size: u64, last: Option<&EntryMark>) -> Result<bool, LedgerError> {
+    let Some(last) = last else { return Ok(true) };
+    let there = sqlx::query!(
+        r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"
+         FROM log_entry l JOIN entry e USING (stream_id, first_version) WHERE l.log_index = $1"#,
+        signed(size.saturating_sub(1))
+    );
+    let there = there.map(|row| EntryMark {
+        stream_id: row.stream_id,
+        first_version: row.first_version,
+        recorded_at: row.recorded_at,
+        server: ServerRun(row.server),
+    });
+    Ok(there.fetch_optional(connection).await?.as_ref() == Some(last))
+}
+
+fn stops(json: &str) -> Result<Stops, LedgerError> {
+    serde_json::from_str(json).map_err(|error| LedgerError::Corrupt(format!("who stopped the log: {error}")))
 }

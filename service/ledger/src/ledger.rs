@@ -284,7 +284,8 @@ impl Ledger {
         &self.inner.recent
     }
 
-    pub(crate) fn node(&self) -> &str {
+    /// What this node is called.
+    pub fn node(&self) -> &str {
         &self.inner.node
     }
 

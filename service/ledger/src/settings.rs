@@ -21,7 +21,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Another clock than the database's, for tests.
     pub clock: Option<Arc<dyn Clock>>,
-    /// What this node is called in `pg_stat_activity` and as holder of the sequencer.
+    /// What this node is called in `pg_stat_activity`, as holder of the sequencer, and as who stopped the log: its own
+    /// name for as long as there is this node, as it may take back what it stopped for.
     pub node: String,
 }
 

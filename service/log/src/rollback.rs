@@ -103,6 +103,13 @@ pub enum Rollback {
     },
 }
 
+impl Rollback {
+    /// Whether one node is set up for another log, which says nothing of the history.
+    pub fn is_misconfigured(&self) -> bool {
+        matches!(self, Self::Ended { .. } | Self::OtherOrigin { .. })
+    }
+}
+
 /// Decides. `root_at` tells the root that the integrated tree had at a size up to `integrated`; if it cannot, nothing may be signed.
 pub fn decide(evidence: &Evidence<'_>, mut root_at: impl FnMut(u64) -> io::Result<Hash>) -> io::Result<Decision> {
     let Evidence { origin, integrated, on_disk, recorded, witnessed, ended } = *evidence;

@@ -139,6 +139,19 @@ enum LogCommand {
         #[arg(long, value_name = "ORIGIN")]
         ended: Option<String>,
     },
+    /// Lets nodes sign again, after one of them stopped the log and was wrong, or is gone.
+    ///
+    /// A node that finds a contradiction to what was signed stops all nodes, and takes that back when it finds none any
+    /// more. Who has found out that there is none, or has lost that node, decides it here. Whatever is signed then can't be
+    /// unsigned: if the database was restored from an older backup, use `joind log begin`. A node that still finds the
+    /// contradiction stops the log again.
+    Resume {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Why; it is shown with the stops that it ends.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -288,6 +301,9 @@ impl Cli {
             Command::Log { command: LogCommand::Begin { config, reason, ended } } => {
                 log::begin(&Config::read(&config.config)?, &reason, ended.as_deref()).await
             }
+            Command::Log { command: LogCommand::Resume { config, reason } } => {
+                log::resume(&Config::read(&config.config)?, &reason).await
+            }
             Command::Config { command: ConfigCommand::Check(file) } => {
                 let config = Config::read(&file.config)?;
                 config.master_key()?;
@@ -363,7 +379,8 @@ async fn ledger(config: &Config) -> anyhow::Result<Ledger> {
         writers: config.database.writers,
         connections: config.database.max_connections,
         cache_bytes: config.database.cache_mb << 20,
-        node: format!("joind {}", config.listen),
+        // Many listen on 0.0.0.0:3025, and none may be taken for another.
+        node: format!("joind {} {}", rustix::system::uname().nodename().to_string_lossy(), config.listen),
         ..Settings::default()
     };
     Ok(Ledger::connect(options, settings).await?)

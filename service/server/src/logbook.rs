@@ -1,7 +1,8 @@
 //! Writes the verifiable log's files on this node, and signs checkpoints when nothing contradicts them.
 //!
 //! Every node with a log directory integrates the log for itself; whoever is first signs, which the database records
-//! before anybody sees the signature. The others publish what was signed.
+//! before anybody sees the signature. The others publish what was signed. A node with proof that the history is not the one
+//! that was signed stops all of them, as the others may know nothing.
 
 use std::{
     fmt,
@@ -47,6 +48,8 @@ pub struct Logbook {
     published_at: Option<Instant>,
     /// Whether every witness has cosigned what was published last.
     is_cosigned: bool,
+    /// Whether a stop stood at the last look.
+    is_stopped: bool,
 }
 
 impl Logbook {
@@ -72,6 +75,7 @@ impl Logbook {
             last: None,
             published_at: None,
             is_cosigned: false,
+            is_stopped: false,
         })
     }
 
@@ -90,7 +94,7 @@ impl Logbook {
             };
             failing = done.is_err().then(|| failing.unwrap_or_else(Instant::now));
             METRICS.alarm(Alarm::LogStalled, failing.is_some_and(|since| since.elapsed() >= STALLED));
-            pause = if failing.is_some() { AFTER_FAILURE } else { PERIOD };
+            pause = if failing.is_some() || self.is_stopped { AFTER_FAILURE } else { PERIOD };
             if let Err(error) = done {
                 tracing::warn!("the log's files could not be brought forward: {error:#}");
             }
@@ -108,6 +112,7 @@ impl Logbook {
     }
 
     async fn advance(mut self, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
+        let mut found = None;
         while !stop.is_cancelled() {
             // The last entry is read once more. A server that takes over may have lost the newest entries and put others
             // in their place; so if that one is as it was, on the same server, all before it are.
@@ -118,14 +123,17 @@ impl Logbook {
             };
             if size > 0 {
                 let overlap = (!page.entries.is_empty()).then(|| page.entries.remove(0));
-                let fits = match &self.last {
-                    Some(last) => {
-                        overlap.is_some_and(|first| page.mark(&first) == *last).then_some(()).ok_or_else(replaced)
-                    }
-                    None => self.is_as_published(overlap.as_ref()),
-                };
-                if let Err(error) = fits {
-                    return (self, Err(error));
+                match &self.last {
+                    Some(last) if overlap.as_ref().is_some_and(|first| page.mark(first) == *last) => {}
+                    Some(_) => return (self, Err(replaced())),
+                    None => match self.is_as_published(overlap.as_ref()) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            found = Some(Rollback::Rewritten { size });
+                            break;
+                        }
+                        Err(error) => return (self, Err(error)),
+                    },
                 }
             }
             if page.entries.is_empty() {
@@ -145,49 +153,58 @@ impl Logbook {
                 return (self, Err(error.into()));
             }
         }
-        let signed = self.sign().await;
+        let signed = self.sign(found).await;
         (self, signed)
     }
 
     /// After a start or a rewind: the last entry that was published here must still be the database's. What the database
     /// does not have at all, the next signature is refused for.
-    fn is_as_published(&self, last: Option<&Indexed>) -> anyhow::Result<()> {
-        let size = self.directory.size();
-        let Some(last) = last else { return Ok(()) };
-        let published = leaf_at(self.directory.reader(), size - 1).context("the log's own files do not read")?;
-        match leaf_hash(last.envelope.as_bytes()) == published {
-            true => Ok(()),
-            false => Err(contradicted(Rollback::Rewritten { size })),
-        }
+    fn is_as_published(&self, last: Option<&Indexed>) -> anyhow::Result<bool> {
+        let Some(last) = last else { return Ok(true) };
+        let published = leaf_at(self.directory.reader(), self.directory.size() - 1);
+        Ok(leaf_hash(last.envelope.as_bytes()) == published.context("the log's own files do not read")?)
     }
 
-    async fn sign(&mut self) -> anyhow::Result<()> {
+    /// Signs or publishes what there is, unless something contradicts: what was `found` already, what the witnesses have
+    /// seen, the past, or another node.
+    async fn sign(&mut self, found: Option<Rollback>) -> anyhow::Result<()> {
+        self.is_stopped = false;
         let size = self.directory.size();
         self.ledger.record_integrated(size).await?;
         // Before the head is read: what a witness has seen was recorded before it went there.
         self.ask_witnesses().await?;
+        let mut head = self.ledger.log_head().await?;
+        // After the head was read: what is signed there was settled before.
         let settled = self.ledger.settled().await?;
-        let head = self.ledger.log_head().await?;
         let ended = self.ledger.ended_origins().await?.contains(&self.origin);
         let recorded = self.recorded(&head)?;
-        if head.signed.max(self.witnessed()) > size && settled > size {
-            // Another node is ahead of this one; its checkpoint is published once its entries are here.
+        let proof = found.map(|found| found.to_string()).or_else(|| self.contradiction().map(str::to_owned));
+        // Another node is ahead of this one; its checkpoint is published once its entries are here.
+        let is_behind = proof.is_none() && head.signed.max(self.witnessed()) > size && settled > size;
+        if !is_behind {
+            let evidence = Evidence {
+                origin: &self.origin,
+                integrated: size.min(settled),
+                on_disk: self.directory.published(),
+                recorded: recorded.as_ref().map(|(_, checkpoint)| checkpoint),
+                witnessed: Some(self.witnessed()),
+                ended,
+            };
+            match (self.decide(&evidence)?, proof) {
+                (Decision::Refuse(why), _) if why.is_misconfigured() => return Err(refused(why)),
+                (_, Some(proof)) => return Err(self.stop(&proof).await),
+                (Decision::Refuse(why), None) => return Err(self.stop(&why.to_string()).await),
+                (Decision::Sign, None) => self.take_stop_back(&mut head).await?,
+            }
+        }
+        if let Some((node, found)) = head.stops.first_key_value() {
+            METRICS.alarm(Alarm::LogRollback, true);
+            tracing::warn!("no checkpoint is signed: {node} stopped the log, as it found: {found}");
+            self.is_stopped = true;
             return Ok(());
         }
-        let evidence = Evidence {
-            origin: &self.origin,
-            integrated: size.min(settled),
-            on_disk: self.directory.published(),
-            recorded: recorded.as_ref().map(|(_, checkpoint)| checkpoint),
-            witnessed: Some(self.witnessed()),
-            ended,
-        };
-        let reader = self.directory.reader();
-        let tree = self.directory.tree();
-        let decision = rollback::decide(&evidence, |at| if at == size { Ok(tree.root()) } else { root_at(reader, at) })
-            .context("the log's own files do not read")?;
-        if let Decision::Refuse(why) = decision {
-            return Err(contradicted(why));
+        if is_behind {
+            return Ok(());
         }
         METRICS.alarm(Alarm::LogRollback, false);
         let note = match recorded {
@@ -202,13 +219,42 @@ impl Logbook {
         let pause = if self.is_cosigned { REPUBLISH } else { ASK_AGAIN };
         if grew || self.published_at.is_none_or(|last| last.elapsed() >= pause) {
             let note = self.cosigned(note).await?;
-            if self.witnessed() > size {
+            if self.witnessed() > size || self.contradiction().is_some() {
                 // It is not shown to anybody else. The next look at the past says what this means.
                 return Ok(());
             }
-            self.check_witnesses()?;
             self.directory.publish(&note)?;
             self.published_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether the past allows a signature.
+    fn decide(&self, evidence: &Evidence<'_>) -> anyhow::Result<Decision> {
+        let (reader, tree, size) = (self.directory.reader(), self.directory.tree(), self.directory.size());
+        rollback::decide(evidence, |at| if at == size { Ok(tree.root()) } else { root_at(reader, at) })
+            .context("the log's own files do not read")
+    }
+
+    /// This node has proof that the history is not the one that was signed. Others may have none, so they are told: until
+    /// an operator has looked, nothing is signed or shown by any of them.
+    async fn stop(&self, found: &str) -> anyhow::Error {
+        match self.ledger.stop_log(&self.origin, found, self.directory.size(), self.last.as_ref()).await {
+            // What was compared was not the database's: it proves nothing.
+            Ok(Recording::Replaced) => return replaced(),
+            Ok(Recording::Recorded | Recording::Overtaken) => {}
+            Err(error) => tracing::warn!("other nodes may sign, as they could not be told: {error}"),
+        }
+        refused(found)
+    }
+
+    /// Ends the stop of this very node, as what it has now fits. An empty directory and a silent witness show nothing, so
+    /// with these the stop stays: proof does not go away with a disk.
+    async fn take_stop_back(&self, head: &mut LogHead) -> anyhow::Result<()> {
+        let fits = self.directory.published().is_some() && self.witnesses.iter().all(Witness::has_answered);
+        if fits && let Some(found) = head.stops.remove(self.ledger.node()) {
+            self.ledger.take_stop_back().await?;
+            tracing::warn!("this node had stopped the log, and no longer finds: {found}");
         }
         Ok(())
     }
@@ -216,18 +262,18 @@ impl Logbook {
     /// The newest checkpoint that the database keeps, if there is any.
     fn recorded(&self, head: &LogHead) -> anyhow::Result<Option<(SignedNote, Checkpoint)>> {
         let Ok(note) = head.checkpoint.as_deref().map(str::parse::<SignedNote>).transpose() else {
-            return Err(contradicted("what the database keeps as the newest is none"));
+            return Err(refused("what the database keeps as the newest is none"));
         };
         let recorded = note.map(|note| note.checkpoint().map(|checkpoint| (note, checkpoint))).transpose()?;
         if let Some((note, checkpoint)) = &recorded
             && checkpoint.origin == self.origin
             && !self.signers.iter().any(|signer| note.is_signed_by(signer.verifier_key()))
         {
-            return Err(contradicted("the one that the database keeps does not bear the signature of this log"));
+            return Err(refused("the one that the database keeps does not bear the signature of this log"));
         }
         if recorded.as_ref().map_or(0, |(_, checkpoint)| checkpoint.size) != head.signed {
             let why = format!("the database says that {} entries are, and keeps another one", head.signed);
-            return Err(contradicted(why));
+            return Err(refused(why));
         }
         Ok(recorded)
     }
@@ -269,15 +315,12 @@ impl Logbook {
         for witness in &mut self.witnesses {
             witness.compare(reader, size).context("the log's own files do not read")?;
         }
-        self.check_witnesses()
+        Ok(())
     }
 
-    /// A witness that has seen another tree proves a fork: nothing is signed or shown any more.
-    fn check_witnesses(&self) -> anyhow::Result<()> {
-        if let Some(why) = self.witnesses.iter().find_map(Witness::contradiction) {
-            return Err(contradicted(why));
-        }
-        Ok(())
+    /// Why a witness that has seen another tree can't be followed: it proves a fork.
+    fn contradiction(&self) -> Option<&str> {
+        self.witnesses.iter().find_map(Witness::contradiction)
     }
 
     /// The largest size that any witness is known to have cosigned.
@@ -294,8 +337,8 @@ async fn in_its_own_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
     }
 }
 
-/// Something shows another history than this one: until an operator has looked, nothing is signed or shown.
-fn contradicted(why: impl fmt::Display) -> anyhow::Error {
+/// Nothing is signed or shown here until an operator has looked.
+fn refused(why: impl fmt::Display) -> anyhow::Error {
     METRICS.alarm(Alarm::LogRollback, true);
     anyhow::anyhow!("no checkpoint is signed: {why}")
 }

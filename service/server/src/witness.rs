@@ -63,6 +63,11 @@ impl Witness {
         self.seen
     }
 
+    /// Whether it has said what it has seen, since the start.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     /// Why what it has seen can't be of this log, once it has said so.
     pub fn contradiction(&self) -> Option<&str> {
         self.contradiction.as_deref()

@@ -5,7 +5,9 @@ use join_domain::{
     event::{AuthorityKeyMoved, ClusterCreated, Event, Nothing},
     id::TokenId,
 };
-use join_ledger::{Append, AppendError, AuthorityKey, KeyChanges, LogHead, Recording, SecretChange, StreamAppend};
+use join_ledger::{
+    Append, AppendError, AuthorityKey, KeyChanges, LogHead, Recording, SecretChange, Settings, StreamAppend,
+};
 
 use crate::support::*;
 
@@ -128,4 +130,41 @@ async fn no_checkpoint_is_recorded_under_a_name_that_ends_at_that_moment() {
 
     assert_eq!(recording.await.unwrap(), Recording::Overtaken);
     assert_eq!(ledger.log_head().await.unwrap().checkpoint, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_checkpoint_is_recorded_while_any_node_stops_the_log() {
+    let database = Database::fresh().await;
+    let named = |node: &str| Settings { node: node.to_owned(), ..Settings::default() };
+    let (one, two) = (database.ledger_with(named("one")).await, database.ledger_with(named("two")).await);
+    example(&one).await;
+    one.sequence_once(10).await.unwrap();
+    let head = one.log_head().await.unwrap();
+    let log = one.log(0, 10).await.unwrap();
+    let marks: Vec<_> = log.entries.iter().map(|entry| log.mark(entry)).collect();
+    let record = async || two.record_signed(&head, 2, "log.example\n2\n", marks.get(1)).await.unwrap();
+    let stops = async || two.log_head().await.unwrap().stops.into_iter().collect::<Vec<_>>();
+
+    // What was found in other entries than these is found again, or not.
+    let stopped = one.stop_log("log.example", "an error", 2, marks.first()).await.unwrap();
+    assert_eq!((stopped, stops().await), (Recording::Replaced, vec![]));
+
+    for (node, found) in [(&one, "a fork"), (&two, "a fork"), (&one, "another fork")] {
+        assert_eq!(node.stop_log("log.example", found, 2, marks.get(1)).await.unwrap(), Recording::Recorded);
+    }
+    let [first, second] = [("one", "another fork"), ("two", "a fork")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(stops().await, [first, second.clone()]);
+    assert_eq!(record().await, Recording::Overtaken);
+    one.take_stop_back().await.unwrap();
+    assert_eq!(stops().await, std::slice::from_ref(&second));
+    assert_eq!(record().await, Recording::Overtaken);
+    assert_eq!(two.resume_log().await.unwrap().into_iter().collect::<Vec<_>>(), [second]);
+    assert!(two.resume_log().await.unwrap().is_empty());
+    assert_eq!(record().await, Recording::Recorded);
+
+    // With the log its stops end, and it is stopped no more.
+    one.stop_log("log.example", "a fork", 2, None).await.unwrap();
+    assert!(one.end_log(&one.log_head().await.unwrap(), "log.example", "a test").await.unwrap());
+    assert_eq!(one.stop_log("log.example", "a fork", 2, None).await.unwrap(), Recording::Overtaken);
+    assert!(stops().await.is_empty());
 }

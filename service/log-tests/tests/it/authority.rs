@@ -48,6 +48,7 @@ pub(crate) struct Authority {
 
 /// How a node is to run.
 pub(crate) struct Spec<'a> {
+    pub(crate) name: &'a str,
     pub(crate) directory: &'a str,
     pub(crate) origin: Option<&'a str>,
     pub(crate) witnesses: Vec<config::Witness>,
@@ -55,7 +56,7 @@ pub(crate) struct Spec<'a> {
 
 impl Default for Spec<'_> {
     fn default() -> Self {
-        Self { directory: "log", origin: None, witnesses: Vec::new() }
+        Self { name: "joind one", directory: "log", origin: None, witnesses: Vec::new() }
     }
 }
 
@@ -107,7 +108,12 @@ impl Authority {
     }
 
     pub(crate) async fn ledger(&self) -> Ledger {
-        Ledger::connect(self.service(), Settings { connections: 6, ..Settings::default() }).await.unwrap()
+        self.ledger_of("joind").await
+    }
+
+    async fn ledger_of(&self, node: &str) -> Ledger {
+        let settings = Settings { connections: 6, node: node.to_owned(), ..Settings::default() };
+        Ledger::connect(self.service(), settings).await.unwrap()
     }
 
     pub(crate) async fn superuser(&self) -> PgConnection {
@@ -117,7 +123,7 @@ impl Authority {
     pub(crate) async fn node(&self, spec: Spec<'_>) -> Node {
         let directory = self.path(spec.directory);
         let node = service::start(Parts {
-            ledger: self.ledger().await,
+            ledger: self.ledger_of(spec.name).await,
             master: self.master_key(),
             cluster: Some(name()),
             listen: ([127, 0, 0, 1], 0).into(),

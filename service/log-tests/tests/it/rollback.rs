@@ -1,18 +1,25 @@
 //! A database that was set back: nothing is signed until somebody decides.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::authority::{Authority, ORIGIN, Spec, joind};
+use join_server::telemetry::{Alarm, METRICS};
+
+use crate::authority::{Authority, Node, ORIGIN, PATIENCE, Spec, joind};
 
 const NEXT: &str = "test.example/log-2";
+const OTHER: &str = "joind two";
 
-/// An authority whose database has forgotten what its node published, with the size of that.
+/// An authority whose database has forgotten what its node published, with the size of that. The directory `fits` is as
+/// the database is.
 async fn set_back() -> (Authority, u64) {
     let mut authority = Authority::new().await;
     let node = authority.node(Spec::default()).await;
+    let fits = authority.node(Spec { name: OTHER, directory: "fits", ..Spec::default() }).await;
     authority.happens(5).await;
     node.publishes_all().await;
+    fits.publishes_all().await;
     node.stop().await;
+    fits.stop().await;
     let backup = authority.backup().await;
 
     let node = authority.node(Spec::default()).await;
@@ -87,4 +94,116 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
     assert!(again.unwrap_err().to_string().contains("was ended once"));
     let ended = authority.ledger().await.ended_origins().await.unwrap();
     assert_eq!(ended, [ORIGIN]);
+}
+
+/// A node that knows, and one with an empty directory, which does not. The first has refused, and history goes on.
+async fn one_knows() -> (Authority, [Node; 2]) {
+    let (authority, _) = set_back().await;
+    let knows = authority.node(Spec::default()).await;
+    knows.until_alarm(true).await;
+    let empty = authority.node(Spec { name: OTHER, directory: "empty", ..Spec::default() }).await;
+    authority.happens(3).await;
+    (authority, [knows, empty])
+}
+
+/// What the newest checkpoint that the database keeps is of, and who stopped the log.
+async fn head(authority: &Authority) -> (u64, Vec<String>) {
+    let ledger = authority.ledger().await;
+    let head = ledger.log_head().await.unwrap();
+    ledger.close().await;
+    (head.signed, head.stops.into_keys().collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_one_node_stops_those_that_have_none() {
+    let (authority, [knows, empty]) = one_knows().await;
+    let (signed, stops) = head(&authority).await;
+    assert_eq!(stops, ["joind one"]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(head(&authority).await.0, signed, "nothing was signed");
+    assert!(empty.note().is_none());
+
+    // The alarm is of the process: the one without proof raises it alone, too.
+    knows.stop().await;
+    empty.stop().await;
+    METRICS.alarm(Alarm::LogRollback, false);
+    let empty = authority.node(Spec { name: OTHER, directory: "empty", ..Spec::default() }).await;
+    empty.until_alarm(true).await;
+    assert_eq!(head(&authority).await, (signed, stops));
+    assert!(empty.note().is_none());
+
+    // Neither does the proof go away with the disk that it was on.
+    let lost = authority.node(Spec { directory: "lost", ..Spec::default() }).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(head(&authority).await, (signed, vec!["joind one".to_owned()]));
+    lost.stop().await;
+
+    // Its directory was the wrong one: with one that fits, it takes back what it said.
+    let fits = authority.node(Spec { directory: "fits", ..Spec::default() }).await;
+    let note = fits.publishes_all().await;
+    assert_eq!(note.checkpoint().unwrap().size, signed + 3);
+    assert_eq!(head(&authority).await, (signed + 3, vec![]));
+    assert_eq!(empty.publishes_all().await.to_string(), note.to_string());
+    fits.until_alarm(false).await;
+    fits.stop().await;
+    empty.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_knows_that_a_stop_was_wrong_ends_it() {
+    let (authority, [knows, empty]) = one_knows().await;
+    knows.stop().await;
+    let configuration = authority.configuration(ORIGIN);
+    let resume = ["log", "resume", "-c", &configuration, "--reason", "that node was of another cluster"];
+    assert_eq!(joind(&resume).await.unwrap(), 0);
+    let note = empty.publishes_all().await;
+    assert_eq!(note.checkpoint().unwrap().origin, ORIGIN);
+    empty.until_alarm(false).await;
+    assert!(joind(&resume).await.unwrap_err().to_string().contains("no node has stopped the log"));
+    empty.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_with_the_log_and_nodes_of_the_old_one_stop_nothing() {
+    let (authority, nodes) = one_knows().await;
+    for node in nodes {
+        node.stop().await;
+    }
+    let configuration = authority.configuration(NEXT);
+    assert_eq!(joind(&["log", "begin", "-c", &configuration, "--reason", "restored"]).await.unwrap(), 0);
+    assert_eq!(head(&authority).await, (0, vec![]));
+    // More than the old log had, so that its directory can be compared.
+    authority.happens(20).await;
+    METRICS.alarm(Alarm::LogRollback, false);
+    let old = authority.node(Spec::default()).await;
+    old.until_alarm(true).await;
+    let next = authority.node(Spec { name: OTHER, directory: "log-2", origin: Some(NEXT), ..Spec::default() }).await;
+    assert_eq!(next.publishes_all().await.checkpoint().unwrap().origin, NEXT);
+    assert_eq!(head(&authority).await.1, [""; 0]);
+    old.stop().await;
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_of_one_finder_outlasts_that_of_another() {
+    let (authority, nodes) = one_knows().await;
+    for node in nodes {
+        node.stop().await;
+    }
+    let old = authority.node(Spec { name: OTHER, ..Spec::default() }).await;
+    let begun = Instant::now();
+    while head(&authority).await.1 != ["joind one", OTHER] {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    old.stop().await;
+    let signed = head(&authority).await.0;
+    let fits = authority.node(Spec { directory: "fits", ..Spec::default() }).await;
+    while head(&authority).await.1 != [OTHER] {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(head(&authority).await.0, signed, "nothing was signed");
+    fits.stop().await;
 }

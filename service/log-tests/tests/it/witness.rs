@@ -88,5 +88,6 @@ async fn a_witness_that_has_seen_more_stops_the_log() {
     assert!(node.note().is_none(), "nobody is shown what the witness did not take");
     let head = authority.ledger().await.log_head().await.unwrap();
     assert!(head.integrated > 20 && head.signed < 20, "nothing was signed: {head:?}");
+    assert!(head.stops["joind one"].starts_with("a witness has seen 20 entries"), "others are told: {head:?}");
     node.stop().await;
 }

@@ -1,4 +1,4 @@
-//! `joind log begin`: somebody decides that the history goes on under another name.
+//! `joind log`: somebody decides how a log goes on whose past is in doubt, under another name or as it is.
 
 use anyhow::{Context as _, bail};
 use join_log::SignedNote;
@@ -40,5 +40,19 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
     }
     ledger.close().await;
     println!("the log {ended} has ended; {next} begins with the next checkpoint that a node signs");
+    Ok(0)
+}
+
+pub(super) async fn resume(config: &Config, reason: &str) -> anyhow::Result<u8> {
+    let ledger = super::ledger(config).await?;
+    let ended = ledger.resume_log().await?;
+    ledger.close().await;
+    if ended.is_empty() {
+        bail!("no node has stopped the log");
+    }
+    for (node, found) in ended {
+        println!("the stop of {node} has ended; it had found: {found}");
+    }
+    println!("nodes sign again: {reason}");
     Ok(0)
 }
