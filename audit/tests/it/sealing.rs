@@ -5,7 +5,7 @@ use join_log::{Checkpoint, NoteSigner, SignedNote};
 
 use crate::export::{Export, faults, note_of};
 use crate::history::History;
-use crate::keys::{ORIGIN, Witness, log_key, log_policy, seed};
+use crate::keys::{ORIGIN, Witness, log_key, seed};
 
 fn export() -> Export {
     Export::of(&History::of(30))
