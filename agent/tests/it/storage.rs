@@ -64,6 +64,9 @@ fn a_directory_of_another_user_is_refused_and_nothing_is_left_in_it() {
 
     chown(root.path(), Some(user), None).unwrap();
     Directory::open(root.path()).unwrap();
+    // Where this user's own files are in it already, it has always been so.
+    chown(root.path(), Some(owner), None).unwrap();
+    Directory::open(root.path()).unwrap();
 }
 
 #[test]

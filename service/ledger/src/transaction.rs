@@ -39,7 +39,7 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
 /// What it looks for are few rows in tables that may be large: it goes by their indices, whatever the tables were when its
 /// plans were made.
 /// And whoever waits for a row is given up by the server before this node gives up: it would keep what it took until then.
-const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = '8s'";
+const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = '15s'";
 
 /// Appends all or nothing, and returns where. Fences that moved are set in its parts.
 pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<ServerRun, AppendError> {

@@ -110,9 +110,17 @@ impl Loop {
         let Some(batch) = self.append_together(batch).await else { return };
         let (free, held) = self.free_ones(batch).await;
         held.into_iter().for_each(Waiting::fail_as_held);
-        if !free.is_empty() {
-            let still_held = self.append_together(free).await;
-            still_held.into_iter().flatten().for_each(Waiting::fail_as_held);
+        if free.is_empty() {
+            return;
+        }
+        // It may be a name or key that is held, or a row that was taken since: who needs none goes on with the others.
+        let Some(waiting) = self.append_together(free).await else { return };
+        let claims = |one: &Waiting| !one.row.claimed.is_empty() || one.row.first_version == 1;
+        let (claiming, plain): (Vec<_>, Vec<_>) = waiting.into_iter().partition(claims);
+        let singly = claiming.into_iter().map(|one| vec![one]);
+        for some in std::iter::once(plain).filter(|plain| !plain.is_empty()).chain(singly) {
+            let held = self.append_together(some).await;
+            held.into_iter().flatten().for_each(Waiting::fail_as_held);
         }
     }
 
@@ -122,10 +130,15 @@ impl Loop {
         let free = match self.connection.get().await {
             Ok(connection) => {
                 let free = "SELECT stream_id FROM stream WHERE stream_id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED";
-                in_time(sqlx::query_scalar(free).bind(ids).fetch_all(connection)).await.unwrap_or_default()
+                in_time(sqlx::query_scalar(free).bind(ids).fetch_all(connection)).await
             }
-            Err(_) => Vec::new(),
+            Err(_) => Ok(Vec::new()),
         };
+        let free = free.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a writer could not find out which rows are free");
+            self.connection.open = None;
+            Vec::new()
+        });
         let free: HashSet<Uuid> = free.into_iter().collect();
         // One that begins has no row yet.
         batch.into_iter().partition(|one| one.row.first_version == 1 || free.contains(&one.row.stream.id))
@@ -220,6 +233,7 @@ impl Waiting {
 
     fn fail_as_held(self) {
         let why = format!("somebody holds {} for longer than appends wait", self.row.stream);
+        tracing::warn!("{why}");
         self.fail(AppendError::Unavailable(why));
     }
 }

@@ -104,6 +104,7 @@ impl Logbook {
     /// The log as it was published here last.
     async fn rewound(mut self) -> (Self, anyhow::Result<()>) {
         self.last = None;
+        self.witnesses.iter_mut().for_each(Witness::compare_anew);
         in_its_own_time(move || {
             let rewound = self.directory.rewind();
             (self, rewound.context("the log's directory is not usable"))

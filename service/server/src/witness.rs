@@ -116,6 +116,12 @@ impl Witness {
         Ok(true)
     }
 
+    /// What it has seen was compared with a log that is read again: so it is asked again, and compared with that.
+    pub fn compare_anew(&mut self) {
+        (self.contradiction, self.shown) = (None, None);
+        (self.asked, self.has_answered) = (None, false);
+    }
+
     fn contradict(&mut self, why: &str) {
         self.contradiction = Some(format!(
             "the witness {} contradicts: {why}; history was rewritten or restored: find out, then restore a newer backup or \

@@ -213,25 +213,24 @@ async fn a_step_that_finds_its_notes_taken_passes_none_of_the_others() {
         ledger.append(lock_created(&ledger, 100 + number, lock_of(number))).await.unwrap();
     }
     let step = include_str!("../../sql/number.sql");
-    let slow = step.replacen("WITH seat", "WITH pause AS MATERIALIZED (SELECT pg_sleep(1)), seat", 1).replacen(
+    let slow = step.replacen("WITH seat", "WITH pause AS MATERIALIZED (SELECT pg_advisory_lock(1)), seat", 1).replacen(
         "FROM sequencer s,",
         "FROM pause, sequencer s,",
         1,
     );
     assert_eq!(slow.matches("pause").count(), 2, "the statement has another form by now");
+    let mut pause = Blocked::begin(&database).await;
+    pause.take("SELECT pg_advisory_xact_lock(1)").await.unwrap();
     let mut second = PgConnection::connect_with(&database.superuser()).await.unwrap();
     let now = ledger.now();
     let slow = tokio::spawn(async move {
         let numbered = sqlx::query(sqlx::AssertSqlSafe(slow)).bind(3_i64).bind("slow").bind(now);
         numbered.fetch_all(&mut second).await.unwrap().len()
     });
-    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
-    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
-    while sqlx::query_scalar::<_, i64>(sleeps).fetch_one(&mut superuser).await.unwrap() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    pause.until_waiting().await;
 
     assert_eq!(ledger.sequence_once(2).await.unwrap().entries, 2);
+    pause.release().await;
     assert_eq!(slow.await.unwrap(), 1, "of the three that it saw, one was left");
 
     while ledger.sequence_once(100).await.unwrap().entries > 0 {}

@@ -290,6 +290,7 @@ impl Resources for Administration {
             let mut tokens = Vec::new();
             let mut done = Vec::new();
             for name in service.selected(&asked.selector).await? {
+                service.goes_on().map_err(|refusal| in_part(refusal, &name, "reinstated", &done))?;
                 match service.0.ceremonies.reinstate(&admin, &name, &asked.reason).await {
                     Ok(_) => tokens.push(service.token(&name, &admin).await?),
                     // It was deleted since the selector was read.
@@ -447,6 +448,7 @@ impl Resources for Administration {
             let mut exemptions = Vec::new();
             let mut done = Vec::new();
             for name in names {
+                service.goes_on().map_err(|refusal| in_part(refusal, &name, "granted", &done))?;
                 let id = match service.0.ceremonies.grant(&admin, &name, &grant).await {
                     Ok(id) => id,
                     // It was deleted since the selector was read.
@@ -472,6 +474,16 @@ impl Resources for Administration {
             Ok(v1::Empty {})
         };
         reply(revoked.await)
+    }
+}
+
+impl Administration {
+    /// Between two of many tokens: a node that stops does not wait for the last.
+    fn goes_on(&self) -> Result<(), Refusal> {
+        match self.0.stopping.is_cancelled() {
+            true => Err(Refusal::new(Code::Unavailable, "this node stops")),
+            false => Ok(()),
+        }
     }
 }
 
