@@ -124,6 +124,10 @@ catalogue! {
     AuthorityKeyMoved(AuthorityKeyMoved) = "authority_key.moved" v 1;
     /// The authority's keys were sealed under another master key.
     MasterKeyChanged(Nothing) = "master_key.changed" v 1;
+    /// The verifiable log of a name ended; this history goes on in a log of another name.
+    LogEnded(LogEnded) = "log.ended" v 1;
+    /// The stops of the verifiable log ended: somebody said that nothing had happened.
+    LogResumed(LogResumed) = "log.resumed" v 1;
 }
 
 impl Event {
@@ -543,4 +547,26 @@ pub struct AuthorityKeyMoved {
     pub purpose: String,
     /// Why, when somebody said so.
     pub reason: Option<String>,
+}
+
+/// `log.ended`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEnded {
+    /// The name under which the history is signed from now on.
+    pub next: String,
+    /// The name that ended.
+    pub origin: String,
+    /// Why.
+    pub reason: String,
+    /// Entries under the newest checkpoint that the database knew of; 0 for none.
+    pub size: u64,
+}
+
+/// `log.resumed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogResumed {
+    /// Why.
+    pub reason: String,
+    /// What each node, by its name, had found.
+    pub stops: std::collections::BTreeMap<String, String>,
 }

@@ -11,7 +11,7 @@ use join_domain::{
 use uuid::Uuid;
 
 use crate::{
-    AppendError, KeyChanges, MAX_ENTRY, Stored,
+    AppendError, KeyChanges, LogDecision, MAX_ENTRY, Stored,
     row::{Columns, ServerRun, state_text},
 };
 
@@ -166,17 +166,24 @@ impl StreamAppend {
 pub struct Append {
     pub(crate) streams: Vec<StreamAppend>,
     pub(crate) keys: KeyChanges,
+    pub(crate) log: Option<LogDecision>,
 }
 
 impl Append {
     /// Changes of several streams, at most one of each.
     pub fn all(streams: Vec<StreamAppend>) -> Self {
-        Self { streams, keys: KeyChanges::default() }
+        Self { streams, keys: KeyChanges::default(), log: None }
     }
 
     /// Changes the authority's keys with it.
     pub fn with_keys(mut self, keys: KeyChanges) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Decides about the verifiable log with it, or conflicts when its head is another one by then.
+    pub fn with_log(mut self, decision: LogDecision) -> Self {
+        self.log = Some(decision);
         self
     }
 }
@@ -199,12 +206,13 @@ pub struct Recorded {
 pub(crate) struct PreparedAppend {
     pub(crate) parts: Vec<Prepared>,
     pub(crate) keys: KeyChanges,
+    pub(crate) log: Option<LogDecision>,
 }
 
 impl Append {
     pub(crate) fn prepare(self, recorded_at: Timestamp) -> Result<PreparedAppend, AppendError> {
         let parts = self.streams.into_iter().map(|part| part.prepare(recorded_at)).collect::<Result<_, _>>()?;
-        Ok(PreparedAppend { parts, keys: self.keys })
+        Ok(PreparedAppend { parts, keys: self.keys, log: self.log })
     }
 }
 

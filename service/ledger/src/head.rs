@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use join_domain::Timestamp;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -44,6 +44,28 @@ impl LogPage {
         let (stream_id, first_version) = (entry.stream.id, signed(entry.first_version));
         EntryMark { stream_id, first_version, recorded_at: entry.recorded_at, server: self.server }
     }
+}
+
+/// What somebody decides about a log whose past is in doubt.
+#[derive(Debug, Clone)]
+pub enum LogDecision {
+    /// The log that was signed as `origin` ends, and its stops: the head becomes its last, no checkpoint of it is ever
+    /// recorded again, and the next one may be of another origin.
+    End {
+        /// The head that it was decided about.
+        head: LogHead,
+        /// The name that ends.
+        origin: String,
+        /// Why, for auditors of that log.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// All stops end, which are these.
+    Resume {
+        /// The stops that it was decided about.
+        stops: Stops,
+    },
 }
 
 /// What became of a signed checkpoint, or of a stop.
@@ -171,18 +193,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Ends every stop, and tells which there were.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn resume_log(&self) -> Result<Stops, LedgerError> {
-        let ended = sqlx::query_scalar!(
-            r#"UPDATE log_head SET stops = '{}' FROM (SELECT stops FROM log_head FOR UPDATE) before
-             RETURNING before.stops::text AS "stops!""#
-        );
-        stops(&in_time(ended.fetch_one(&mut *self.connection().await?)).await?)
-    }
-
     /// Origins that no checkpoint may carry any more.
     ///
     /// # Errors
@@ -191,43 +201,36 @@ impl Ledger {
         let origins = sqlx::query_scalar!("SELECT origin FROM log_past ORDER BY ended_at, origin");
         Ok(in_time(origins.fetch_all(&mut *self.connection().await?)).await?)
     }
+}
 
-    /// Ends the log that was signed as `origin`, and its stops: the head that `before` shows becomes its last, no checkpoint
-    /// of it is ever recorded again, and the next one may be of another origin. `false`: the head has moved since it was read, or
-    /// `origin` was ended before; nothing was changed.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn end_log(&self, before: &LogHead, origin: &str, reason: &str) -> Result<bool, LedgerError> {
-        let mut lease = self.connection().await?;
-        in_time(async {
-            let mut transaction = lease.begin().await?;
+/// What somebody decided about the log, changed in the transaction of the append that tells of it. `false`: the head is not
+/// the one that was decided about, or the origin has ended before.
+pub(crate) async fn decide_log(connection: &mut PgConnection, decision: &LogDecision) -> Result<bool, sqlx::Error> {
+    match decision {
+        LogDecision::End { head, origin, reason, at } => {
             let forgotten = sqlx::query!(
                 "UPDATE log_head SET integrated_size = 0, signed_size = 0, signed_checkpoint = NULL, stops = '{}'
                  WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2",
-                signed(before.signed),
-                before.checkpoint.as_ref()
+                signed(head.signed),
+                head.checkpoint.as_ref()
             );
-            let forgotten = forgotten.execute(&mut *transaction).await?;
+            let forgotten = forgotten.execute(&mut *connection).await?;
             let remembered = sqlx::query!(
                 "INSERT INTO log_past (origin, signed_size, signed_checkpoint, ended_at, reason) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT DO NOTHING",
                 origin,
-                signed(before.signed),
-                before.checkpoint.as_ref(),
-                self.now(),
+                signed(head.signed),
+                head.checkpoint.as_ref(),
+                *at,
                 reason
             );
-            let remembered = remembered.execute(&mut *transaction).await?;
-            let both = forgotten.rows_affected() == 1 && remembered.rows_affected() == 1;
-            if both {
-                transaction.commit().await?
-            } else {
-                transaction.rollback().await?
-            }
-            Ok(both)
-        })
-        .await
+            let remembered = remembered.execute(connection).await?;
+            Ok(forgotten.rows_affected() == 1 && remembered.rows_affected() == 1)
+        }
+        LogDecision::Resume { stops } => {
+            let update = sqlx::query!("UPDATE log_head SET stops = '{}' WHERE stops = $1", Json(stops) as _);
+            Ok(update.execute(connection).await?.rows_affected() == 1)
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub use cache::{KnownToken, TokenSlot};
 pub use claimed::{Claimed, ClaimedPage};
 pub use clock::{Clock, DatabaseClock, ManualClock};
 pub use error::{AppendError, LedgerError, MAX_ENTRY};
-pub use head::{EntryMark, LogHead, Recording, Stops};
+pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
 pub use history::{HistoryFilter, HistoryPage, Kinds};
 pub use import::Import;
 pub use ledger::{Ledger, migrate};

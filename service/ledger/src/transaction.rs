@@ -17,6 +17,7 @@ use crate::{
     AppendError,
     append::{Prepared, PreparedAppend, Row},
     error::{append_refused, is_connection_lost, sqlstate},
+    head::decide_log,
     lease::{Lease, in_time},
     row::{ServerRun, unsigned},
     secret::change_keys,
@@ -33,6 +34,7 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
     let releases = |part: &Prepared| !part.row.released.is_empty();
     append.parts.len() > 1
         || !append.keys.is_empty()
+        || append.log.is_some()
         || append.parts.iter().any(|part| reaches_out(part) || releases(part))
 }
 
@@ -88,6 +90,11 @@ async fn append_in(connection: &mut PgConnection, append: &mut PreparedAppend) -
     let appended = appended.into_iter().collect::<Option<Vec<_>>>();
     let server = appended.and_then(|all| all.first().copied()).ok_or(Failure::Append(AppendError::Conflict))?;
     change_keys(connection, &append.keys).await?;
+    if let Some(decision) = &append.log
+        && !decide_log(connection, decision).await?
+    {
+        return Err(Failure::Append(AppendError::Conflict));
+    }
     let moved = concerns.move_fences(connection, &concerned).await?;
     for (stream, fence) in moved {
         append.parts.iter_mut().filter(|part| part.after.stream.id == stream).for_each(|part| part.after.fence = fence);

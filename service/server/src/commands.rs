@@ -14,7 +14,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use join_credential::{MasterKey, Purpose, Role, Serial};
-use join_domain::id::Name;
+use join_domain::{
+    id::Name,
+    resource::{MAX_TEXT, is_text},
+};
 use join_ledger::{Ledger, PgConnectOptions, Settings};
 
 use crate::config::{Config, Telemetry};
@@ -133,7 +136,7 @@ enum LogCommand {
         #[command(flatten)]
         config: ConfigFile,
         /// Why; auditors of the old log will ask.
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
         /// The name that ends; by default that of the checkpoint which the database knows.
         #[arg(long, value_name = "ORIGIN")]
@@ -148,8 +151,8 @@ enum LogCommand {
     Resume {
         #[command(flatten)]
         config: ConfigFile,
-        /// Why; it is shown with the stops that it ends.
-        #[arg(long)]
+        /// Why; auditors of this log will ask.
+        #[arg(long, value_parser = reason)]
         reason: String,
     },
 }
@@ -168,7 +171,7 @@ enum AdminCommand {
         #[command(flatten)]
         whose: Whose,
         /// Why; it stands in the history.
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
     },
     /// Issues an identity for joinctl.
@@ -185,6 +188,15 @@ enum AdminCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+}
+
+/// What somebody says of what they do here: it is recorded, and shown to who reads the history.
+fn reason(said: &str) -> Result<String, String> {
+    match said.trim() {
+        "" => Err("it is empty: say why, for those who read the history".to_owned()),
+        said if is_text(said) => Ok(said.to_owned()),
+        _ => Err(format!("it may have up to {MAX_TEXT} printable characters")),
+    }
 }
 
 /// Which identities.
@@ -229,7 +241,7 @@ enum KeysCommand {
         /// The key's id.
         kid: String,
         /// Why; it stands in the history.
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
     },
     /// Removes a retired key, once nothing that it signed is alive.

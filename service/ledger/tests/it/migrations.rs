@@ -19,16 +19,17 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::Migrator};
 use crate::support::*;
 
 /// Every release that had a schema of its own, and its last migration.
-const RELEASES: [(&str, i64); 1] = [("0.1.0", 20_261_122_000_006)];
+const RELEASES: [(&str, i64); 2] = [("0.1.0-alpha", 20_261_122_000_006), ("0.1.0", 20_261_129_000_015)];
 
 /// What a history is stored of. Keys and secrets are in none.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "entry",
     "log_entry",
     "sequencer",
     "log_head",
     "log_past",
     "stream",
+    "snapshot",
     "claim",
     "lineage",
     "view_checkpoint",
@@ -366,6 +367,24 @@ async fn everything_happens(ledger: &Ledger, clock: &ManualClock) {
                 }),
                 Event::MasterKeyChanged(Nothing {}),
             ],
+            None,
+        ),
+        (
+            StreamId::CLUSTER,
+            vec![Event::LogResumed(LogResumed {
+                reason: "its directory was of another cluster".to_owned(),
+                stops: [("joind two".to_owned(), "a signed checkpoint of 900 entries".to_owned())].into(),
+            })],
+            None,
+        ),
+        (
+            StreamId::CLUSTER,
+            vec![Event::LogEnded(LogEnded {
+                next: "example.com/log-2".to_owned(),
+                origin: "example.com/log".to_owned(),
+                reason: "restored from a backup".to_owned(),
+                size: 20,
+            })],
             None,
         ),
         (

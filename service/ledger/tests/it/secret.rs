@@ -2,11 +2,12 @@
 
 use join_domain::{
     envelope::StreamId,
-    event::{AuthorityKeyMoved, ClusterCreated, Event, Nothing},
+    event::{AuthorityKeyMoved, ClusterCreated, Event, LogEnded, LogResumed, Nothing},
     id::TokenId,
 };
 use join_ledger::{
-    Append, AppendError, AuthorityKey, KeyChanges, LogHead, Recording, SecretChange, Settings, StreamAppend,
+    Append, AppendError, AuthorityKey, KeyChanges, Ledger, LogDecision, LogHead, Recording, SecretChange, Settings,
+    Stops, StreamAppend,
 };
 
 use crate::support::*;
@@ -153,18 +154,46 @@ async fn no_checkpoint_is_recorded_while_any_node_stops_the_log() {
         assert_eq!(node.stop_log("log.example", found, 2, marks.get(1)).await.unwrap(), Recording::Recorded);
     }
     let [first, second] = [("one", "another fork"), ("two", "a fork")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-    assert_eq!(stops().await, [first, second.clone()]);
+    assert_eq!(stops().await, [first.clone(), second.clone()]);
     assert_eq!(record().await, Recording::Overtaken);
     one.take_stop_back().await.unwrap();
     assert_eq!(stops().await, std::slice::from_ref(&second));
     assert_eq!(record().await, Recording::Overtaken);
-    assert_eq!(two.resume_log().await.unwrap().into_iter().collect::<Vec<_>>(), [second]);
-    assert!(two.resume_log().await.unwrap().is_empty());
+    let resume = async |stops: &[(String, String)]| {
+        let stops: Stops = stops.iter().cloned().collect();
+        let event = Event::LogResumed(LogResumed { reason: "a test".to_owned(), stops: stops.clone() });
+        decide(&two, event, LogDecision::Resume { stops }).await
+    };
+    let known = [first, second.clone()];
+    assert!(matches!(resume(&known).await, Err(AppendError::Conflict)), "one of them is no stop any more");
+    let history = one.stream(StreamId::CLUSTER, 1, 10).await.unwrap().entries.len();
+    resume(&[second]).await.unwrap();
+    assert_eq!(one.stream(StreamId::CLUSTER, 1, 10).await.unwrap().entries.len(), history + 1);
+    assert!(stops().await.is_empty());
     assert_eq!(record().await, Recording::Recorded);
 
     // With the log its stops end, and it is stopped no more.
     one.stop_log("log.example", "a fork", 2, None).await.unwrap();
-    assert!(one.end_log(&one.log_head().await.unwrap(), "log.example", "a test").await.unwrap());
+    let end = async |head: LogHead| {
+        let (origin, reason) = ("log.example".to_owned(), "a test".to_owned());
+        let (next, size) = ("log.example/2".to_owned(), head.signed);
+        let ended = LogEnded { next, origin: origin.clone(), reason: reason.clone(), size };
+        decide(&one, Event::LogEnded(ended), LogDecision::End { head, origin, reason, at: one.now() }).await
+    };
+    assert!(matches!(end(head).await, Err(AppendError::Conflict)), "it was signed meanwhile");
+    end(one.log_head().await.unwrap()).await.unwrap();
+    assert!(matches!(end(one.log_head().await.unwrap()).await, Err(AppendError::Conflict)), "it ends once");
+    assert_eq!(one.ended_origins().await.unwrap(), ["log.example"]);
     assert_eq!(one.stop_log("log.example", "a fork", 2, None).await.unwrap(), Recording::Overtaken);
     assert!(stops().await.is_empty());
+}
+
+/// Records a decision about the log in the cluster's stream, which begins with it if there is none.
+async fn decide(ledger: &Ledger, event: Event, decision: LogDecision) -> Result<(), AppendError> {
+    let change = change(ledger, vec![event]);
+    let append = match ledger.load(StreamId::CLUSTER).await.unwrap() {
+        Some(cluster) => StreamAppend::following(&cluster, change),
+        None => StreamAppend::begin(StreamId::CLUSTER, change),
+    };
+    ledger.append(Append::from(append).with_log(decision)).await.map(drop)
 }

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use join_domain::{
+    envelope::StreamId,
+    event::{Event, LogEnded},
+};
 use join_server::telemetry::{Alarm, METRICS};
 
 use crate::authority::{Authority, Node, ORIGIN, PATIENCE, Spec, joind};
@@ -74,7 +78,14 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
     authority.happens(3).await;
     let note = node.publishes_all().await;
     assert_eq!(note.checkpoint().unwrap().origin, NEXT);
-    assert_eq!(note.checkpoint().unwrap().size, 6 + 3, "it seals all the history that there is");
+    assert_eq!(note.checkpoint().unwrap().size, 6 + 1 + 3, "it seals all the history that there is, this decision too");
+    let said = Event::LogEnded(LogEnded {
+        next: NEXT.to_owned(),
+        origin: ORIGIN.to_owned(),
+        reason: "restored from an older backup".to_owned(),
+        size: 6,
+    });
+    assert_eq!(last_of_cluster(&authority).await, said);
     assert!(note.is_signed_by(&node.log_key()));
     node.until_alarm(false).await;
     node.stop().await;
@@ -112,6 +123,14 @@ async fn head(authority: &Authority) -> (u64, Vec<String>) {
     let head = ledger.log_head().await.unwrap();
     ledger.close().await;
     (head.signed, head.stops.into_keys().collect())
+}
+
+/// What was last recorded about the cluster.
+async fn last_of_cluster(authority: &Authority) -> Event {
+    let ledger = authority.ledger().await;
+    let mut entries = ledger.stream(StreamId::CLUSTER, 1, 100).await.unwrap().entries;
+    ledger.close().await;
+    entries.pop().unwrap().events.pop().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +174,11 @@ async fn who_knows_that_a_stop_was_wrong_ends_it() {
     knows.stop().await;
     let configuration = authority.configuration(ORIGIN);
     let resume = ["log", "resume", "-c", &configuration, "--reason", "that node was of another cluster"];
+    let (_, stops) = head(&authority).await;
     assert_eq!(joind(&resume).await.unwrap(), 0);
+    let Event::LogResumed(resumed) = last_of_cluster(&authority).await else { panic!("no such event") };
+    assert_eq!(resumed.reason, "that node was of another cluster");
+    assert_eq!(resumed.stops.into_keys().collect::<Vec<_>>(), stops);
     let note = empty.publishes_all().await;
     assert_eq!(note.checkpoint().unwrap().origin, ORIGIN);
     empty.until_alarm(false).await;

@@ -33,7 +33,6 @@ pub(super) async fn ls(place: &Place) -> anyhow::Result<u8> {
 }
 
 pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow::Result<u8> {
-    ensure!(!reason.trim().is_empty(), "--reason is empty: say why, for those who read the history");
     let ledger = place.ledger().await?.0;
     let serials: Vec<Serial> = match (&whose.serial, &whose.name) {
         (Some(serial), _) => vec![*serial],

@@ -36,7 +36,6 @@ pub(super) async fn run(command: &KeysCommand) -> anyhow::Result<u8> {
             tell(&ledger, cluster::move_keys(&ledger, &master, None, activate).await?).await;
         }
         KeysCommand::Revoke { place, kid, reason } => {
-            ensure!(!reason.trim().is_empty(), "--reason is empty: say why, for those who read the history");
             let (ledger, master) = place.ledger().await?;
             let revoke = |keys: &mut join_credential::AuthorityKeys, now| keys.revoke(kid, now);
             tell(&ledger, cluster::move_keys(&ledger, &master, Some(reason), revoke).await?).await;

@@ -1,6 +1,11 @@
 //! `joind log`: somebody decides how a log goes on whose past is in doubt, under another name or as it is.
 
 use anyhow::{Context as _, bail};
+use join_domain::{
+    envelope::StreamId,
+    event::{Event, LogEnded, LogResumed},
+};
+use join_ledger::{Append, AppendError, Change, Ledger, LogDecision, StreamAppend};
 use join_log::SignedNote;
 
 use crate::{cluster, config::Config};
@@ -35,9 +40,15 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
     if past.iter().any(|origin| origin == ended) {
         bail!("the log `{ended}` was ended already; nodes with log.origin `{next}` sign");
     }
-    if !ledger.end_log(&head, ended, reason).await? {
-        bail!("a node signed at this very moment, so nothing was changed: stop the nodes, and try again");
-    }
+    let event = Event::LogEnded(LogEnded {
+        next: next.clone(),
+        origin: ended.to_owned(),
+        reason: reason.to_owned(),
+        size: head.signed,
+    });
+    let (origin, reason) = (ended.to_owned(), reason.to_owned());
+    let decision = LogDecision::End { head, origin, reason, at: ledger.now() };
+    decide(&ledger, event, decision, "a node signed at this very moment: stop the nodes, and try again").await?;
     ledger.close().await;
     println!("the log {ended} has ended; {next} begins with the next checkpoint that a node signs");
     Ok(0)
@@ -45,14 +56,29 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
 
 pub(super) async fn resume(config: &Config, reason: &str) -> anyhow::Result<u8> {
     let ledger = super::ledger(config).await?;
-    let ended = ledger.resume_log().await?;
-    ledger.close().await;
-    if ended.is_empty() {
+    let stops = ledger.log_head().await?.stops;
+    if stops.is_empty() {
         bail!("no node has stopped the log");
     }
-    for (node, found) in ended {
+    let event = Event::LogResumed(LogResumed { reason: reason.to_owned(), stops: stops.clone() });
+    let decision = LogDecision::Resume { stops: stops.clone() };
+    decide(&ledger, event, decision, "the log's stops changed at this very moment: look at them, and try again")
+        .await?;
+    ledger.close().await;
+    for (node, found) in stops {
         println!("the stop of {node} has ended; it had found: {found}");
     }
-    println!("nodes sign again: {reason}");
+    println!("nodes sign again");
     Ok(0)
+}
+
+/// Records a decision in the cluster's history, and lets it be.
+async fn decide(ledger: &Ledger, event: Event, decision: LogDecision, in_vain: &'static str) -> anyhow::Result<()> {
+    let stored = ledger.load(StreamId::CLUSTER).await?.context("there is no cluster yet")?;
+    let change = Change { events: vec![event], decided_at: ledger.now(), origin: cluster::system() };
+    let append = Append::from(StreamAppend::following(&stored, change)).with_log(decision);
+    match ledger.append(append).await {
+        Err(AppendError::Conflict) => bail!("nothing was changed: {in_vain}"),
+        other => other.map(drop).context("the decision could not be recorded"),
+    }
 }

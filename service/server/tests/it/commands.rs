@@ -342,7 +342,9 @@ async fn an_identity_works_until_it_is_revoked() {
         installed.run(&[&["admin", "revoke", "--reason", reason], whose].concat()).await
     };
     let refused = revoke(&["--name", "audrey"], " ").await.refused();
-    assert!(refused.contains("--reason is empty"), "{refused}");
+    assert!(refused.contains("it is empty: say why"), "{refused}");
+    let unprintable = revoke(&["--name", "audrey"], "she \u{7} left").await.refused();
+    assert!(unprintable.contains("printable characters"), "{unprintable}");
     revoke(&[], "she left").await.refused();
     let done = revoke(&["--name", "audrey"], "she left").await.done();
     assert_eq!(done.lines().count(), 2, "{done}");
@@ -408,7 +410,7 @@ async fn keys_go_through_their_phases() {
     let used = keys(&["revoke", &new, "--reason", "compromised"]).await.refused();
     assert!(used.contains("is the active key"), "{used}");
     let unsaid = keys(&["revoke", &old, "--reason", ""]).await.refused();
-    assert!(unsaid.contains("--reason is empty"), "{unsaid}");
+    assert!(unsaid.contains("it is empty: say why"), "{unsaid}");
     waits("retired", "2 days").await;
     assert_eq!(keys(&["forget", &old]).await.done(), format!("{old} is forgotten\n"));
 
