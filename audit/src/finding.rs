@@ -38,6 +38,9 @@ pub enum Fault {
     ImpossibleHistory,
     /// The rules did not allow what was recorded.
     ForbiddenHistory,
+    /// An event of a kind or version that is not known here, as a newer version writes it: nothing is said of its stream,
+    /// nor of what depends on it.
+    Newer,
     /// A claimed view is not what follows from the events.
     WrongView,
     /// The state of a stream was not claimed.

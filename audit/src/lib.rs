@@ -30,12 +30,15 @@
 //! Of the rules: each accepted join proved the bound key, the preregistered one or, in time, the secret, was under no lock,
 //! showed the newest generation and join state or spent an exemption, has the next generation or is counted as the next
 //! recovery within the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer,
-//! to a proof of the bound key that was asked for within that answer's life. What was recorded within a minute of a lock or of
-//! a change of the bot may have met it. Refusals are taken as they are: that one is missing can't be seen.
+//! to a proof of the bound key that was asked for within that answer's life. No two live tokens have one name or one key, and no
+//! two bots one name. What was recorded within a minute of a lock, of a change of the bot or of the end of what had a name or
+//! key may have met it. An attempt that was accepted once is known until the token's next join. What a newer version wrote is
+//! no fault, but makes a history unclean: nothing can be said of it here. Refusals are taken as they are: that one is missing can't be seen.
 //!
 //! [`verify_portable`] checks the `.tlog-proof` of a single entry.
 
 mod checkpoint;
+mod claims;
 mod comparison;
 mod envelope;
 mod export;

@@ -18,7 +18,7 @@ use join_domain::{
 };
 
 /// Longer than an append takes.
-const AT_ONCE: TimeDelta = TimeDelta::seconds(60);
+pub(crate) const AT_ONCE: TimeDelta = TimeDelta::seconds(60);
 
 /// What a join depends on beside its token.
 #[derive(Debug, Default)]

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::claims::Claims;
 use crate::envelope::Envelope;
 use crate::finding::{Fault, Finding, Findings, Place};
-use crate::fold::{self, State};
+use crate::fold::{self, State, Unfollowed};
 use crate::rules::Rules;
 
 /// Streams by name, and what joins depend on beside their own.
@@ -15,13 +16,16 @@ use crate::rules::Rules;
 pub(crate) struct Streams {
     streams: HashMap<String, Stream>,
     rules: Rules,
+    claims: Claims,
+    /// True once an event of a newer version was met: what it means to other streams is not known.
+    newer: bool,
 }
 
 #[derive(Debug, Default)]
 struct Stream {
     version: u64,
     state: Option<State>,
-    /// Once something is wrong, versions are counted on, but nothing more is said of the state.
+    /// Once something is wrong or unknown, versions are counted on, but nothing more is said of the state.
     broken: bool,
     /// Whether a view was compared.
     claimed: bool,
@@ -61,20 +65,31 @@ impl Streams {
             return;
         }
         let followed = fold::read(text).and_then(|entry| {
-            if let Err(why) = self.rules.check(stream.state.as_ref(), &entry) {
+            let before = stream.state.as_ref().map(State::claims).unwrap_or_default();
+            if let Err(why) = self.rules.check(stream.state.as_ref(), &entry)
+                && !self.newer
+            {
                 findings.add(Finding::new(Fault::ForbiddenHistory, at(envelope.first_version), why));
             }
             let state = fold::after(stream.state.take(), &entry)?;
             self.rules.take(&state, &entry);
+            self.claims.follow(log_index, &entry, &before, &state);
             Ok(state)
         });
         match followed {
             Ok(state) => stream.state = Some(state),
-            Err(impossible) => {
-                let place = at(impossible.version.unwrap_or(envelope.first_version));
-                findings.add(Finding::new(Fault::ImpossibleHistory, place, impossible.why));
+            Err(Unfollowed { fault, version, why }) => {
+                findings.add(Finding::new(fault, at(version.unwrap_or(envelope.first_version)), why));
                 stream.broken = true;
+                self.newer |= fault == Fault::Newer;
             }
+        }
+    }
+
+    /// After the last entry.
+    pub(crate) fn end(&mut self, findings: &mut Findings) {
+        if !self.newer {
+            std::mem::take(&mut self.claims).end(findings);
         }
     }
 
@@ -97,8 +112,17 @@ impl Streams {
             return wrong(format!("the claimed view is of another version: the stream is at {}", stream.version));
         }
         let state = stream.state.as_ref().map(fold::as_claimed).unwrap_or_default();
-        if state != view.state {
+        if state == view.state {
+            return;
+        }
+        // A state that another version wrote lacks what was added since, or has more.
+        let is_same = |folded: &State| State::deserialize(&view.state).is_ok_and(|claimed| claimed == *folded);
+        if !stream.state.as_ref().is_some_and(is_same) {
             wrong(format!("the claimed view does not follow from the events{}", difference(&state, &view.state)));
+        } else if has_more(&view.state, &state) {
+            let place = Place { log_index: None, stream: Some(view.stream.clone()), version: Some(view.version) };
+            let what = format!("the claimed view says more than is known here{}", difference(&state, &view.state));
+            findings.add(Finding::new(Fault::Newer, place, what));
         }
     }
 
@@ -121,4 +145,17 @@ fn difference(folded: &Value, claimed: &Value) -> String {
     let deeper = folded.get(key).zip(claimed.get(key)).map(|(folded, claimed)| difference(folded, claimed));
     let deeper = deeper.unwrap_or_default();
     format!(" at .{key}{}", deeper.strip_prefix(" at ").unwrap_or_default())
+}
+
+/// Whether the claimed value has a field that the folded one has not.
+fn has_more(claimed: &Value, folded: &Value) -> bool {
+    match (claimed, folded) {
+        (Value::Object(claimed), Value::Object(folded)) => {
+            claimed.iter().any(|(key, claimed)| folded.get(key).is_none_or(|folded| has_more(claimed, folded)))
+        }
+        (Value::Array(claimed), Value::Array(folded)) => {
+            claimed.iter().zip(folded).any(|(claimed, folded)| has_more(claimed, folded))
+        }
+        _ => false,
+    }
 }

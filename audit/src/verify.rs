@@ -68,9 +68,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong, and nothing unknown.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    /// The first thing that is wrong, whatever else is unknown here.
+    pub fn first_fault(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.fault != Fault::Newer)
     }
 }
 
@@ -119,6 +124,7 @@ pub fn verify(
     if readable {
         audit.must_be_whole(end, files.missing.as_deref());
         audit.must_be_sealed(checkpoint.as_ref())?;
+        audit.streams.end(&mut audit.findings);
     }
     let views = match export.views()? {
         // Without all entries every view would seem wrong.
@@ -157,6 +163,7 @@ pub fn verify_history<'e>(envelopes: impl IntoIterator<Item = &'e str>) -> Vec<F
             Err(why) => findings.add(Finding::new(Fault::BadEnvelope, Place::entry(index), why)),
         }
     }
+    streams.end(&mut findings);
     findings.into_sorted()
 }
 

@@ -82,7 +82,7 @@ fn round(number: u128) -> Vec<(StreamId, Vec<Event>)> {
     happens
 }
 
-fn stream(kind: StreamKind, number: u128) -> StreamId {
+pub(crate) fn stream(kind: StreamKind, number: u128) -> StreamId {
     StreamId { kind, id: Uuid::from_u128(0x1000 + number) }
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn bot_updated(role: &str) -> Event {
     Event::BotUpdated(BotUpdated { spec: BotSpec { roles: vec![role.into()], ..BotSpec::default() } })
 }
 
-fn token_created(number: u128, bot: StreamId) -> Event {
+pub(crate) fn token_created(number: u128, bot: StreamId) -> Event {
     Event::TokenCreated(TokenCreated {
         name: format!("token-{number}").parse().unwrap(),
         bot: BotId(bot.id),

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use join_audit::{Fault, Place};
+use join_domain::envelope::{StreamId, StreamKind};
+use join_domain::event::{Event, Nothing};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::export::{Export, audit, note_of};
-use crate::history::{History, reopened};
+use crate::export::{Export, audit, faults, note_of};
+use crate::history::{History, reopened, stream, token_created};
 use crate::keys::log_policy;
 
 fn export() -> Export {
@@ -245,7 +247,7 @@ fn envelopes_of_another_form_even_when_the_log_sealed_them() {
         let finding = &report.findings[0];
         assert_eq!(finding.place.log_index, Some(7), "{from} → {to}: {:?}", report.findings);
         assert!(finding.what.contains(expected), "{from} → {to}: {finding}");
-        assert!(matches!(finding.fault, Fault::BadEnvelope | Fault::ImpossibleHistory));
+        assert!(matches!(finding.fault, Fault::BadEnvelope | Fault::Newer));
     }
     let mut empty = export().without_views();
     let events = honest.find("\"events\":").unwrap()..honest.find(",\"first_version\"").unwrap();
@@ -274,6 +276,35 @@ fn an_impossible_history_even_when_the_log_sealed_it() {
         version: Some(deleted.last_version() + 1),
     };
     assert_eq!((report.findings[0].fault, &report.findings[0].place), (Fault::ImpossibleHistory, &place));
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_no_fault_and_hides_none() {
+    let mut export = export().without_views();
+    export.lines[7].1 = export.lines[7].1.replacen("\"kind\":\"", "\"kind\":\"new.", 1);
+    let newer = export.clone().resealed().audited();
+    assert_eq!(faults(&newer), [(Fault::Newer, Some(7))]);
+    assert!(!newer.is_clean() && newer.first_fault().is_none());
+
+    export.lines.remove(50);
+    let both = export.resealed().audited();
+    assert_eq!(both.first_fault().map(|finding| finding.fault), Some(Fault::StreamVersion));
+}
+
+#[test]
+fn a_name_that_two_tokens_have_even_when_the_log_sealed_it() {
+    let [first, second] = [1, 2].map(|number| stream(StreamKind::Token, number));
+    let named = |number| token_created(number, stream(StreamKind::Bot, number));
+    let deleted = || Event::TokenDeleted(Nothing {});
+    let found = |happened: Vec<(StreamId, Event)>| {
+        let mut history = History::default();
+        happened.into_iter().for_each(|(stream, event)| history.append(stream, vec![event]));
+        faults(&Export::of(&history).audited())
+    };
+    assert_eq!(found(vec![(first, named(1)), (second, named(1))]), [(Fault::ForbiddenHistory, Some(1))]);
+    assert_eq!(found(vec![(first, named(1)), (first, deleted()), (second, named(1))]), []);
+    // Two that met may stand in the log in either order.
+    assert_eq!(found(vec![(first, named(1)), (second, named(1)), (first, deleted())]), []);
 }
 
 #[test]

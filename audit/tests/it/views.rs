@@ -34,7 +34,19 @@ fn a_rewritten_row() {
     found(|views| view(views, "lock/")["state"]["live"] = json!(false));
     found(|views| view(views, "bot/")["state"] = Value::Null);
     found(|views| drop(view(views, "bot/")["state"].as_object_mut().unwrap().remove("live")));
-    found(|views| view(views, "bot/")["state"]["extra"] = json!(1));
+}
+
+#[test]
+fn a_row_that_another_version_wrote() {
+    // One that is older did not know of bindings yet: that there is none is what follows.
+    let mut older = Export::of(&History::of(50));
+    let views = older.views.as_mut().unwrap();
+    assert!(view(views, "token/")["state"].as_object_mut().unwrap().remove("binding").is_some());
+    assert_eq!(older.faults(), []);
+
+    let newer = found(|views| view(views, "bot/")["state"]["spec"]["extra"] = json!(1));
+    assert_eq!(newer.fault, Fault::Newer);
+    assert!(newer.to_string().ends_with("the claimed view says more than is known here at .spec.extra"), "{newer}");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
-use join_audit::{AuditError, Policy, Progress, Report, Step};
+use join_audit::{AuditError, Fault as Kind, Finding, Policy, Progress, Report, Step};
 use join_proto::v1::{Empty, ViewsReport};
 use serde_yaml_ng::{Mapping, Value};
 
@@ -127,10 +127,11 @@ impl Verdict {
     fn end(self, context: &Context) -> anyhow::Result<()> {
         let printed = print(context.format, &self.tree()?, || self.text());
         let differences = self.views.iter().flat_map(|views| &views.differences);
-        let mut wrong = self.report.findings.iter().map(ToString::to_string).chain(differences.cloned());
-        match wrong.next() {
-            None => printed,
-            Some(first) => Err(Fault(format!("the ledger is not what it should be: {first}")).into()),
+        let mut wrong = self.report.first_fault().map(ToString::to_string).into_iter().chain(differences.cloned());
+        match (wrong.next(), self.report.findings.first()) {
+            (Some(first), _) => Err(Fault(format!("the ledger is not what it should be: {first}")).into()),
+            (None, Some(newer)) => bail!("this version can't judge all of it: {newer}; verify with a newer joinctl"),
+            (None, None) => printed,
         }
     }
 
@@ -156,7 +157,8 @@ impl Verdict {
             lines.push(format!("authority    {} streams compared with its views", views.streams_checked));
             lines.extend(views.differences.iter().map(|what| format!("WRONG        {what}")));
         }
-        lines.extend(findings.iter().map(|finding| format!("WRONG        {finding}")));
+        let label = |finding: &Finding| if finding.fault == Kind::Newer { "UNKNOWN" } else { "WRONG" };
+        lines.extend(findings.iter().map(|finding| format!("{:<13}{finding}", label(finding))));
         let is_clean = findings.is_empty() && self.views.iter().all(|views| views.differences.is_empty());
         if is_clean {
             lines.push("verified     nothing is missing, changed or out of order".to_owned());

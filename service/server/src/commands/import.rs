@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use join_audit::{Checkpoint, Policy, Step, merkle};
+use join_audit::{Checkpoint, Fault, Policy, Step, merkle};
 use join_ledger::{Import, Progress, Stage};
 use tokio::sync::mpsc;
 
@@ -87,9 +87,14 @@ async fn verified(archive: PathBuf, policy: Policy, bar: ProgressBar) -> anyhow:
         })?;
         bar.set_position(0);
         for finding in &report.findings {
-            bar.suspend(|| eprintln!("WRONG  {finding}"));
+            let label = if finding.fault == Fault::Newer { "UNKNOWN" } else { "WRONG" };
+            bar.suspend(|| eprintln!("{label}  {finding}"));
         }
-        let Some(checkpoint) = report.checkpoint.filter(|_| report.findings.is_empty()) else { return Ok(None) };
+        if report.first_fault().is_some() {
+            return Ok(None);
+        }
+        ensure!(report.is_clean(), "a newer version wrote the archive; nothing was imported: import it with that one");
+        let Some(checkpoint) = report.checkpoint else { return Ok(None) };
         let note = fs::read_to_string(archive.join("checkpoint"))?;
         Ok(Some(Sealed { checkpoint, note }))
     };
