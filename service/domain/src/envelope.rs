@@ -205,7 +205,7 @@ impl Entry {
             events: stored
                 .events
                 .into_iter()
-                .map(|event| upcast::read_text(&event.kind, event.schema, event.data.get()))
+                .map(|event| upcast::read(&event.kind, event.schema, event.data.get()))
                 .collect::<Result<_, _>>()?,
             decided_at: time(&stored.decided_at)?,
             recorded_at: time(&stored.recorded_at)?,
