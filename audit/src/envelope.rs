@@ -1,10 +1,9 @@
 //! The envelope: one append to one stream, as canonical JSON (RFC 8785).
 
 use chrono::{DateTime, SecondsFormat};
+use join_domain::envelope::StreamId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::fold::StreamId;
 
 /// An envelope whose form is right in every byte.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! The auditor's check of the ledger: offline, from an export, trusting nothing but keys.
 //!
-//! Nothing here is shared with the code that writes the log: hashing, notes and proofs are written a second time, from the
-//! specifications, because a check that reuses the writer's code repeats its mistakes. The one exception is the fold of the
-//! domain (module `fold`): what the events mean is defined there.
+//! The auditor shares with the writer what events and states are in `join-domain`: how they fold, and what a state says of
+//! itself. It shares nothing else: hashing, notes, proofs and the rules of a history are written a second time, because a
+//! check that reuses the writer's code repeats its mistakes.
 //!
 //! # What an export holds
 //!
@@ -43,7 +43,6 @@ mod comparison;
 mod envelope;
 mod export;
 mod finding;
-mod fold;
 pub mod merkle;
 mod note;
 mod policy;

@@ -1,5 +1,5 @@
 //! The rules of a join, written a second time: whether what an entry records was allowed after what stands before it
-//! (protocol, sections 3, 4, 6 and 7). What events mean is the fold's to say; it follows forbidden ones as well.
+//! (protocol, sections 3, 4, 6 and 7). What events mean is the states' to say; they follow forbidden ones as well.
 //!
 //! Streams have no order among each other but that of cause and effect: of a join and a lock that met, either may stand
 //! first in the log. So what was recorded within [`AT_ONCE`] of each other passes in both orders.
@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
-    decision::join::BACKDATED_SECONDS,
     envelope::Entry,
     event::{ChallengeIssued, Event, JoinAccepted, JoinCase, JoinResumed, JoinStateSeen, KeypairRotated},
     id::{BotId, LockId, user_name},
@@ -19,6 +18,8 @@ use join_domain::{
 
 /// Longer than an append takes.
 pub(crate) const AT_ONCE: TimeDelta = TimeDelta::seconds(60);
+/// How long before its join a certificate begins.
+const BACKDATED: TimeDelta = TimeDelta::seconds(120);
 
 /// What a join depends on beside its token.
 #[derive(Debug, Default)]
@@ -179,7 +180,7 @@ impl<'a> Join<'a> {
             Event::ExemptionConsumed(consumed) => token.grants.iter().find(|grant| grant.id == consumed.grant),
             _ => None,
         });
-        let now = join.not_before + TimeDelta::seconds(BACKDATED_SECONDS);
+        let now = join.not_before + BACKDATED;
         Self { rules, token, join, entry, now, rotated, spent: spent.collect() }
     }
 

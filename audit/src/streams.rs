@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use join_domain::{envelope::Entry, state::State};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::claims::Claims;
 use crate::envelope::Envelope;
 use crate::finding::{Fault, Finding, Findings, Place};
-use crate::fold::{self, State, Unfollowed};
 use crate::rules::Rules;
 
 /// Streams by name, and what joins depend on beside their own.
@@ -64,24 +64,32 @@ impl Streams {
         if stream.broken {
             return;
         }
-        let followed = fold::read(text).and_then(|entry| {
+        let unfollowed = |fault, version, why| Finding::new(fault, at(version), why);
+        let entry = Entry::from_envelope(text).map_err(|error| {
+            let fault = if error.is_newer() { Fault::Newer } else { Fault::ImpossibleHistory };
+            unfollowed(fault, envelope.first_version, error.to_string())
+        });
+        let followed = entry.and_then(|entry| {
             let before = stream.state.as_ref().map(State::claims).unwrap_or_default();
             if let Err(why) = self.rules.check(stream.state.as_ref(), &entry)
                 && !self.newer
             {
                 findings.add(Finding::new(Fault::ForbiddenHistory, at(envelope.first_version), why));
             }
-            let state = fold::after(stream.state.take(), &entry)?;
+            let state = State::after(stream.state.take(), &entry).map_err(|error| {
+                let why = format!("`{}` cannot follow what came before", error.event);
+                unfollowed(Fault::ImpossibleHistory, error.version, why)
+            })?;
             self.rules.take(&state, &entry);
             self.claims.follow(log_index, &entry, &before, &state);
             Ok(state)
         });
         match followed {
             Ok(state) => stream.state = Some(state),
-            Err(Unfollowed { fault, version, why }) => {
-                findings.add(Finding::new(fault, at(version.unwrap_or(envelope.first_version)), why));
+            Err(finding) => {
+                self.newer |= finding.fault == Fault::Newer;
+                findings.add(finding);
                 stream.broken = true;
-                self.newer |= fault == Fault::Newer;
             }
         }
     }
@@ -111,7 +119,7 @@ impl Streams {
         if stream.version != view.version {
             return wrong(format!("the claimed view is of another version: the stream is at {}", stream.version));
         }
-        let state = stream.state.as_ref().map(fold::as_claimed).unwrap_or_default();
+        let state = serde_json::to_value(&stream.state).unwrap_or_default();
         if state == view.state {
             return;
         }
@@ -128,12 +136,17 @@ impl Streams {
 
     /// After the last view: every stream that has to have one had one.
     pub(crate) fn all_claimed(&self, findings: &mut Findings) {
-        let missing = |stream: &Stream| !stream.claimed && stream.state.as_ref().is_some_and(fold::has_view);
+        let missing = |stream: &Stream| !stream.claimed && stream.state.as_ref().is_some_and(has_view);
         if let Some(name) = self.streams.iter().filter(|(_, stream)| missing(stream)).map(|(name, _)| name).min() {
             let place = Place { log_index: None, stream: Some(name.clone()), version: None };
             findings.add(Finding::new(Fault::MissingView, place, "the stream has events, but no view is claimed"));
         }
     }
+}
+
+/// Whether a view has to be there. What is no resource may go without.
+fn has_view(state: &State) -> bool {
+    !matches!(state, State::Administrator(_) | State::Record)
 }
 
 /// The first part in which two JSON values differ, as a path such as `.spec.roles`; never its content.

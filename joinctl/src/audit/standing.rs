@@ -37,8 +37,8 @@ impl Standing {
 }
 
 fn step(before: Option<State>, event: &Event) -> Result<State, String> {
-    let data = tree::of(event).get("data").map(serde_json::to_value).transpose().map_err(|error| error.to_string())?;
-    let read = upcast::read(&event.kind, event.schema, data.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let data = serde_json::to_string(&tree::of(event).get("data")).map_err(|error| error.to_string())?;
+    let read = upcast::read(&event.kind, event.schema, &data).map_err(|error| error.to_string())?;
     let entry = Entry {
         stream: event.stream.parse().map_err(|error| format!("{error}"))?,
         first_version: event.version,

@@ -21,7 +21,7 @@ use crate::{
 #[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
 entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allowed each accepted join, and that \
 the state of tokens, bots, locks and administrators follows from the entries. \
-The code shares nothing with that which writes the log. Exit code 3: something is wrong.
+The code shares with the writer what events and states are, and nothing else. Exit code 3: something is wrong.
 
 Without --from and --proof the ledger is copied into a temporary directory, which is gone afterwards: it needs the room of \
 an export (about 2 KB for each join), and TMPDIR says where. With --policy, --from and --proof ask no server.

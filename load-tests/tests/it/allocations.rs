@@ -132,8 +132,8 @@ impl Bot {
             .read(connection.certificate.as_slice(), self.ceremonies.ledger.now());
         let peer = Peer::new(connection, RequestIds { request: "00000000-000001".into(), trace: None }, presented);
         match self.ceremonies.open(ask, &peer).await {
-            Ok(Step::Challenge(pending)) => (peer, pending),
-            Ok(_) => panic!("no challenge"),
+            Ok(Step::Asked(pending)) => (peer, pending),
+            Ok(Step::Joined(_)) => panic!("joined without a challenge"),
             Err(refusal) => panic!("{refusal:?}"),
         }
     }

@@ -116,7 +116,7 @@ pub struct SealedKey {
 }
 
 /// One key of the authority, opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AuthorityKey {
     pub(crate) kid: String,
     pub(crate) purpose: Purpose,
@@ -238,16 +238,7 @@ impl AuthorityKey {
     }
 
     fn moved_to(&self, phase: Phase, phase_since: Timestamp) -> Self {
-        Self {
-            kid: self.kid.clone(),
-            purpose: self.purpose,
-            phase,
-            public: self.public.clone(),
-            secret: self.secret.clone(),
-            certificate: self.certificate.clone(),
-            created_at: self.created_at,
-            phase_since,
-        }
+        Self { phase, phase_since, ..self.clone() }
     }
 
     /// True when the public parts are those of the private key.
@@ -286,11 +277,6 @@ impl AuthorityKey {
     /// Since when it is in this phase.
     pub fn phase_since(&self) -> Timestamp {
         self.phase_since
-    }
-
-    /// When it was made.
-    pub fn created_at(&self) -> Timestamp {
-        self.created_at
     }
 
     /// The public half; a sealing key has none.

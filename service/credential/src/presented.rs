@@ -5,10 +5,7 @@
 
 use std::time::Duration;
 
-use join_domain::{
-    Timestamp,
-    id::{InstanceId, Name, TokenId},
-};
+use join_domain::{Timestamp, event::ClientCertificate, id::Name};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -29,7 +26,7 @@ pub enum Presented {
     /// No live certificate of this cluster.
     None(NotLive),
     /// A bot's.
-    Bot(BotCertificate),
+    Bot(ClientCertificate),
     /// An administrator's.
     Administrator(AdministratorCertificate),
 }
@@ -51,27 +48,6 @@ pub enum NotLive {
     Foreign,
 }
 
-/// A bot's live certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BotCertificate {
-    /// The token that it was issued for.
-    pub token: TokenId,
-    /// The bot.
-    pub bot: Name,
-    /// The lineage.
-    pub instance: InstanceId,
-    /// The place in the lineage.
-    pub generation: u64,
-    /// The bot's roles when it was issued.
-    pub roles: Vec<String>,
-    /// The serial number.
-    pub serial: Serial,
-    /// Beginning.
-    pub not_before: Timestamp,
-    /// End.
-    pub not_after: Timestamp,
-}
-
 /// An administrator's live certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdministratorCertificate {
@@ -81,8 +57,6 @@ pub struct AdministratorCertificate {
     pub role: Role,
     /// The serial number.
     pub serial: Serial,
-    /// End.
-    pub not_after: Timestamp,
 }
 
 /// Reads client certificates under the CAs of one cluster. It is made once from the keys, and again when they change.
@@ -137,22 +111,19 @@ impl CertificateReader {
         }
         let serial = Serial::from_bytes(certificate.raw_serial()).ok_or(NotLive::Foreign)?;
         if let Some(claims) = BotClaims::of(&certificate) {
-            return Ok(Presented::Bot(BotCertificate {
-                token: claims.token_id,
+            return Ok(Presented::Bot(ClientCertificate {
                 bot: claims.bot,
-                instance: claims.instance,
                 generation: claims.generation,
-                roles: claims.roles,
-                serial,
-                not_before,
-                not_after,
+                instance: claims.instance,
+                serial: serial.to_string(),
+                token: claims.token_id,
             }));
         }
         let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;
         let (role, name) = self.administrator(&leaf).and_then(|path| path.split_once('/')).ok_or(NotLive::Foreign)?;
         let role = role.parse().map_err(|_| NotLive::Foreign)?;
         let name = name.parse().map_err(|_| NotLive::Foreign)?;
-        Ok(Presented::Administrator(AdministratorCertificate { name, role, serial, not_after }))
+        Ok(Presented::Administrator(AdministratorCertificate { name, role, serial }))
     }
 
     /// True for a live certificate of an administrator. For all others, bots most of all, it is quickly said.

@@ -205,7 +205,7 @@ impl Entry {
             events: stored
                 .events
                 .into_iter()
-                .map(|event| upcast::read_text(&event.kind, event.schema, event.data.get()))
+                .map(|event| upcast::read(&event.kind, event.schema, event.data.get()))
                 .collect::<Result<_, _>>()?,
             decided_at: time(&stored.decided_at)?,
             recorded_at: time(&stored.recorded_at)?,
@@ -312,4 +312,11 @@ pub enum EnvelopeError {
     /// An event does not read.
     #[error(transparent)]
     Event(#[from] UpcastError),
+}
+
+impl EnvelopeError {
+    /// True for an event that only a newer version reads.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Event(UpcastError::Newer { .. } | UpcastError::UnknownKind(_)))
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
 macro_rules! catalogue {
     ($($(#[doc = $about:literal])+ $name:ident($data:ty) = $kind:literal v $schema:literal;)+) => {
         /// Something that happened.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         #[serde(tag = "kind", content = "data")]
         pub enum Event {
             $($(#[doc = $about])+ #[serde(rename = $kind)] $name($data),)+

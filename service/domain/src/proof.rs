@@ -2,12 +2,11 @@
 //!
 //! Both sides use this module: the authority issues and checks, the agent reads and signs.
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use subtle::ConstantTimeEq as _;
 
 use crate::{
     Timestamp,
@@ -127,9 +126,8 @@ impl Challenge {
         }
         solution.verify(key)?;
         // What was signed must be the issued document byte for byte, the nonce with it: compared in constant time.
-        if !bool::from(solution.payload.as_bytes().ct_eq(URL_SAFE_NO_PAD.encode(document).as_bytes())) {
-            return Err(SolutionError::OtherDocument);
-        }
+        verify_slices_are_equal(solution.payload.as_bytes(), URL_SAFE_NO_PAD.encode(document).as_bytes())
+            .map_err(|_| SolutionError::OtherDocument)?;
         let at = now.timestamp();
         if at < self.nbf.saturating_sub(LEEWAY) || at > self.exp.saturating_add(LEEWAY) {
             return Err(SolutionError::Expired);

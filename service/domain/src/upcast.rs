@@ -1,5 +1,7 @@
 //! Old shapes are lifted on read: an event that was written once stays readable for ever.
 
+use std::cmp::Ordering;
+
 use serde_json::Value;
 
 use crate::event::Event;
@@ -28,32 +30,23 @@ pub enum UpcastError {
     },
 }
 
-/// Reads one stored event of any version.
+/// Reads one stored event of any version from the text of its data. What has the shape of today is read at once.
 ///
 /// # Errors
 /// [`UpcastError`] when it is newer than this version, unknown or malformed.
-pub fn read(kind: &str, schema: u32, data: Value) -> Result<Event, UpcastError> {
-    let current = Event::KINDS.iter().find(|known| known.name == kind);
-    let current = current.ok_or_else(|| UpcastError::UnknownKind(kind.to_owned()))?;
-    if schema > current.schema {
-        return Err(UpcastError::Newer { kind: kind.to_owned(), schema });
-    }
-    let data = lift(kind, schema, data);
-    serde_json::from_value(serde_json::json!({ "kind": kind, "data": data }))
-        .map_err(|error| UpcastError::Malformed { kind: kind.to_owned(), why: error.to_string() })
-}
-
-/// The same from the text of the data. What has the shape of today is read at once.
-///
-/// # Errors
-/// [`UpcastError`].
-pub fn read_text(kind: &str, schema: u32, data: &str) -> Result<Event, UpcastError> {
+pub fn read(kind: &str, schema: u32, data: &str) -> Result<Event, UpcastError> {
+    let unknown = || UpcastError::UnknownKind(kind.to_owned());
     let malformed = |error: serde_json::Error| UpcastError::Malformed { kind: kind.to_owned(), why: error.to_string() };
-    let is_current = Event::KINDS.iter().any(|known| known.name == kind && known.schema == schema);
-    match Event::read_data(kind, data).filter(|_| is_current) {
-        Some(event) => event.map_err(malformed),
-        None => read(kind, schema, serde_json::from_str(data).map_err(malformed)?),
-    }
+    let newest = Event::KINDS.iter().find(|known| known.name == kind).ok_or_else(unknown)?.schema;
+    let event = match schema.cmp(&newest) {
+        Ordering::Greater => return Err(UpcastError::Newer { kind: kind.to_owned(), schema }),
+        Ordering::Equal => Event::read_data(kind, data),
+        Ordering::Less => {
+            let old = serde_json::from_str(data).map_err(malformed)?;
+            Event::read_data(kind, &lift(kind, schema, old).to_string())
+        }
+    };
+    event.ok_or_else(unknown)?.map_err(malformed)
 }
 
 /// Lifts data to the newest shape, one version at a time. Every kind is at its first version today, so there is

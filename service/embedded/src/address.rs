@@ -1,11 +1,14 @@
 //! Where a cluster can be reached.
 
-use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
 /// The port every cluster uses. It only names the socket file: each cluster has a socket directory of its own.
 pub(crate) const PORT: u16 = 5432;
+/// All but RFC 3986's unreserved characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where a server can be reached: a Unix socket that trusts whoever can open it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,23 +35,11 @@ impl Address {
     pub fn url(&self, user: &str, database: &str) -> String {
         format!(
             "postgres://{}@{}:{PORT}/{}",
-            escape(user.as_bytes()),
-            escape(self.socket_dir.as_os_str().as_bytes()),
-            escape(database.as_bytes())
+            percent_encode(user.as_bytes(), RESERVED),
+            percent_encode(self.socket_dir.as_os_str().as_bytes(), RESERVED),
+            percent_encode(database.as_bytes(), RESERVED)
         )
     }
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-fn escape(bytes: &[u8]) -> String {
-    let mut escaped = String::new();
-    for &byte in bytes {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
-            _ => write!(escaped, "%{byte:02X}").expect("writing to a string can't fail"),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

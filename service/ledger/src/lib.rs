@@ -59,7 +59,7 @@ pub use sequencer::Assigned;
 pub use settings::Settings;
 pub use sqlx::postgres::PgConnectOptions;
 pub use stream::StreamPage;
-pub use view::{Authentication, Certificate, Instance, InstanceFilter};
+pub use view::{Authentication, Instance, InstanceFilter, RevokedCertificate};
 
 /// Every migration of the schema, oldest first.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");

@@ -44,13 +44,7 @@ impl Peer {
     /// The peer of a request, from what its connection presented.
     pub fn new(connection: &Connection, ids: RequestIds, presented: Presented) -> Self {
         let certificate = match presented {
-            Presented::Bot(bot) => Some(ClientCertificate {
-                token: bot.token,
-                bot: bot.bot,
-                instance: bot.instance,
-                generation: bot.generation,
-                serial: bot.serial.to_string(),
-            }),
+            Presented::Bot(certificate) => Some(certificate),
             Presented::Administrator(_) | Presented::None(_) => None,
         };
         Self { address: connection.address, certificate, ids }

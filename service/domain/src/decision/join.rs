@@ -172,7 +172,7 @@ impl Judgement<'_> {
             return Err(self.conflict("this challenge was decided already"));
         }
         let Some(bot) = self.known.admitting_bot(self.now) else {
-            return Err(Box::new(self.refuse(Refusal::access_denied())));
+            return Err(self.refuse(Refusal::access_denied()));
         };
         let matches = self.is_latest_attempt();
         if let (true, Some(accepted)) = (matches, token.latest())
@@ -219,13 +219,13 @@ impl Judgement<'_> {
 
     fn first_join(&self, bot: &BotState) -> Step<Verdict> {
         if self.proven.seen.certificate.is_some() {
-            return Err(Box::new(self.refuse(Refusal::new(
+            return Err(self.refuse(Refusal::new(
                 Code::BindingNotAllowed,
                 "existing credentials cannot start a binding: join without the client certificate",
-            ))));
+            )));
         }
         if self.known.token.retired.iter().any(|retired| retired.key == self.proven.solved.key) {
-            return Err(Box::new(self.refuse(key_reused())));
+            return Err(self.refuse(key_reused()));
         }
         let mut spent = Spent::default();
         self.check_limit(&mut spent)?;

@@ -14,35 +14,31 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::token::Token;
-use crate::{
-    Ledger, LedgerError,
-    lease::in_time,
-    row::{signed, unsigned},
-};
+use crate::{Ledger, LedgerError, lease::in_time, row::signed};
 
-/// A certificate that was issued.
+/// A certificate that no relying party may accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
+pub struct RevokedCertificate {
     /// X.509 serial number, hex.
     pub serial: String,
-    /// The token that it was issued for.
-    pub token: TokenId,
-    /// That token's name.
-    pub token_name: String,
-    /// The bot.
-    pub bot_name: String,
-    /// The lineage.
-    pub instance: InstanceId,
-    /// Its place in the lineage.
-    pub generation: u64,
-    /// Fingerprint of the key that was bound.
-    pub key: String,
-    /// When it was issued.
-    pub issued_at: Timestamp,
-    /// When it ends.
-    pub not_after: Timestamp,
-    /// When its binding ended, or was reinstated after a lock.
+    /// When its binding ended, or was reinstated after a lock; none while a lock alone stops it.
     pub revoked_at: Option<Timestamp>,
+}
+
+/// A certificate that was issued, as the view has it.
+struct Certificate {
+    serial: String,
+    token: TokenId,
+    token_name: String,
+    bot_name: String,
+    instance: InstanceId,
+    generation: u64,
+    /// Fingerprint of the key that was bound.
+    key: String,
+    issued_at: Timestamp,
+    not_after: Timestamp,
+    /// When its binding ended, or was reinstated after a lock.
+    revoked_at: Option<Timestamp>,
 }
 
 impl Certificate {
@@ -59,37 +55,6 @@ impl Certificate {
             not_after: join.not_after,
             revoked_at: None,
         }
-    }
-}
-
-/// What is read of a certificate.
-struct CertificateRow {
-    serial: String,
-    token_id: Uuid,
-    token_name: String,
-    bot_name: String,
-    instance_id: Uuid,
-    generation: i64,
-    key: String,
-    issued_at: Timestamp,
-    not_after: Timestamp,
-    revoked_at: Option<Timestamp>,
-}
-
-impl CertificateRow {
-    fn certificate(self) -> Result<Certificate, LedgerError> {
-        Ok(Certificate {
-            serial: self.serial,
-            token: TokenId(self.token_id),
-            token_name: self.token_name,
-            bot_name: self.bot_name,
-            instance: InstanceId(self.instance_id),
-            generation: unsigned(self.generation)?,
-            key: self.key,
-            issued_at: self.issued_at,
-            not_after: self.not_after,
-            revoked_at: self.revoked_at,
-        })
     }
 }
 
@@ -191,12 +156,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn revoked_certificates(&self, now: Timestamp) -> Result<Vec<Certificate>, LedgerError> {
-        let revoked = sqlx::query_file_as!(CertificateRow, "sql/revoked_certificates.sql", now);
-        in_time(revoked.fetch_all(&mut *self.connection().await?))
-            .await?
-            .into_iter()
-            .map(CertificateRow::certificate)
-            .collect()
+    pub async fn revoked_certificates(&self, now: Timestamp) -> Result<Vec<RevokedCertificate>, LedgerError> {
+        let revoked = sqlx::query_file_as!(RevokedCertificate, "sql/revoked_certificates.sql", now);
+        Ok(in_time(revoked.fetch_all(&mut *self.connection().await?)).await?)
     }
 }

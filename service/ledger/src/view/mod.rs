@@ -14,11 +14,11 @@ use join_domain::envelope::Entry;
 use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
+use self::{certificate::Certificates, instance::Instances, token::Tokens};
 pub use self::{
-    certificate::Certificate,
+    certificate::RevokedCertificate,
     instance::{Authentication, Instance, InstanceFilter},
 };
-use self::{certificate::Certificates, instance::Instances, token::Tokens};
 use crate::{
     Ledger, LedgerError,
     lease::in_time,

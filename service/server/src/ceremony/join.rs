@@ -52,10 +52,8 @@ pub struct Ask {
 
 /// What comes next.
 pub enum Step {
-    /// The client must send a new public key.
-    KeyRequest(Box<Pending>),
-    /// The client must sign.
-    Challenge(Box<Pending>),
+    /// The client is asked for what the stage says.
+    Asked(Box<Pending>),
     /// Joined.
     Joined(Box<Joined>),
 }
@@ -121,10 +119,10 @@ impl Ceremonies {
                 expires: now + TimeDelta::seconds(proof::CHALLENGE_LIFE),
             });
             return match first {
-                Ok(FirstStep::RequestKey) => Ok(Step::KeyRequest(pending)),
+                Ok(FirstStep::RequestKey) => Ok(Step::Asked(pending)),
                 Ok(FirstStep::Challenge(key, purpose)) => {
                     pending.stage = Stage::Challenge(self.challenge(&pending, key, purpose));
-                    Ok(Step::Challenge(pending))
+                    Ok(Step::Asked(pending))
                 }
                 Err(refusal) => Err(self.failed(&pending, refusal, peer).await),
             };
@@ -168,7 +166,7 @@ impl Ceremonies {
             }
         };
         pending.expires = self.ledger.now() + TimeDelta::seconds(proof::CHALLENGE_LIFE);
-        Ok(Step::Challenge(pending))
+        Ok(Step::Asked(pending))
     }
 
     /// The client sent a solution.

@@ -111,25 +111,25 @@ impl Pending {
 
     /// True once possession of the key or the secret was proven: from then on nothing passes unseen.
     pub fn is_proven(&self) -> bool {
-        matches!(self.secret, SecretShown::Right | SecretShown::Spent) || self.is_rotating()
+        matches!(self.secret, SecretShown::Right | SecretShown::Spent) || self.solved().is_some()
     }
 
     /// True when nothing was proven but knowledge of a registration secret that is used up.
     pub fn has_shown_only_a_spent_secret(&self) -> bool {
-        self.secret == SecretShown::Spent && !self.is_rotating()
+        self.secret == SecretShown::Spent && self.solved().is_none()
     }
 
-    /// True once the bound key was proven, and a new one is asked for.
-    fn is_rotating(&self) -> bool {
-        matches!(self.stage, Stage::RotationKey(_) | Stage::RotationChallenge(..))
+    /// How the bound key was proven, once a new one is asked for.
+    pub fn solved(&self) -> Option<&Solved> {
+        match &self.stage {
+            Stage::RotationKey(solved) | Stage::RotationChallenge(solved, _) => Some(solved),
+            Stage::RegistrationKey | Stage::Challenge(_) => None,
+        }
     }
 
     /// The refusal of a client that does not answer what it was asked.
     pub fn unanswered(&self, why: &str) -> Refusal {
-        let code = match self.stage {
-            Stage::RotationKey(_) | Stage::RotationChallenge(..) => Code::RotationFailed,
-            Stage::RegistrationKey | Stage::Challenge(_) => Code::ChallengeFailed,
-        };
+        let code = if self.solved().is_some() { Code::RotationFailed } else { Code::ChallengeFailed };
         Refusal::new(code, why)
     }
 }

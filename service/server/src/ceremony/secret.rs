@@ -1,7 +1,7 @@
 //! Registration secrets: events have their keyed hashes, and what is sent is compared in constant time.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use join_domain::decision::opening::SecretShown;
-use subtle::ConstantTimeEq as _;
 
 use super::Ceremonies;
 
@@ -29,7 +29,9 @@ impl SentSecret {
     /// Compares in constant time, with the same work for every outcome.
     pub(super) fn compare(&self, open: Option<&str>, spent: Option<&str>) -> SecretShown {
         let Some(sent) = &self.0 else { return SecretShown::None };
-        let equals = |stored: Option<&str>| bool::from(sent.as_bytes().ct_eq(stored.unwrap_or(NO_HASH).as_bytes()));
+        let equals = |stored: Option<&str>| {
+            verify_slices_are_equal(sent.as_bytes(), stored.unwrap_or(NO_HASH).as_bytes()).is_ok()
+        };
         match (equals(open), equals(spent)) {
             (true, _) => SecretShown::Right,
             (false, true) => SecretShown::Spent,

@@ -43,10 +43,10 @@ impl Judgement<'_> {
                 *sequence
             }
             _ => {
-                return Box::new(self.refuse(Refusal::new(
+                return self.refuse(Refusal::new(
                     Code::ChallengeFailed,
                     "the key was replaced by a rotation, and no join state of this token was shown",
-                )));
+                ));
             }
         };
         if sequence > token.recovery_count || self.certificate_is_ahead() {
@@ -80,14 +80,14 @@ impl Judgement<'_> {
         };
         match self.known.locks.iter().find(concerns) {
             None => Ok(()),
-            Some(lock) => Err(Box::new(self.refuse(Refusal {
+            Some(lock) => Err(self.refuse(Refusal {
                 code: Code::Locked,
                 message: match lock.message.as_str() {
                     "" => format!("lock {} on {} is in force", lock.id, lock.target),
                     why => format!("lock {} on {} is in force: {why}", lock.id, lock.target),
                 },
                 lock: Some(lock.id),
-            }))),
+            })),
         }
     }
 
@@ -99,17 +99,13 @@ impl Judgement<'_> {
         if !superseded || self.mode() == RecoveryMode::Insecure {
             return Ok(());
         }
-        match self.grant(ExemptionKind::JoinState) {
-            Some(grant) => spent.add(grant),
-            None => {
-                return Err(self.lock(
-                    Code::JoinStateInvalid,
-                    "an attempt came back that was accepted earlier and is no longer the latest: two holders",
-                    None,
-                ));
-            }
-        }
-        Ok(())
+        self.exempt(ExemptionKind::JoinState, spent, || {
+            self.lock(
+                Code::JoinStateInvalid,
+                "an attempt came back that was accepted earlier and is no longer the latest: two holders",
+                None,
+            )
+        })
     }
 
     /// Judges the join state; true when an exemption let it pass.
@@ -121,21 +117,11 @@ impl Judgement<'_> {
         if token.recovery_count == 0 {
             return Ok(false);
         }
-        let grant = self.grant(ExemptionKind::JoinState);
-        let mut waive = |otherwise: Box<Verdict>| match grant {
-            Some(grant) => {
-                spent.add(grant);
-                Ok(true)
-            }
-            None => Err(otherwise),
-        };
-        let (bot, id, instance, sequence) = match &self.proven.seen.join_state {
-            JoinStateSeen::Missing => {
-                return waive(Box::new(self.refuse(Refusal::new(
-                    Code::JoinStateRequired,
-                    "the join state of the last accepted join is needed and was not sent",
-                ))));
-            }
+        let otherwise = match &self.proven.seen.join_state {
+            JoinStateSeen::Missing => self.refuse(Refusal::new(
+                Code::JoinStateRequired,
+                "the join state of the last accepted join is needed and was not sent",
+            )),
             JoinStateSeen::NotAuthentic(error) => {
                 return Err(self.lock(
                     Code::JoinStateInvalid,
@@ -143,33 +129,36 @@ impl Judgement<'_> {
                     None,
                 ));
             }
-            JoinStateSeen::Authentic { bot, token, instance, sequence } => (bot, token, *instance, *sequence),
-        };
-        if *bot != token.spec.bot_name.as_str() || *id != Some(token.id) {
-            return Err(self.lock(
-                Code::JoinStateInvalid,
-                "the join state that was sent is of another bot or token",
-                None,
-            ));
-        }
-        if sequence > token.recovery_count {
-            return waive(self.behind(
+            JoinStateSeen::Authentic { bot, token: id, .. }
+                if *bot != token.spec.bot_name.as_str() || *id != Some(token.id) =>
+            {
+                return Err(self.lock(
+                    Code::JoinStateInvalid,
+                    "the join state that was sent is of another bot or token",
+                    None,
+                ));
+            }
+            JoinStateSeen::Authentic { sequence, .. } if *sequence > token.recovery_count => self.behind(
                 format!("the join state is of recovery {sequence}, but the store knows only {}", token.recovery_count),
                 &format!("joinctl exempt {} --kind join_state", token.name),
-            ));
-        }
-        if sequence < token.recovery_count || instance != bound {
-            return waive(self.lock(
-                Code::JoinStateInvalid,
-                format!(
-                    "the join state is of recovery {sequence} and instance {instance}; the token is at recovery {} \
-                     and instance {bound}: two holders",
-                    token.recovery_count
-                ),
-                None,
-            ));
-        }
-        Ok(false)
+            ),
+            JoinStateSeen::Authentic { sequence, instance, .. }
+                if *sequence < token.recovery_count || *instance != bound =>
+            {
+                self.lock(
+                    Code::JoinStateInvalid,
+                    format!(
+                        "the join state is of recovery {sequence} and instance {instance}; the token is at recovery {} \
+                         and instance {bound}: two holders",
+                        token.recovery_count
+                    ),
+                    None,
+                )
+            }
+            JoinStateSeen::Authentic { .. } => return Ok(false),
+        };
+        self.exempt(ExemptionKind::JoinState, spent, || otherwise)?;
+        Ok(true)
     }
 
     /// Judges the certificate; returns the generation to renew from, or none for a recovery.
@@ -182,33 +171,33 @@ impl Judgement<'_> {
             if join_state_waived || bundled || (self.mode() == RecoveryMode::Insecure && own) {
                 return Ok(None);
             }
-            return Err(Box::new(self.refuse(Refusal::new(
+            return Err(self.refuse(Refusal::new(
                 Code::InstanceMismatch,
                 format!("the client certificate is of instance {}, which is not the bound one", shown.instance),
-            ))));
+            )));
         }
         let stored = latest.join.generation;
         if shown.generation == stored {
             return Ok(Some(stored));
         }
-        match self.grant(ExemptionKind::Generation) {
-            Some(grant) => {
-                spent.add(grant);
-                Ok(Some(stored.max(shown.generation)))
+        self.exempt(ExemptionKind::Generation, spent, || {
+            if shown.generation > stored {
+                self.behind(
+                    format!("the certificate is of generation {}, but the store knows only {stored}", shown.generation),
+                    &format!("joinctl exempt {} --kind generation", token.name),
+                )
+            } else {
+                self.lock(
+                    Code::GenerationMismatch,
+                    format!(
+                        "the certificate is of generation {}, and generation {stored} was issued: two holders",
+                        shown.generation
+                    ),
+                    None,
+                )
             }
-            None if shown.generation > stored => Err(self.behind(
-                format!("the certificate is of generation {}, but the store knows only {stored}", shown.generation),
-                &format!("joinctl exempt {} --kind generation", token.name),
-            )),
-            None => Err(self.lock(
-                Code::GenerationMismatch,
-                format!(
-                    "the certificate is of generation {}, and generation {stored} was issued: two holders",
-                    shown.generation
-                ),
-                None,
-            )),
-        }
+        })?;
+        Ok(Some(stored.max(shown.generation)))
     }
 
     fn certificate_is_ahead(&self) -> bool {
@@ -223,20 +212,22 @@ impl Judgement<'_> {
         if !token.limit_used_up() {
             return Ok(());
         }
-        match self.grant(ExemptionKind::Recoveries) {
-            Some(grant) => {
-                spent.add(grant);
-                Ok(())
-            }
-            None => Err(Box::new(self.refuse(Refusal::new(
+        self.exempt(ExemptionKind::Recoveries, spent, || {
+            self.refuse(Refusal::new(
                 Code::RecoveryLimitExhausted,
                 format!(
                     "no recovery is left: {} of {} are used; an administrator can raise \
                      spec.bound_keypair.recovery.limit with `joinctl edit token/{}`",
                     token.recovery_count, token.spec.recovery.limit, token.name
                 ),
-            )))),
-        }
+            ))
+        })
+    }
+
+    /// Spends a grant that lets the join pass, or else ends it.
+    fn exempt(&self, kind: ExemptionKind, spent: &mut Spent, otherwise: impl FnOnce() -> Box<Verdict>) -> Step<()> {
+        spent.add(self.grant(kind).ok_or_else(otherwise)?);
+        Ok(())
     }
 
     /// A due rotation asks for a new key, and refuses every key that the token had.
@@ -248,15 +239,15 @@ impl Judgement<'_> {
             };
         }
         if self.mode() == RecoveryMode::Insecure {
-            return Err(Box::new(self.refuse(Refusal::new(
+            return Err(self.refuse(Refusal::new(
                 Code::RotationFailed,
                 "a rotation is asked for, but the token's mode is insecure and its static key cannot be rotated: \
                  clear spec.bound_keypair.rotate_after",
-            ))));
+            )));
         }
         match &self.proven.rotated {
             None => Err(Box::new(Verdict { record: Record::default(), answer: Answer::RotateFirst })),
-            Some(new) if self.had_key(&new.key) => Err(Box::new(self.refuse(key_reused()))),
+            Some(new) if self.had_key(&new.key) => Err(self.refuse(key_reused())),
             Some(_) => Ok(()),
         }
     }

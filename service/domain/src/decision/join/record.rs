@@ -130,18 +130,19 @@ impl Judgement<'_> {
     }
 
     pub(super) fn behind(&self, why: String, remedy: &str) -> Box<Verdict> {
-        Box::new(self.refuse(Refusal::new(
+        self.refuse(Refusal::new(
             Code::AuthorityBehind,
             format!(
                 "{why}: the authority lost history; an administrator can admit the bot with `{remedy} --reason …` \
                  once that is understood"
             ),
-        )))
+        ))
     }
 
-    pub(super) fn refuse(&self, refusal: Refusal) -> Verdict {
+    pub(super) fn refuse(&self, refusal: Refusal) -> Box<Verdict> {
         let events = self.refusal_events(&refusal, None, None);
-        Verdict { record: Record { events, ..Record::default() }, answer: Answer::Refuse(refusal) }
+        let record = Record { events, ..Record::default() };
+        Box::new(Verdict { record, answer: Answer::Refuse(refusal) })
     }
 
     /// Refuses and locks the token, in one append.

@@ -62,7 +62,7 @@ impl Ceremonies {
                 Answer::RotateFirst => {
                     pending.stage = Stage::RotationKey(proven.solved);
                     pending.expires = now + TimeDelta::seconds(proof::CHALLENGE_LIFE);
-                    return Ok(Step::KeyRequest(pending));
+                    return Ok(Step::Asked(pending));
                 }
                 Answer::Refuse(refusal) if record.events.is_empty() => return Err(self.refused(refusal, &pending)),
                 Answer::Refuse(_) if record.lock.is_none() => self.strangers.check_refusals(&pending.token, peer)?,
@@ -160,11 +160,7 @@ impl Ceremonies {
         let mut look = Look::at(self.ledger.token(&pending.token).await.or_refuse()?, pending.token_id);
         for _ in 0..MAX_TRIES {
             let Some(known) = look.known() else { return Ok(()) };
-            let solved = match &pending.stage {
-                Stage::RotationKey(solved) | Stage::RotationChallenge(solved, _) => Some(solved),
-                Stage::RegistrationKey | Stage::Challenge(_) => None,
-            };
-            let attempt = pending.attempt.as_ref();
+            let (solved, attempt) = (pending.solved(), pending.attempt.as_ref());
             let events = join::refuse_unfinished(&known.token, solved, attempt, pending.seen.clone(), refusal);
             let record = Record { events, ..Record::default() };
             let append = append_of(known, record, self.ledger.now(), peer);

@@ -87,23 +87,22 @@ impl Ceremonies {
 
     fn tell(&self, step: Step) -> Result<CeremonyStep, Refusal> {
         let keyring = self.0.ceremonies.keyring.get();
-        let seal = |pending: &Pending| keyring.keys.sealer().seal_token(CONTINUATION, pending);
         Ok(match step {
-            Step::KeyRequest(pending) => CeremonyStep {
-                rotation_request: Some(RotationRequest { signature_algorithm_suite: ALGORITHM_SUITE.to_owned() }),
-                continuation: seal(&pending),
-                ..CeremonyStep::default()
-            },
-            Step::Challenge(pending) => {
-                let (Stage::Challenge(issued) | Stage::RotationChallenge(_, issued)) = &pending.stage else {
-                    return Err(internal("a challenge without a document"));
+            Step::Asked(pending) => {
+                let question = match &pending.stage {
+                    Stage::RegistrationKey | Stage::RotationKey(_) => CeremonyStep {
+                        rotation_request: Some(RotationRequest {
+                            signature_algorithm_suite: ALGORITHM_SUITE.to_owned(),
+                        }),
+                        ..CeremonyStep::default()
+                    },
+                    Stage::Challenge(issued) | Stage::RotationChallenge(_, issued) => CeremonyStep {
+                        challenge: issued.document.clone(),
+                        public_key: issued.key.to_authorized_key(),
+                        ..CeremonyStep::default()
+                    },
                 };
-                CeremonyStep {
-                    challenge: issued.document.clone(),
-                    public_key: issued.key.to_authorized_key(),
-                    continuation: seal(&pending),
-                    ..CeremonyStep::default()
-                }
+                CeremonyStep { continuation: keyring.keys.sealer().seal_token(CONTINUATION, &pending), ..question }
             }
             Step::Joined(joined) => CeremonyStep { result: Some(Self::result(*joined)?), ..CeremonyStep::default() },
         })

@@ -153,7 +153,7 @@ impl Conversation {
             (Awaiting::BoundKeypairInit { token }, Some(join_request::Payload::BoundKeypairInit(init))) => {
                 let ask = self.ask(token, init)?;
                 let step = self.app.ceremonies.open(ask, &self.peer).await?;
-                self.tell(step).map(Some)
+                Ok(Some(self.tell(step)))
             }
             (
                 Awaiting::Answer(pending),
@@ -167,7 +167,7 @@ impl Conversation {
                         self.app.ceremonies.take_key(pending, &response.public_key, &self.peer).await?
                     }
                 };
-                self.tell(step).map(Some)
+                Ok(Some(self.tell(step)))
             }
             (awaiting, Some(other)) => {
                 self.awaiting = awaiting;
@@ -242,30 +242,30 @@ impl Conversation {
         })
     }
 
-    fn tell(&mut self, step: Step) -> Result<wire::JoinResponse, Refusal> {
-        Ok(match step {
-            Step::KeyRequest(pending) => {
-                self.awaiting = Awaiting::Answer(pending);
-                challenge(challenge::Payload::BoundKeypairRotationRequest(wire::BoundKeypairRotationRequest {
-                    signature_algorithm_suite: ALGORITHM_SUITE.to_owned(),
-                }))
-            }
-            Step::Challenge(pending) => {
-                let (Stage::Challenge(issued) | Stage::RotationChallenge(_, issued)) = &pending.stage else {
-                    return Err(internal("a challenge without a document"));
+    fn tell(&mut self, step: Step) -> wire::JoinResponse {
+        match step {
+            Step::Asked(pending) => {
+                let question = match &pending.stage {
+                    Stage::RegistrationKey | Stage::RotationKey(_) => {
+                        challenge::Payload::BoundKeypairRotationRequest(wire::BoundKeypairRotationRequest {
+                            signature_algorithm_suite: ALGORITHM_SUITE.to_owned(),
+                        })
+                    }
+                    Stage::Challenge(issued) | Stage::RotationChallenge(_, issued) => {
+                        challenge::Payload::BoundKeypairChallenge(wire::BoundKeypairChallenge {
+                            public_key: issued.key.to_authorized_key().into_bytes(),
+                            challenge: issued.document.clone(),
+                        })
+                    }
                 };
-                let message = wire::BoundKeypairChallenge {
-                    public_key: issued.key.to_authorized_key().into_bytes(),
-                    challenge: issued.document.clone(),
-                };
                 self.awaiting = Awaiting::Answer(pending);
-                challenge(challenge::Payload::BoundKeypairChallenge(message))
+                answer(join_response::Payload::Challenge(wire::Challenge { payload: Some(question) }))
             }
             Step::Joined(joined) => {
                 self.outcome = "joined";
                 answer(join_response::Payload::Result(Self::result(*joined)))
             }
-        })
+        }
     }
 
     fn result(joined: Joined) -> wire::Result {
@@ -346,10 +346,6 @@ fn unserved(method: &str) -> Refusal {
 
 fn answer(payload: join_response::Payload) -> wire::JoinResponse {
     wire::JoinResponse { payload: Some(payload) }
-}
-
-fn challenge(payload: challenge::Payload) -> wire::JoinResponse {
-    answer(join_response::Payload::Challenge(wire::Challenge { payload: Some(payload) }))
 }
 
 #[cfg(test)]
