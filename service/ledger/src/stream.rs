@@ -1,15 +1,13 @@
-//! Reading one stream: its entries, and its state at any moment.
+//! Reading one stream: its entries, and what follows from them.
 
 use join_domain::{
-    Timestamp,
-    envelope::{Entry, StreamId, StreamKind},
-    id::Name,
+    envelope::{Entry, StreamId},
     state::State,
 };
 use sqlx::PgConnection;
 
 use crate::{
-    Ledger, LedgerError, Stored,
+    Ledger, LedgerError,
     lease::in_time,
     row::{signed, unsigned},
 };
@@ -82,31 +80,6 @@ impl Ledger {
         })
         .await?;
         Ok(folded)
-    }
-
-    /// The state of a stream as of a moment, folded from its entries; none before it began.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn state_at(&self, stream: StreamId, at: Timestamp) -> Result<Option<Stored>, LedgerError> {
-        // Clocks of two nodes differ by little: what follows a later entry is later, whatever it says.
-        let folded = self.fold_while(stream, |entry| entry.recorded_at <= at).await?;
-        Ok(folded.map(|(state, version)| Stored { stream, version, fence: 0, state, server: None }))
-    }
-
-    /// Every stream of one kind that ever had a name, the deleted ones too, oldest first.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn namesakes(&self, kind: StreamKind, name: &Name) -> Result<Vec<StreamId>, LedgerError> {
-        let ids = sqlx::query_scalar!(
-            "SELECT s.stream_id FROM stream s JOIN entry e ON e.stream_id = s.stream_id AND e.first_version = 1
-             WHERE s.kind = $1 AND s.name = $2 ORDER BY e.recorded_at, s.stream_id",
-            kind.as_str(),
-            name.as_str()
-        );
-        let ids = in_time(ids.fetch_all(&mut *self.connection().await?)).await?;
-        Ok(ids.into_iter().map(|id| StreamId { kind, id }).collect())
     }
 }
 
