@@ -607,19 +607,26 @@ async fn what_we_show_people_as_configuration_is_one() {
 
     let read = |file: &str| fs::read_to_string(repository().join("deploy").join(file)).unwrap();
     let compose: Value = serde_yaml_ng::from_str(&read("compose.yaml")).unwrap();
-    let compose = with_defaults(compose["configs"]["joind.yaml"]["content"].as_str().unwrap());
+    let environment = compose["x-environment"].as_mapping().unwrap().iter();
+    let environment = environment.map(|(name, value)| (name.as_str().unwrap(), with_defaults(value.as_str().unwrap())));
+    let file = compose["configs"]["joind.yaml"]["file"].as_str().unwrap();
+    let compose = (read(file), environment.map(|(name, value)| (name.to_owned(), value)).collect());
     let documents = read("kubernetes.yaml");
     let documents = documents.split("\n---\n").map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
-    let kubernetes = documents.filter_map(|one| one.get("data")?.get("joind.yaml")?.as_str().map(str::to_owned));
-    let deployed: Vec<String> = kubernetes.chain([compose]).collect();
+    let url = "postgres://join_service:s3cr3t@postgres/join_authority".to_owned();
+    let secrets = vec![("JOIND_DATABASE__SERVICE_URL".to_owned(), url)];
+    let kubernetes =
+        documents.filter_map(|one| Some((one.get("data")?.get("joind.yaml")?.as_str()?.to_owned(), secrets.clone())));
+    let deployed: Vec<(String, Vec<(String, String)>)> = kubernetes.chain([compose]).collect();
     assert_eq!(deployed.len(), 2);
-    for text in deployed {
+    for (text, environment) in deployed {
         let written = Written::new(&text);
         let mut show = written.command("show");
-        show.env("JOIND_DATABASE__SERVICE_URL", "postgres://join_service:s3cr3t@postgres/join_authority");
+        show.envs(environment);
         let shown = Finished::of(show).await.done();
         let shown: Value = serde_yaml_ng::from_str(&shown).unwrap();
         assert_eq!(shown["cluster_name"], "example.com");
+        assert!(!shown["public_addresses"].as_sequence().unwrap().is_empty());
         assert_eq!(shown["database"]["service_url"], "postgres://join_service:***@postgres/join_authority");
     }
 }
@@ -639,7 +646,7 @@ async fn what_compose_tells_to_type_goes_to_the_public_address() {
     assert_eq!(given, "--addr authority.example.com:3025 --identity ./admin status\n");
 }
 
-/// `${NAME:-default}` as Compose fills it in when the environment has no such name.
+/// `${NAME:-default}` as Compose fills it in when the environment has no such name, and `${NAME:?else}` when it has.
 fn with_defaults(text: &str) -> String {
     let mut filled = String::new();
     let mut rest = text;
