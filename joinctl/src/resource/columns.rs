@@ -35,7 +35,7 @@ const fn headings(kind: Kind) -> &'static [&'static str] {
             "PREVIOUS",
         ],
         Kind::Lock => &["NAME", "TARGET", "STATE", "CAUSE", "CREATED", "BY", "EXPIRES", "MESSAGE"],
-        Kind::Exemption => &["NAME", "TOKEN", "KIND", "COUNT", "USES LEFT", "STATE", "GRANTED BY", "EXPIRES", "REASON"],
+        Kind::Exemption => &["NAME", "TOKEN", "KIND", "USES LEFT", "STATE", "GRANTED BY", "EXPIRES", "REASON"],
     }
 }
 
@@ -155,7 +155,6 @@ fn exemption_cells(metadata: Metadata, exemption: &Exemption) -> Vec<String> {
         metadata.name,
         spec.token_name,
         spec.kind,
-        spec.count.to_string(),
         format!("{} of {}", status.uses_left, spec.uses),
         status.state,
         status.granted_by,
