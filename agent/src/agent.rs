@@ -181,14 +181,6 @@ impl Agent {
         if lives { self.write_outputs() } else { Ok(()) }
     }
 
-    /// What the stored certificate says.
-    ///
-    /// # Errors
-    /// When the state can't be read.
-    pub fn certificate(&self) -> Result<Option<Facts>, StorageError> {
-        Ok(self.state()?.accepted.and_then(|accepted| accepted.credentials.facts()))
-    }
-
     async fn ceremony(
         &self,
         vault: &mut Vault,
@@ -233,13 +225,18 @@ impl Agent {
 
     /// The registration secret. A first join can't do without one that is configured. Once a key was offered, that join may
     /// have been accepted, and its answer lost; later the secret is of use only when an administrator has opened the token
-    /// again. So from then on its file may be gone.
+    /// again. So from then on its file may be gone, and one that can't be read stops no join.
     fn secret(&self, vault: &Vault) -> Result<Option<SecretString>, SecretError> {
         let Keypair::Managed { registration_secret: Some(secret) } = &self.config.keypair else { return Ok(None) };
         let State { accepted, pending, .. } = vault.state();
         let may_be_bound = accepted.is_some() || pending.as_ref().is_some_and(|attempt| !attempt.offers.is_empty());
         match secret.read() {
-            Err(_) if may_be_bound => Ok(None),
+            Err(unread) if may_be_bound => {
+                if !unread.is_missing {
+                    warn!("{unread}; going on without it, which is right as long as the key is bound");
+                }
+                Ok(None)
+            }
             secret => secret.map(Some),
         }
     }

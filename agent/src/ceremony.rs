@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use join_domain::{
     id::Name,
     key::PublicKey,
-    proof::{Challenge, MAX_DOCUMENT},
+    proof::{Challenge, MAX_DOCUMENT, UnfitChallenge},
 };
 use join_proto::{
     JOIN_METHOD,
@@ -87,8 +87,8 @@ impl Ceremony<'_> {
                     self.token, init.join_method
                 ))),
                 Response::Challenge(wire::Challenge { payload: Some(Asked::BoundKeypairChallenge(challenge)) }) => {
-                    self.solve(&challenge, &connection.cluster, &mut challenged).map(|(solution, at)| {
-                        ahead = TimeDelta::seconds(at.saturating_sub(self.now.timestamp()));
+                    self.solve(&challenge, &connection.cluster, &mut challenged).map(|(solution, found)| {
+                        ahead = found;
                         solution
                     })
                 }
@@ -155,13 +155,14 @@ impl Ceremony<'_> {
         fixed.into_iter().chain(self.vault.state().held())
     }
 
-    /// Signs a challenge, after it was read and found to be this client's own; returns when it was issued, too.
+    /// Signs a challenge, after it was read and found to be this client's own; returns how far the clock by which it was
+    /// issued is ahead, too.
     fn solve(
         &self,
         asked: &wire::BoundKeypairChallenge,
         cluster: &str,
         challenged: &mut Vec<PublicKey>,
-    ) -> Result<(Solution, i64), JoinError> {
+    ) -> Result<(Solution, TimeDelta), JoinError> {
         let public = PublicKey::from_authorized_key(&asked.public_key)
             .map_err(|error| JoinError::Unexpected(format!("the challenge's public_key: {error}")))?;
         let key = self
@@ -171,12 +172,14 @@ impl Ceremony<'_> {
         let attempt = self.vault.attempt();
         let subject_keys = attempt.subject_keys().hash();
         let challenge = Challenge::read(&asked.challenge, cluster, &public, Some(&attempt.id), &subject_keys)?;
+        let ahead = challenge.iat.checked_sub(self.now.timestamp()).and_then(TimeDelta::try_seconds);
+        let ahead = ahead.ok_or(UnfitChallenge("iat"))?;
         let solution = key
             .solve(&asked.challenge)
             .map_err(|error| JoinError::Unexpected(format!("the challenge was not signed: {error}")))?;
         challenged.push(public);
         let solution = wire::BoundKeypairChallengeSolution { solution: solution.into_bytes() };
-        Ok((Solution::BoundKeypairChallengeSolution(solution), challenge.iat))
+        Ok((Solution::BoundKeypairChallengeSolution(solution), ahead))
     }
 
     /// A new keypair's public half; its private half is durable by then.

@@ -190,10 +190,11 @@ impl Config {
         Ok(())
     }
 
-    /// Sets how long certificates live and how often they are renewed.
+    /// Sets how long certificates live and how often they are renewed. Whether they are renewed in time is checked
+    /// where that is known: [`Config::check_renewal`].
     ///
     /// # Errors
-    /// When certificates would end before they are renewed.
+    /// When one of them is too short.
     pub fn set_times(&mut self, ttl: Option<Duration>, renewal: Option<Duration>) -> Result<(), ConfigError> {
         let ttl = ttl.unwrap_or(DEFAULT_TTL);
         if ttl < Duration::from_secs(10) {
@@ -202,19 +203,27 @@ impl Config {
         if renewal.is_some_and(|renewal| renewal.is_zero()) {
             return Err(ConfigError::at("renewal_interval", "must not be zero"));
         }
-        if let Some(renewal) = renewal.filter(|renewal| *renewal >= ttl && !self.oneshot) {
-            return Err(ConfigError::at(
-                "renewal_interval",
-                format_args!(
-                    "{} is not shorter than certificate_ttl ({}): certificates would end before they are renewed",
-                    humantime::format_duration(renewal),
-                    humantime::format_duration(ttl)
-                ),
-            ));
-        }
         self.certificate_ttl = ttl;
         self.renewal_interval = renewal.unwrap_or_else(|| DEFAULT_RENEWAL.min(ttl / 3));
         Ok(())
+    }
+
+    /// Makes sure that certificates are renewed before they end, once it is known whether they are renewed at all.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn check_renewal(&self) -> Result<(), ConfigError> {
+        if self.oneshot || self.renewal_interval < self.certificate_ttl {
+            return Ok(());
+        }
+        Err(ConfigError::at(
+            "renewal_interval",
+            format_args!(
+                "{} is not shorter than certificate_ttl ({}): certificates would end before they are renewed",
+                humantime::format_duration(self.renewal_interval),
+                humantime::format_duration(self.certificate_ttl)
+            ),
+        ))
     }
 }
 
@@ -222,9 +231,11 @@ impl Config {
 fn keypair_from(environment: Environment<'_>) -> Result<Keypair, ConfigError> {
     let first = |names: &[&'static str]| names.iter().find_map(|name| Some((*name, environment(name)?)));
     if let Some((name, encoded)) = first(&STATIC_KEY_VARIABLES) {
-        let encoded = Zeroizing::new(encoded);
+        let mut encoded = Zeroizing::new(encoded);
+        // Plain `base64` breaks its lines.
+        encoded.retain(|c| !c.is_ascii_whitespace());
         let pem = STANDARD
-            .decode(encoded.trim())
+            .decode(encoded.as_bytes())
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .map(Zeroizing::new)

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use chrono::{DateTime, Utc};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
@@ -13,6 +14,7 @@ pub struct Health {
     registry: Registry,
     joins: IntCounterVec,
     not_after: IntGauge,
+    life: IntGauge,
     clock: Arc<dyn Clock>,
 }
 
@@ -31,9 +33,15 @@ impl Health {
             "When the newest certificate in the outputs ends, POSIX seconds; 0 before the first",
         )
         .expect(VALID);
+        let life = IntGauge::new(
+            "joinbot_certificate_life_seconds",
+            "How long that certificate had to live when it came; 0 before the first",
+        )
+        .expect(VALID);
         registry.register(Box::new(joins.clone())).expect(VALID);
         registry.register(Box::new(not_after.clone())).expect(VALID);
-        Arc::new(Self { registry, joins, not_after, clock: Arc::new(clock) })
+        registry.register(Box::new(life.clone())).expect(VALID);
+        Arc::new(Self { registry, joins, not_after, life, clock: Arc::new(clock) })
     }
 
     /// Counts a join.
@@ -41,10 +49,11 @@ impl Health {
         self.joins.with_label_values(&[outcome.map_or_else(failure, |_| "joined")]).inc();
     }
 
-    /// Knows of a certificate that other programs can use: one that was just issued, or that was stored when the agent
-    /// started.
-    pub fn found(&self, certificate: &Facts) {
+    /// Knows of a certificate that other programs can use, and when it was stored: just now, or before the agent started.
+    pub fn found(&self, certificate: &Facts, stored_at: DateTime<Utc>) {
         self.not_after.set(certificate.not_after.timestamp());
+        // It begins before it is issued, so that its own beginning does not tell.
+        self.life.set((certificate.not_after - stored_at).num_seconds());
     }
 
     /// Whether there is a live certificate.

@@ -152,8 +152,10 @@ fn report(agent: &Agent, failed: &JoinError, delay: Duration) {
 /// Brings the outputs up to what is stored. Only then other programs can use it.
 fn publish(agent: &Agent, health: &Health) -> Result<(), JoinError> {
     agent.restore_outputs()?;
-    if let Some(certificate) = agent.certificate()? {
-        health.found(&certificate);
+    if let Some(accepted) = agent.state()?.accepted
+        && let Some(certificate) = accepted.credentials.facts()
+    {
+        health.found(&certificate, accepted.stored_at);
     }
     Ok(())
 }

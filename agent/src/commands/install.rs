@@ -60,6 +60,7 @@ impl Systemd {
         let text = super::read_config(&path)?;
         Config::refuse_relative_paths(&text).with_context(|| path.display().to_string())?;
         let config = super::parse_config(&path, &text)?;
+        config.check_renewal().with_context(|| path.display().to_string())?;
         let storage = match &config.storage {
             StorageConfig::Directory(storage) => Some(storage.as_path()),
             StorageConfig::Memory => None,

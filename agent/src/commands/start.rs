@@ -66,12 +66,16 @@ struct IdentityArgs {
 
 impl Start {
     pub(crate) fn run(self, debug: bool) -> Result<ExitCode> {
-        let mut config = match (self.what, self.config) {
+        let config = match (self.what, self.config) {
             (Some(What::Identity(identity)), _) => identity.into_config()?,
-            (None, Some(path)) => super::load_config(&path)?,
+            (None, Some(path)) => {
+                let mut config = super::load_config(&path)?;
+                config.oneshot |= self.oneshot;
+                config.check_renewal().with_context(|| path.display().to_string())?;
+                config
+            }
             (None, None) => unreachable!("clap requires one of them"),
         };
-        config.oneshot |= self.oneshot;
         super::start_logging(debug || config.debug);
         for warning in &config.warnings {
             warn!("{warning}");
@@ -100,6 +104,7 @@ impl IdentityArgs {
         let mut config = Config::from_uri(uri, &process_environment)?;
         config.oneshot = self.oneshot;
         config.set_times(self.certificate_ttl, self.renewal_interval)?;
+        config.check_renewal()?;
         config.set_places(StorageConfig::Directory(self.storage), vec![Identity::new(&self.destination)?])?;
         Ok(config)
     }

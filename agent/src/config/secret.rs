@@ -1,7 +1,7 @@
 //! The registration secret, which a first join needs.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +26,8 @@ pub enum RegistrationSecret {
 )]
 pub struct SecretError {
     problem: String,
+    /// Whether its file is not there.
+    pub(crate) is_missing: bool,
 }
 
 impl RegistrationSecret {
@@ -36,15 +38,18 @@ impl RegistrationSecret {
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Given(secret) => Ok(secret.clone()),
-            Self::File(path) => read(path).map_err(|problem| SecretError { problem }),
+            Self::File(path) => read(path),
         }
     }
 }
 
-fn read(path: &Path) -> Result<SecretString, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+fn read(path: &Path) -> Result<SecretString, SecretError> {
+    let text = fs::read_to_string(path).map_err(|error| SecretError {
+        problem: format!("cannot read {}: {error}", path.display()),
+        is_missing: error.kind() == io::ErrorKind::NotFound,
+    })?;
     match Zeroizing::new(text).trim() {
-        "" => Err(format!("{} is empty", path.display())),
+        "" => Err(SecretError { problem: format!("{} is empty", path.display()), is_missing: false }),
         secret => Ok(secret.into()),
     }
 }

@@ -180,6 +180,49 @@ async fn a_static_key_that_others_can_read_is_warned_of_once() {
 }
 
 #[tokio::test]
+async fn a_secret_that_cannot_be_read_later_is_told_and_one_that_is_gone_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let (path, secret) = (configuration(&host, root.path()), root.path().join("secret"));
+    let from_file = format!("registration_secret_path: {}", secret.display());
+    let text = fs::read_to_string(&path).unwrap().replace(&format!("registration_secret: {SECRET}"), &from_file);
+    fs::write(&path, text).unwrap();
+    let told = async || {
+        let joined = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+        assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+        stderr(&joined)
+    };
+    fs::write(&secret, SECRET).unwrap();
+    told().await;
+    fs::remove_file(&secret).unwrap();
+    let gone = told().await;
+    assert!(!gone.contains("registration_secret_path"), "{gone}");
+    fs::create_dir(&secret).unwrap();
+    let unreadable = told().await;
+    assert!(unreadable.contains(&format!("cannot read {}", secret.display())), "{unreadable}");
+}
+
+/// The flag is the same as the key: nothing is renewed.
+#[tokio::test]
+async fn who_joins_once_may_have_any_renewal_interval() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}certificate_ttl: 10m\nrenewal_interval: 20m\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let refused = run(&["start", "-c", path]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains(&format!("{path}: renewal_interval: 20m is not shorter")),
+        "{}",
+        stderr(&refused)
+    );
+    let joined = run(&["start", "-c", path, "--oneshot"]).await;
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+}
+
+#[tokio::test]
 async fn a_joining_uri_is_enough() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;

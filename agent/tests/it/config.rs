@@ -113,7 +113,6 @@ fn what_is_wrong_is_named() {
         ("[sha256:00", "[sha256:zz", &["ca_pins[0]", "is not a CA pin"]),
         ("certificate_ttl: 1h", "certificate_ttl: soon", &["certificate_ttl", "`soon` is not a duration"]),
         ("certificate_ttl: 1h", "certificate_ttl: 5s", &["certificate_ttl", "at least 10s"]),
-        ("certificate_ttl: 1h", "certificate_ttl: 10m", &["renewal_interval", "is not shorter than certificate_ttl"]),
         ("certificate_ttl: 1h", "certificate_ttl: 1h\ncredential_ttl: 1h", &["credential_ttl", "keep one of them"]),
         ("renewal_interval: 20m", "renewal_interval: 0s", &["renewal_interval", "zero"]),
         ("auth_server: authority.example.com:3025", "debug: false", &["auth_server"]),
@@ -225,8 +224,12 @@ fn a_static_key_may_come_from_a_file_or_the_environment() {
 
     let none = EXAMPLE.replace("    registration_secret: SECRET\n", "").replace("  bound_keypair:\n", "");
     for variable in ["JOINBOT_STATIC_KEY", "TBOT_STATIC_KEY", "TBOT_BOUND_KEYPAIR_STATIC_KEY"] {
-        let environment = |name: &str| (name == variable).then(|| STANDARD.encode(key.to_pem().as_bytes()));
-        assert!(is_the_key(Config::from_yaml(&none, &environment).unwrap()));
+        let encoded = STANDARD.encode(key.to_pem().as_bytes());
+        let (first, second) = encoded.split_at(76);
+        for encoded in [encoded.clone(), format!("{first}\n{second}\n")] {
+            let environment = |name: &str| (name == variable).then(|| encoded.clone());
+            assert!(is_the_key(Config::from_yaml(&none, &environment).unwrap()));
+        }
         let wrong = |name: &str| (name == variable).then(|| "????".to_owned());
         let error = Config::from_yaml(&none, &wrong).unwrap_err().to_string();
         assert!(error.contains(variable) && !error.contains("????"), "{error}");
@@ -242,6 +245,17 @@ fn a_static_key_may_come_from_a_file_or_the_environment() {
 fn short_certificates_are_renewed_in_time_when_nothing_else_is_said() {
     let text = EXAMPLE.replace("certificate_ttl: 1h", "certificate_ttl: 15s").replace("renewal_interval: 20m\n", "");
     assert_eq!(parse(&text).unwrap().renewal_interval, Duration::from_secs(5));
+}
+
+#[test]
+fn certificates_that_are_renewed_are_renewed_before_they_end() {
+    let text = EXAMPLE.replace("certificate_ttl: 1h", "certificate_ttl: 10m");
+    let mut config = parse(&text).unwrap();
+    let refused = config.check_renewal().unwrap_err().to_string();
+    assert!(refused.contains("renewal_interval: 20m is not shorter than certificate_ttl (10m)"), "{refused}");
+    config.oneshot = true;
+    config.check_renewal().unwrap();
+    parse(EXAMPLE).unwrap().check_renewal().unwrap();
 }
 
 #[test]

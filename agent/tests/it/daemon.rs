@@ -320,7 +320,10 @@ async fn machines_can_see_how_it_is() {
     assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
     until("joined", || daemon.health.is_ready()).await;
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
-    assert!(get(address, "/metrics").await.contains("joinbot_joins_total{outcome=\"joined\"} 1"));
+    let metrics = get(address, "/metrics").await;
+    assert!(metrics.contains("joinbot_joins_total{outcome=\"joined\"} 1"), "{metrics}");
+    let life = metrics.lines().find_map(|line| line.strip_prefix("joinbot_certificate_life_seconds "));
+    assert!((3590..=3600).contains(&life.unwrap().parse().unwrap()), "{metrics}");
     host.let_certificate_expire();
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
     daemon.stop().await;

@@ -16,12 +16,13 @@ type Change<T> = fn(&mut T);
 
 #[tokio::test]
 async fn a_challenge_of_somebody_else_is_not_signed() {
-    let changes: [(&str, Change<Challenge>); 5] = [
+    let changes: [(&str, Change<Challenge>); 6] = [
         ("aud", |challenge| challenge.aud = "other.example".into()),
         ("iss", |challenge| challenge.iss = "other.example".into()),
         ("sub", |challenge| challenge.sub = "x".into()),
         ("attempt_id", |challenge| challenge.attempt_id = None),
         ("subject_keys", |challenge| challenge.subject_keys = "x".into()),
+        ("iat", |challenge| challenge.iat = i64::MAX - 1),
     ];
     for (claim, change) in changes {
         let host = Host::new().await;

@@ -13,7 +13,12 @@ use super::{
     progress,
     sealed::{self, Sealed},
 };
-use crate::{cli::Context, connection::Client, exit::Fault, output};
+use crate::{
+    cli::Context,
+    connection::Client,
+    exit::Fault,
+    output::{self, tree::mapping},
+};
 
 /// Where to.
 #[derive(Args, Debug)]
@@ -33,7 +38,9 @@ impl Export {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.connect().await?;
         let entries = download(&client, &self.out).await?;
-        output::line(&format!("{entries} entries in {}", self.out.display()))
+        let directory = self.out.display().to_string();
+        let done = mapping([("entries", entries.into()), ("directory", directory.as_str().into())]);
+        output::print(context.format, &done, || format!("{entries} entries in {directory}\n"))
     }
 }
 

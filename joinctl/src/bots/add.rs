@@ -10,7 +10,7 @@ use crate::{
     cli::Context,
     connection::Client,
     exit::is_outcome_unknown,
-    output,
+    output::{self, tree::mapping},
     resource::{Kind, Reference, Resource},
     token::joining_command,
 };
@@ -181,8 +181,7 @@ async fn undo(client: &Client, bot: &Resource) -> String {
 }
 
 fn tree(bot: &Resource, token: &Resource, uri: &str) -> serde_yaml_ng::Value {
-    let fields = [("bot", bot.tree()), ("token", token.tree()), ("join_uri", uri.into())];
-    fields.into_iter().map(|(name, value)| (name.into(), value)).collect::<serde_yaml_ng::Mapping>().into()
+    mapping([("bot", bot.tree()), ("token", token.tree()), ("join_uri", uri.into())])
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 use clap::ValueEnum;
 use serde_yaml_ng::Value;
 
-pub(crate) use self::{items::Items, table::table};
+pub(crate) use self::{items::Items, table::Table};
 
 /// The shape of data on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -1,23 +1,41 @@
 //! Aligned columns without lines: easy on the eyes, and one row a line for `grep` and `awk`.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, presets};
 
 use super::printable;
 
-/// A table that ends with a line break. An empty cell shows a dash, so that columns can be counted.
-pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headings.iter().copied());
-    for row in rows {
-        table.add_row(row.iter().map(|cell| one_line(cell)));
+/// A table whose rows come page by page: the headings are there once, and columns never become narrower.
+pub(crate) struct Table {
+    /// As wide as their columns were so far.
+    headings: Vec<String>,
+    is_headed: bool,
+}
+
+impl Table {
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        Self { headings: headings.iter().map(ToString::to_string).collect(), is_headed: false }
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+
+    /// The next rows, each with its line break. An empty cell shows a dash, so that columns can be counted.
+    pub(crate) fn rows(&mut self, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(&self.headings);
+        for row in rows {
+            table.add_row(row.iter().map(|cell| one_line(cell)));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        for (heading, width) in self.headings.iter_mut().zip(table.column_max_content_widths()) {
+            *heading = format!("{heading:0$}", usize::from(width));
+        }
+        let text = table.trim_fmt() + "\n";
+        match text.split_once('\n') {
+            Some((_, rows)) if std::mem::replace(&mut self.is_headed, true) => rows.to_owned(),
+            _ => text,
+        }
     }
-    let mut text = table.trim_fmt();
-    text.push('\n');
-    text
 }
 
 fn one_line(cell: &str) -> String {
@@ -26,12 +44,21 @@ fn one_line(cell: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::Table;
 
     #[test]
     fn columns_line_up_and_empty_cells_are_seen() {
-        let text =
-            table(&["NAME", "ROLES"], [vec!["example".into(), String::new()], vec!["é".into(), "a\nb\u{7}".into()]]);
+        let text = Table::new(&["NAME", "ROLES"])
+            .rows([vec!["example".into(), String::new()], vec!["é".into(), "a\nb\u{7}".into()]]);
         assert_eq!(text, "NAME     ROLES\nexample  -\né        a b\\u{7}\n");
+    }
+
+    #[test]
+    fn pages_have_one_heading_and_the_same_columns() {
+        let mut table = Table::new(&["NAME", "ROLES"]);
+        let mut page = |name: &str| table.rows([vec![name.into(), "a".into()]]);
+        assert_eq!(page("example"), "NAME     ROLES\nexample  a\n");
+        assert_eq!(page("web"), "web      a\n");
+        assert_eq!(page("longer-one"), "longer-one  a\n");
     }
 }

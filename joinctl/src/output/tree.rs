@@ -18,6 +18,11 @@ pub(crate) fn of(message: &impl ReflectMessage) -> Value {
     complete(tree, &message.descriptor())
 }
 
+/// Values under names.
+pub(crate) fn mapping<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect::<Mapping>().into()
+}
+
 fn complete(tree: Value, message: &MessageDescriptor) -> Value {
     let Value::Mapping(mut fields) = tree else {
         return tree;

@@ -3,7 +3,7 @@
 use join_proto::v1::{Bot, BotInstance, Exemption, Lock, LockTarget, Metadata, Token};
 
 use super::{Kind, Resource, locks::Locks};
-use crate::{moment::seconds, output::table, token::is_bound};
+use crate::{moment::seconds, output::Table, token::is_bound};
 
 /// How much of a key or an id is enough to tell one from another.
 const SHORT: usize = 40;
@@ -11,9 +11,9 @@ const SHORT: usize = 40;
 /// instances.
 const CONTESTED_FOR: i64 = 24 * 60 * 60;
 
-/// The table of resources of one kind. The state of tokens depends on locks, that of locks on the moment of which they are.
-pub(crate) fn render(kind: Kind, resources: &[Resource], locks: Option<&Locks>) -> String {
-    table(headings(kind), resources.iter().map(|resource| cells(resource, locks)))
+/// The table of resources of one kind.
+pub(super) fn table(kind: Kind) -> Table {
+    Table::new(headings(kind))
 }
 
 const fn headings(kind: Kind) -> &'static [&'static str] {
@@ -35,11 +35,12 @@ const fn headings(kind: Kind) -> &'static [&'static str] {
             "PREVIOUS",
         ],
         Kind::Lock => &["NAME", "TARGET", "STATE", "CAUSE", "CREATED", "BY", "EXPIRES", "MESSAGE"],
-        Kind::Exemption => &["NAME", "TOKEN", "KIND", "COUNT", "USES LEFT", "STATE", "GRANTED BY", "EXPIRES", "REASON"],
+        Kind::Exemption => &["NAME", "TOKEN", "KIND", "USES LEFT", "STATE", "GRANTED BY", "EXPIRES", "REASON"],
     }
 }
 
-fn cells(resource: &Resource, locks: Option<&Locks>) -> Vec<String> {
+/// A row. The state of tokens depends on locks, that of locks on the moment of which they are.
+pub(super) fn cells(resource: &Resource, locks: Option<&Locks>) -> Vec<String> {
     let metadata = resource.metadata().cloned().unwrap_or_default();
     match resource {
         Resource::Bot(bot) => bot_cells(metadata, bot),
@@ -154,7 +155,6 @@ fn exemption_cells(metadata: Metadata, exemption: &Exemption) -> Vec<String> {
         metadata.name,
         spec.token_name,
         spec.kind,
-        spec.count.to_string(),
         format!("{} of {}", status.uses_left, spec.uses),
         status.state,
         status.granted_by,
@@ -184,6 +184,10 @@ mod tests {
 
     use super::*;
     use crate::resource::locks;
+
+    fn render(kind: Kind, resources: &[Resource], locks: Option<&Locks>) -> String {
+        table(kind).rows(resources.iter().map(|resource| cells(resource, locks)))
+    }
 
     fn named(name: &str) -> Option<Metadata> {
         Some(Metadata { name: name.into(), labels: [("team".into(), "infra".into())].into(), ..Default::default() })

@@ -52,7 +52,7 @@ impl Edit {
         let outcome = match changed(&text, &edited, &before) {
             Ok(None) => {
                 output::say(format!("unchanged: {reference} stays as it is"));
-                return Ok(());
+                return output::print(context.format, &before.tree(), String::new);
             }
             // Not the editor's signal: a Ctrl-C that was typed into it is none of this.
             Ok(Some(after)) => {
@@ -61,7 +61,7 @@ impl Edit {
             Err(mistake) => Err(mistake),
         };
         match outcome {
-            Ok(_) => output::line(&format!("{reference} saved")),
+            Ok(saved) => output::print(context.format, &saved.tree(), || format!("{reference} saved\n")),
             Err(refusal) => {
                 keep(file)?;
                 Err(refusal)

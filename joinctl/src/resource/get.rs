@@ -16,7 +16,7 @@ use crate::{
     cli::Context,
     connection::{Client, Selection},
     moment::Moment,
-    output::{Format, Items, say},
+    output::{Format, Items, Table, say},
 };
 
 /// What to get, and of when.
@@ -132,7 +132,7 @@ impl Printer {
             (Self::Tables { .. }, Kind::Lock) => Some(Locks::of(locks::moment(client, selection.at).await?, [])),
             _ => None,
         };
-        Ok(List { printer: self, kind, locks, is_empty: true })
+        Ok(List { printer: self, kind, locks, table: columns::table(kind), is_empty: true })
     }
 
     fn end(self) -> anyhow::Result<()> {
@@ -148,6 +148,7 @@ struct List<'a> {
     printer: &'a mut Printer,
     kind: Kind,
     locks: Option<Locks>,
+    table: Table,
     is_empty: bool,
 }
 
@@ -156,11 +157,12 @@ impl List<'_> {
         if resources.is_empty() {
             return Ok(());
         }
-        self.is_empty = false;
+        let begins = std::mem::replace(&mut self.is_empty, false);
         match self.printer {
             Printer::Tables { is_first } => {
-                let gap = if std::mem::replace(is_first, false) { "" } else { "\n" };
-                write!(crate::output::stdout(), "{gap}{}", columns::render(self.kind, resources, self.locks.as_ref()))?;
+                let gap = if begins && !std::mem::replace(is_first, false) { "\n" } else { "" };
+                let rows = resources.iter().map(|resource| columns::cells(resource, self.locks.as_ref()));
+                write!(crate::output::stdout(), "{gap}{}", self.table.rows(rows))?;
             }
             Printer::Items(items) => resources.iter().try_for_each(|resource| items.push(&resource.tree()))?,
         }

@@ -3,7 +3,10 @@
 use clap::Args;
 
 use super::{Kind, Reference};
-use crate::{cli::Context, output};
+use crate::{
+    cli::Context,
+    output::{self, tree::mapping},
+};
 
 /// What to delete.
 #[derive(Args, Debug)]
@@ -19,6 +22,8 @@ impl Rm {
         let client = context.connect().await?;
         client.delete(resource.kind, &resource.name, "").await?;
         let deed = if resource.kind == Kind::Exemption { "revoked" } else { "deleted" };
-        output::line(&format!("{resource} {deed}"))
+        let Reference { kind, name } = &resource;
+        let done = mapping([("kind", kind.name().into()), ("name", name.as_str().into()), ("outcome", deed.into())]);
+        output::print(context.format, &done, || format!("{resource} {deed}\n"))
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Exempt {
     #[arg(long, value_enum)]
     kind: Rule,
 
-    /// How many recoveries each use adds; for --kind recoveries.
+    /// How many recoveries each use adds; for --kind recoveries. The grant has them as so many more uses.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
 

@@ -5,7 +5,12 @@ use clap::Args;
 use join_proto::v1::{ReasonRequest, Token};
 
 use super::joining_command;
-use crate::{cli::Context, connection::Client, output, resource::Resource};
+use crate::{
+    cli::Context,
+    connection::Client,
+    output::{self, tree::mapping},
+    resource::Resource,
+};
 
 /// Which token, and why.
 #[derive(Args, Debug)]
@@ -30,7 +35,8 @@ impl Reopen {
         let client = context.connect().await?;
         let name = self.token.clone();
         let (token, uri) = self.reopen(&client).await?;
-        output::print(context.format, &Resource::Token(token).tree(), || instructions(&name, &uri))
+        let opened = mapping([("token", Resource::Token(token).tree()), ("join_uri", uri.as_str().into())]);
+        output::print(context.format, &opened, || instructions(&name, &uri))
     }
 
     /// The token as it is then, and where its bot joins anew.

@@ -40,7 +40,8 @@ fn the_guide_works_as_it_is_written() {
     authority.write("again.yaml", &yaml);
     assert_eq!(authority.done(&["create", "-f", "again.yaml"]), "token/example saved\n");
 
-    assert_eq!(authority.done(&["rm", "token/example"]), "token/example deleted\n");
+    let removed = serde_json::json!({"kind": "token", "name": "example", "outcome": "deleted"});
+    assert_eq!(authority.json(&["rm", "token/example"]), removed);
     assert_eq!(authority.done(&["rm", "bots/example"]), "bot/example deleted\n");
 }
 
@@ -154,6 +155,13 @@ fn an_edit_is_saved_unless_nothing_changed_or_somebody_else_did() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, "unchanged: token/example stays as it is\n"));
     assert_eq!(edit("sed -i 's/limit: 1/limit: 5/'").stdout, "token/example saved\n");
     assert_eq!(limit(), 5);
+    let mut edit_as_json = authority.command(Role::Admin, &["edit", "token/example", "--format", "json"]);
+    let unchanged = run(edit_as_json.env("VISUAL", "true")).stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&unchanged).unwrap()["metadata"]["name"], "example");
+    let saved = run(edit_as_json.env("VISUAL", "sed -i 's/limit: 5/limit: 6/'")).stdout;
+    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    assert_eq!(saved["spec"]["bound_keypair"]["recovery"]["limit"], 6);
+    assert_eq!(edit("sed -i 's/limit: 6/limit: 5/'").stdout, "token/example saved\n");
     let ran = edit("false");
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
@@ -199,7 +207,9 @@ fn locks_and_exemptions_come_and_go() {
     let before = authority.json(&["get", "token/example"]);
     let reopened = authority.json(&["reopen", "example", "--reason", "reinstalled"]);
     let secret = |token: &serde_json::Value| token["status"]["bound_keypair"]["registration_secret"].clone();
-    assert_ne!(secret(&before[0]), secret(&reopened));
+    assert_ne!(secret(&before[0]), secret(&reopened["token"]));
+    let new_secret = secret(&reopened["token"]).as_str().unwrap().to_owned();
+    assert!(reopened["join_uri"].as_str().unwrap().contains(&format!("://example:{new_secret}@")), "{reopened}");
     authority.done(&["bound-keypair", "rotate", "example"]);
 }
 

@@ -118,7 +118,8 @@ fn the_ledger_is_verified_exported_and_grows() {
     assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
     assert!(verified.stdout.contains("streams compared with its views"), "{}", verified.stdout);
 
-    authority.done(&["audit", "export", "--out", "ledger"]);
+    let exported = authority.json(&["audit", "export", "--out", "ledger"]);
+    assert!(exported["entries"].as_u64().unwrap() > 0 && exported["directory"] == "ledger", "{exported}");
     let export = authority.directory().join("ledger");
     fs::copy(export.join("checkpoint"), authority.directory().join("kept")).unwrap();
     let first = authority.done(&["audit", "verify", "--from", "ledger"]);

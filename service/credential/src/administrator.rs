@@ -138,10 +138,10 @@ impl AdministratorIdentity {
     }
 
     /// Makes a directory that only its owner can enter, when it does not exist, and makes sure that it has room for an
-    /// identity: so that one is recorded only if it can be written.
+    /// identity and takes files: so that one is recorded only if it can be written.
     ///
     /// # Errors
-    /// [`WriteError::Exists`] when one of the files is there already.
+    /// [`WriteError::Exists`] when one of the files is there already, and what the system says when it can't be written.
     pub fn prepare(directory: &Path) -> Result<(), WriteError> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -149,7 +149,12 @@ impl AdministratorIdentity {
             .create(directory)
             .map_err(|source| WriteError::Io { path: directory.to_owned(), source })?;
         let found = FILES.iter().map(|name| directory.join(name)).find(|path| path.exists());
-        found.map_or(Ok(()), |path| Err(WriteError::Exists(path)))
+        if let Some(path) = found {
+            return Err(WriteError::Exists(path));
+        }
+        let tried = directory.join(".writable");
+        let written = fs::write(&tried, "").and_then(|()| fs::remove_file(&tried));
+        written.map_err(|source| WriteError::Io { path: directory.to_owned(), source })
     }
 
     /// Writes `ca.crt`, `tls.crt` and `tls.key` into a directory that only its owner can enter. The directory is made

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row as _};
 
-use crate::{LedgerError, MIGRATOR, error::sqlstate};
+use crate::{LedgerError, error::sqlstate, ledger::newest_migration};
 
 /// The oldest PostgreSQL that is used: 15.
 const OLDEST_SERVER: i32 = 150_000;
@@ -47,7 +47,7 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), LedgerError> 
 }
 
 async fn check_schema(connection: &mut PgConnection) -> Result<(), LedgerError> {
-    let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let newest = newest_migration();
     let found: Result<Option<i64>, _> =
         sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success").fetch_one(connection).await;
     match found {

@@ -50,7 +50,7 @@ pub use error::{AppendError, LedgerError, MAX_ENTRY};
 pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
 pub use history::{HistoryFilter, HistoryPage, Kinds};
 pub use import::Import;
-pub use ledger::{Ledger, migrate};
+pub use ledger::{Ledger, Schema, migrate};
 pub use log::{Indexed, LogPage};
 pub use measure::Positions;
 pub use read::{Cursor, ListFilter, Listed, NotACursor};
@@ -59,7 +59,7 @@ pub use row::{ServerRun, Stored};
 pub use secret::{AuthorityKey, KeyChanges};
 pub use sequencer::Assigned;
 pub use settings::Settings;
-pub use sqlx::postgres::PgConnectOptions;
+pub use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use stream::StreamPage;
 pub use view::{Authentication, Instance, InstanceFilter, RevokedCertificate};
 

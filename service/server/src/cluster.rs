@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use chrono::TimeDelta;
 use join_credential::{AuthorityKeys, KeysError, MasterKey, Phase, Purpose, SealedKey};
 use join_domain::{
@@ -18,14 +18,11 @@ use join_ledger::{Append, AuthorityKey as AuthorityKeyRow, Change, KeyChanges, L
 /// would take what the key signs for foreign.
 pub const STANDBY: TimeDelta = TimeDelta::minutes(1);
 
-/// Creates the cluster, once.
+/// Creates the cluster, once: [`name`] tells whether there is one.
 ///
 /// # Errors
 /// When the database holds a cluster already.
 pub async fn create(ledger: &Ledger, cluster: &Name, master: &MasterKey) -> anyhow::Result<()> {
-    if let Some(existing) = name(ledger).await? {
-        bail!("the database holds cluster `{existing}` already: it is created once");
-    }
     let keys = AuthorityKeys::generate(cluster.clone(), ledger.now());
     let rows = KeyChanges { put: keys.seal(master).into_iter().map(to_row).collect(), forget: Vec::new() };
     let ids: BTreeMap<String, String> = Purpose::ALL
@@ -37,7 +34,7 @@ pub async fn create(ledger: &Ledger, cluster: &Name, master: &MasterKey) -> anyh
     ledger
         .append(Append::from(StreamAppend::begin(StreamId::CLUSTER, change)).with_keys(rows))
         .await
-        .context("the cluster could not be recorded: was it created at the same moment by somebody else?")?;
+        .context("the cluster could not be recorded: is there one already, or did somebody else create it just now?")?;
     Ok(())
 }
 

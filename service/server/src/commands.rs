@@ -8,6 +8,7 @@ mod keys;
 mod log;
 mod rebuild;
 mod serve;
+mod terminal;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -20,6 +21,7 @@ use join_domain::{
 };
 use join_ledger::{Ledger, PgConnectOptions, Settings};
 
+pub use self::terminal::say_error;
 use crate::config::{Config, Telemetry};
 
 /// The join authority: admits bots that prove possession of a bound key, and keeps an append-only history of it.
@@ -319,11 +321,11 @@ impl Cli {
             Command::Config { command: ConfigCommand::Check(file) } => {
                 let config = Config::read(&file.config)?;
                 config.master_key()?;
-                println!("{} is usable", file.config.display());
+                terminal::line(format_args!("{} is usable", file.config.display()))?;
                 Ok(0)
             }
             Command::Config { command: ConfigCommand::Show(file) } => {
-                print!("{}", Config::read(&file.config)?.to_masked_yaml()?);
+                terminal::print(&Config::read(&file.config)?.to_masked_yaml()?)?;
                 Ok(0)
             }
             Command::Admin { command: AdminCommand::Issue { place, role, name, out } } => {

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use join_server::{commands::Cli, telemetry};
+use join_server::{
+    commands::{Cli, say_error},
+    telemetry,
+};
 
 /// A join allocates on one thread and frees on another. The system's allocator takes a lock for that, and threads waited
 /// for each other twice a join.
@@ -38,7 +41,7 @@ fn report(outcome: anyhow::Result<u8>) -> ExitCode {
     match outcome {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("joind: {error:#}");
+            say_error(&error);
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,7 @@ mod labels;
 mod lines;
 
 use std::{
-    io::stderr,
+    io::{Write as _, stderr},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -68,7 +68,7 @@ impl Started {
         if let Some(provider) = &self.0
             && let Err(error) = provider.shutdown()
         {
-            eprintln!("traces could not be flushed: {error}");
+            let _ = writeln!(stderr(), "traces could not be flushed: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is not fit is refused at the start, with the remedy.
 
-use join_ledger::{Ledger, LedgerError, PgConnectOptions, Settings};
+use join_ledger::{Ledger, LedgerError, PgConnectOptions, Schema, Settings};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::*;
@@ -34,6 +34,7 @@ async fn a_schema_that_is_missing_or_old_is_named_with_its_remedy() {
     };
     pretend(&mut superuser, "20261122000004 + 30000000000000").await;
     Ledger::connect(database.roles.service.clone(), Settings::default()).await.expect("a newer schema is served");
+    assert_eq!(join_ledger::migrate(&database.roles.owner).await.unwrap(), Schema::Newer);
     sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 20261122000003").execute(&mut superuser).await.unwrap();
     let why = refusal(database.roles.service.clone()).await;
     assert!(why.contains("older than this program: run `joind migrate`"), "{why}");

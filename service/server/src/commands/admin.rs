@@ -6,7 +6,10 @@ use anyhow::{bail, ensure};
 use join_credential::{Issuer, Role, Serial};
 use join_domain::id::Name;
 
-use super::{Place, Whose, keys::table};
+use super::{
+    Place, Whose,
+    terminal::{line, print, say_error, table},
+};
 use crate::{administrators, cluster, entropy::SystemEntropy};
 
 pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) -> anyhow::Result<u8> {
@@ -15,7 +18,7 @@ pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) ->
     let issuer = Issuer::new(&keys)?;
     administrators::issue(&ledger, &issuer, &SystemEntropy::default(), name, role, out).await?;
     ledger.close().await;
-    println!("the identity of {role} {name} is in {}", out.display());
+    line(format_args!("the identity of {role} {name} is in {}", out.display()))?;
     Ok(0)
 }
 
@@ -28,7 +31,7 @@ pub(super) async fn ls(place: &Place) -> anyhow::Result<u8> {
         let ended = if identity.not_after <= now { "expired" } else { "live" };
         [identity.serial, identity.name, identity.role, ended.to_owned(), identity.not_after.to_rfc3339()]
     });
-    print!("{}", table(["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"], rows));
+    print(&table(["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"], rows))?;
     Ok(0)
 }
 
@@ -44,17 +47,18 @@ pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow
         (None, None) => bail!("give --name or --serial"),
     };
     ensure!(!serials.is_empty(), "no identity of that name is on record; `joind admin ls` lists all");
-    // One that can't be revoked now must not keep the others alive.
-    let mut failed = 0;
+    // One that can't be revoked now must not keep the others alive, nor must a word that can't be said.
+    let (mut revoked, mut failed) = (Vec::new(), 0);
     for serial in serials {
         match administrators::revoke(&ledger, &serial, reason).await {
-            Ok(()) => println!("identity {serial} is revoked"),
+            Ok(()) => revoked.push(serial),
             Err(error) => {
                 failed += 1;
-                eprintln!("joind: {error:#}");
+                say_error(&error);
             }
         }
     }
     ledger.close().await;
+    revoked.iter().try_for_each(|serial| line(format_args!("identity {serial} is revoked")))?;
     Ok(u8::from(failed > 0))
 }

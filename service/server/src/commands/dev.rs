@@ -10,9 +10,12 @@ use anyhow::Context as _;
 use join_credential::{Issuer, MasterKey, Role};
 use join_domain::id::Name;
 use join_embedded::{Address, Cluster, Options};
-use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
+use join_ledger::{Ledger, PgConnectOptions, PgSslMode, Settings, provision};
 
-use super::DevArgs;
+use super::{
+    DevArgs,
+    terminal::{print, say},
+};
 use crate::{
     administrators, cluster,
     config::Limits,
@@ -111,7 +114,7 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
     .await?;
     announce(&node, directory, &identity)?;
     super::interrupted().await?;
-    eprintln!("stopping");
+    say("stopping");
     node.stop().await;
     Ok(())
 }
@@ -126,9 +129,8 @@ fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()
     let exports =
         format!("export JOINCTL_ADDR={address}\nexport JOINCTL_IDENTITY={}\n", quote(&identity.display().to_string()));
     write_private(&directory.join("env"), &exports)?;
-    println!("ready {address} ca-pin={pin}");
-    print!("{exports}");
-    eprintln!("metrics on http://{}/metrics; stop with Ctrl-C", node.metrics_address);
+    print(&format!("ready {address} ca-pin={pin}\n{exports}"))?;
+    say(format_args!("metrics on http://{}/metrics; stop with Ctrl-C", node.metrics_address));
     Ok(())
 }
 
@@ -143,7 +145,13 @@ fn prepare(directory: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn superuser(socket: &Path, port: u16) -> PgConnectOptions {
-    PgConnectOptions::new_without_pgpass().socket(socket).port(port).username("postgres").database("postgres")
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket)
+        .port(port)
+        .username("postgres")
+        .database("postgres")
+        // What the environment asks for (PGSSLMODE) is of another server.
+        .ssl_mode(PgSslMode::Disable)
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {

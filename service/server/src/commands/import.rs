@@ -3,15 +3,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use join_audit::{Checkpoint, Fault, Policy, Step, merkle};
 use join_ledger::{Import, Progress, Stage};
 use tokio::sync::mpsc;
 
+use super::terminal::{line, progress_bar, say};
 use crate::config::Config;
 
 /// Exit status when the archive is not what was signed.
@@ -33,7 +33,7 @@ pub(super) async fn run(config: &Config, archive: &Path, policy: Option<&Path>) 
 
     let bar = progress_bar()?;
     let Some(sealed) = verified(archive.to_owned(), policy, bar.clone()).await? else {
-        eprintln!("joind: the archive is not what it should be; nothing was imported");
+        say("joind: the archive is not what it should be; nothing was imported");
         return Ok(FAULT);
     };
     begin(&bar, "importing", sealed.checkpoint.size);
@@ -59,11 +59,11 @@ pub(super) async fn run(config: &Config, archive: &Path, policy: Option<&Path>) 
         })
         .await?;
     bar.finish_and_clear();
-    println!(
+    line(format_args!(
         "{entries} entries are imported; they were signed as {}, and this copy can't sign under that name: set \
          log.origin to another",
         sealed.checkpoint.origin
-    );
+    ))?;
     Ok(0)
 }
 
@@ -88,7 +88,7 @@ async fn verified(archive: PathBuf, policy: Policy, bar: ProgressBar) -> anyhow:
         bar.set_position(0);
         for finding in &report.findings {
             let label = if finding.fault == Fault::Newer { "UNKNOWN" } else { "WRONG" };
-            bar.suspend(|| eprintln!("{label}  {finding}"));
+            bar.suspend(|| say(format_args!("{label}  {finding}")));
         }
         if report.first_fault().is_some() {
             return Ok(None);
@@ -117,13 +117,6 @@ fn read(archive: &Path, chunks: &mpsc::Sender<Vec<String>>) -> anyhow::Result<me
     })?;
     chunks.blocking_send(chunk).map_err(|_| gone())?;
     Ok(tree.root())
-}
-
-fn progress_bar() -> anyhow::Result<ProgressBar> {
-    let style = "{msg} [{bar:40}] {human_pos}/{human_len} entries, {per_sec}, {eta} left";
-    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(style)?.progress_chars("=> "));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    Ok(bar)
 }
 
 fn begin(bar: &ProgressBar, what: &'static str, total: u64) {

@@ -2,11 +2,13 @@
 
 use anyhow::ensure;
 use chrono::TimeDelta;
-use comfy_table::{ContentArrangement, Table, presets};
 use join_credential::{KeysError, MasterKey, Phase, Purpose};
 use join_ledger::Ledger;
 
-use super::{KeysCommand, Place};
+use super::{
+    KeysCommand, Place,
+    terminal::{line, print, table},
+};
 use crate::{
     administrators,
     cluster::{self, STANDBY},
@@ -19,7 +21,7 @@ pub(super) async fn run(command: &KeysCommand) -> anyhow::Result<u8> {
         KeysCommand::Prepare { place, purpose } => {
             let (ledger, master) = place.ledger().await?;
             let prepare = |keys: &mut join_credential::AuthorityKeys, now| keys.prepare(*purpose, now).map(drop);
-            tell(&ledger, cluster::move_keys(&ledger, &master, None, prepare).await?).await;
+            tell(&ledger, cluster::move_keys(&ledger, &master, None, prepare).await?).await?;
             let next = match purpose {
                 Purpose::JoinState => "activate it in a minute, when all nodes have it: nobody else looks at it",
                 _ => {
@@ -27,34 +29,34 @@ pub(super) async fn run(command: &KeysCommand) -> anyhow::Result<u8> {
                      parties from GET /v1/ca"
                 }
             };
-            println!("{next}");
+            line(next)?;
         }
         KeysCommand::Activate { place, purpose } => {
             let (ledger, master) = place.ledger().await?;
             check_standby(&ledger, *purpose).await?;
             let activate = |keys: &mut join_credential::AuthorityKeys, now| keys.activate(*purpose, now).map(drop);
-            tell(&ledger, cluster::move_keys(&ledger, &master, None, activate).await?).await;
+            tell(&ledger, cluster::move_keys(&ledger, &master, None, activate).await?).await?;
         }
         KeysCommand::Revoke { place, kid, reason } => {
             let (ledger, master) = place.ledger().await?;
             let revoke = |keys: &mut join_credential::AuthorityKeys, now| keys.revoke(kid, now);
-            tell(&ledger, cluster::move_keys(&ledger, &master, Some(reason), revoke).await?).await;
+            tell(&ledger, cluster::move_keys(&ledger, &master, Some(reason), revoke).await?).await?;
         }
         KeysCommand::Forget { place, kid } => {
             let (ledger, master) = place.ledger().await?;
             let life = longest_life(place, kid, &ledger).await?;
             let forget = |keys: &mut join_credential::AuthorityKeys, now| keys.forget(kid, life, now);
-            tell(&ledger, cluster::move_keys(&ledger, &master, None, forget).await?).await;
+            tell(&ledger, cluster::move_keys(&ledger, &master, None, forget).await?).await?;
         }
         KeysCommand::Reseal { place, new_master_key } => {
             let next = MasterKey::read(new_master_key)?;
             let (ledger, master) = place.ledger().await?;
             cluster::change_master_key(&ledger, &master, &next).await?;
             ledger.close().await;
-            println!(
+            line(format_args!(
                 "all keys are sealed under the master key in {}: configure it on every node before it starts again",
                 new_master_key.display()
-            );
+            ))?;
         }
     }
     Ok(0)
@@ -67,15 +69,12 @@ async fn ls(place: &Place) -> anyhow::Result<()> {
     let rows = keys.into_iter().map(|key| {
         [key.kid, key.purpose.as_str().to_owned(), key.phase.as_str().to_owned(), key.phase_since.to_rfc3339()]
     });
-    print!("{}", table(["KEY", "PURPOSE", "PHASE", "SINCE"], rows));
-    Ok(())
+    print(&table(["KEY", "PURPOSE", "PHASE", "SINCE"], rows))
 }
 
-async fn tell(ledger: &Ledger, moved: Vec<join_domain::event::AuthorityKeyMoved>) {
+async fn tell(ledger: &Ledger, moved: Vec<join_domain::event::AuthorityKeyMoved>) -> anyhow::Result<()> {
     ledger.close().await;
-    for key in moved {
-        println!("{} is {}", key.kid, key.phase);
-    }
+    moved.into_iter().try_for_each(|key| line(format_args!("{} is {}", key.kid, key.phase)))
 }
 
 /// Every node must have opened the key before it signs.
@@ -104,19 +103,4 @@ async fn longest_life(place: &Place, kid: &str, ledger: &Ledger) -> anyhow::Resu
         None => Limits::default(),
     };
     Ok(if key.purpose == Purpose::X509Ca { administrators::LIFE } else { limits.policy().max_life })
-}
-
-/// Aligned columns without lines.
-pub(super) fn table<const N: usize>(headings: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(headings);
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let mut text = table.trim_fmt();
-    text.push('\n');
-    text
 }

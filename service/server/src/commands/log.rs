@@ -8,6 +8,7 @@ use join_domain::{
 use join_ledger::{Append, AppendError, Change, Ledger, LogDecision, StreamAppend};
 use join_log::SignedNote;
 
+use super::terminal::{line, say};
 use crate::{cluster, config::Config};
 
 pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) -> anyhow::Result<u8> {
@@ -25,7 +26,9 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
         bail!("the database knows of no checkpoint: say with --ended which log ends");
     };
     if let Some(recorded) = recorded.as_deref().filter(|recorded| *recorded != ended) {
-        eprintln!("note: the newest checkpoint that the database knows is of the log `{recorded}`, not of `{ended}`");
+        say(format_args!(
+            "note: the newest checkpoint that the database knows is of the log `{recorded}`, not of `{ended}`"
+        ));
     }
     if ended == next {
         bail!(
@@ -50,7 +53,7 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
     let decision = LogDecision::End { head, origin, reason, at: ledger.now() };
     decide(&ledger, event, decision, "a node signed at this very moment: stop the nodes, and try again").await?;
     ledger.close().await;
-    println!("the log {ended} has ended; {next} begins with the next checkpoint that a node signs");
+    line(format_args!("the log {ended} has ended; {next} begins with the next checkpoint that a node signs"))?;
     Ok(0)
 }
 
@@ -66,9 +69,9 @@ pub(super) async fn resume(config: &Config, reason: &str) -> anyhow::Result<u8> 
         .await?;
     ledger.close().await;
     for (node, found) in stops {
-        println!("the stop of {node} has ended; it had found: {found}");
+        line(format_args!("the stop of {node} has ended; it had found: {found}"))?;
     }
-    println!("nodes sign again");
+    line("nodes sign again")?;
     Ok(0)
 }
 

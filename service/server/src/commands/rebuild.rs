@@ -1,21 +1,17 @@
 //! `joind rebuild`: what follows from the events is made again from them, or compared.
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 use join_ledger::{LedgerError, Progress, Stage};
 
-use super::Place;
+use super::{
+    Place,
+    terminal::{line, progress_bar},
+};
 
 /// Exit status when something differs.
 const DIFFERS: u8 = 3;
 
 pub(super) async fn run(place: &Place, check: bool) -> anyhow::Result<u8> {
-    let bar = ProgressBar::no_length().with_style(
-        ProgressStyle::with_template("{msg} [{bar:40}] {human_pos}/{human_len} entries, {per_sec}, {eta} left")?
-            .progress_chars("=> "),
-    );
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = progress_bar()?;
     bar.set_message(if check { "comparing" } else { "rebuilding" });
     let progress = |progress: Progress| {
         bar.set_message(match progress.stage {
@@ -29,28 +25,28 @@ pub(super) async fn run(place: &Place, check: bool) -> anyhow::Result<u8> {
     if !check {
         ledger.rebuild(progress).await?;
         bar.finish_and_clear();
-        println!("rebuilt");
+        line("rebuilt")?;
         return Ok(0);
     }
     let comparison = ledger.check(progress).await;
     bar.finish_and_clear();
     let comparison = match comparison {
         Err(error @ LedgerError::Corrupt(_)) => {
-            println!("{error}");
+            line(error)?;
             return Ok(DIFFERS);
         }
         comparison => comparison?,
     };
     for difference in &comparison.differences {
-        println!("{}: {}: {}", difference.table, difference.row, difference.what);
+        line(format_args!("{}: {}: {}", difference.table, difference.row, difference.what))?;
     }
     let told = comparison.differences.len();
-    println!(
+    line(format_args!(
         "{} streams compared with {} entries: {} differences{}",
         comparison.streams,
         comparison.entries,
         comparison.count,
         if u64::try_from(told).is_ok_and(|told| told < comparison.count) { ", the first are above" } else { "" }
-    );
+    ))?;
     Ok(if comparison.is_equal() { 0 } else { DIFFERS })
 }

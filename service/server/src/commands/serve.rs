@@ -4,6 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use join_ledger::{Ledger, LedgerError};
 
+use super::terminal::line;
 use crate::{
     config::Config,
     entropy::{Entropy, SystemEntropy},
@@ -26,7 +27,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<u8> {
         }
         node = start(config) => node?,
     };
-    println!("ready {} ca-pin={}", node.address, super::ca_pin(&node)?);
+    line(format_args!("ready {} ca-pin={}", node.address, super::ca_pin(&node)?))?;
     tracing::info!("ready on {}, metrics on {}", node.address, node.metrics_address);
     interrupted.await?;
     tracing::info!("stopping");

@@ -92,11 +92,22 @@ async fn a_cluster_is_made_once_on_a_schema_that_migrate_makes() {
         let migrated = installed.run(&["migrate"]).await.done();
         assert_eq!(migrated, "the schema is that of this version\n");
     }
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (99991231235959, 'later', true, '', 0)";
+    installed.database.tamper(later).await;
+    let migrated = installed.run(&["migrate"]).await.done();
+    assert!(migrated.starts_with("the schema is newer than this version: nothing is migrated"), "{migrated}");
+    installed.database.tamper("DELETE FROM _sqlx_migrations WHERE version = 99991231235959").await;
     let ownerless = Written::with(DATABASE);
     let refused = Finished::of(joind(&["migrate", "-c", &ownerless.path().display().to_string()])).await.refused();
     assert!(refused.contains("database.owner_url is missing"), "{refused}");
     let refused = installed.run(&["serve"]).await.refused();
     assert!(refused.contains("joind init"), "{refused}");
+
+    // What stands in the way of its administrator makes no cluster.
+    let occupied = installed.text("master.key/admin");
+    let refused = installed.run(&["init", "--admin-identity", &occupied]).await.refused();
+    assert!(refused.contains(&occupied), "{refused}");
 
     let admin = installed.text("admin");
     let made = installed.run(&["init", "--admin-identity", &admin]).await.done();
@@ -107,6 +118,7 @@ async fn a_cluster_is_made_once_on_a_schema_that_migrate_makes() {
     for directory in ["admin", "another"] {
         let again = installed.run(&["init", "--admin-identity", &installed.text(directory)]).await.refused();
         assert!(again.contains("test.example") && again.contains("once"), "{again}");
+        assert!(again.contains("`joind admin issue -c FILE --role admin"), "{again}");
     }
     assert_eq!(fs::read(installed.path("admin/tls.key")).unwrap(), key);
     assert!(!installed.path("another").exists());
@@ -272,6 +284,31 @@ async fn every_alert_is_of_metrics_that_there_are_and_says_what_it_means() {
         until(&format!("there is a metric {metric}"), is_there).await;
     }
     running.stop().await;
+}
+
+/// How a command ends whose readers have left, as `| head` and a closed terminal leave it.
+async fn unread(mut command: Command) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer).status().await.unwrap().code()
+}
+
+#[tokio::test]
+async fn readers_that_left_change_no_outcome() {
+    let installed = Installed::with_cluster().await;
+    for directory in ["one", "two"] {
+        let out = installed.text(directory);
+        installed.run(&["admin", "issue", "--role", "auditor", "--name", "audrey", "--out", &out]).await.done();
+    }
+    assert_eq!(unread(installed.command(&["admin", "ls"])).await, Some(0));
+    let revoke = ["admin", "revoke", "--name", "audrey", "--reason", "she left"];
+    assert_eq!(unread(installed.command(&revoke)).await, Some(0));
+    let listed = installed.run(&["admin", "ls"]).await.done();
+    assert!(!listed.contains("audrey"), "both are revoked: {listed}");
+    assert_eq!(unread(installed.command(&revoke)).await, Some(1));
+
+    installed.database.tamper("UPDATE stream SET live = NOT live WHERE kind = 'administrator'").await;
+    assert_eq!(unread(installed.command(&["rebuild", "--check"])).await, Some(3));
 }
 
 /// A collector that keeps what it is sent, as OTLP has it: protocol buffers over gRPC.
@@ -607,19 +644,26 @@ async fn what_we_show_people_as_configuration_is_one() {
 
     let read = |file: &str| fs::read_to_string(repository().join("deploy").join(file)).unwrap();
     let compose: Value = serde_yaml_ng::from_str(&read("compose.yaml")).unwrap();
-    let compose = with_defaults(compose["configs"]["joind.yaml"]["content"].as_str().unwrap());
+    let environment = compose["x-environment"].as_mapping().unwrap().iter();
+    let environment = environment.map(|(name, value)| (name.as_str().unwrap(), with_defaults(value.as_str().unwrap())));
+    let file = compose["configs"]["joind.yaml"]["file"].as_str().unwrap();
+    let compose = (read(file), environment.map(|(name, value)| (name.to_owned(), value)).collect());
     let documents = read("kubernetes.yaml");
     let documents = documents.split("\n---\n").map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
-    let kubernetes = documents.filter_map(|one| one.get("data")?.get("joind.yaml")?.as_str().map(str::to_owned));
-    let deployed: Vec<String> = kubernetes.chain([compose]).collect();
+    let url = "postgres://join_service:s3cr3t@postgres/join_authority".to_owned();
+    let secrets = vec![("JOIND_DATABASE__SERVICE_URL".to_owned(), url)];
+    let kubernetes =
+        documents.filter_map(|one| Some((one.get("data")?.get("joind.yaml")?.as_str()?.to_owned(), secrets.clone())));
+    let deployed: Vec<(String, Vec<(String, String)>)> = kubernetes.chain([compose]).collect();
     assert_eq!(deployed.len(), 2);
-    for text in deployed {
+    for (text, environment) in deployed {
         let written = Written::new(&text);
         let mut show = written.command("show");
-        show.env("JOIND_DATABASE__SERVICE_URL", "postgres://join_service:s3cr3t@postgres/join_authority");
+        show.envs(environment);
         let shown = Finished::of(show).await.done();
         let shown: Value = serde_yaml_ng::from_str(&shown).unwrap();
         assert_eq!(shown["cluster_name"], "example.com");
+        assert!(!shown["public_addresses"].as_sequence().unwrap().is_empty());
         assert_eq!(shown["database"]["service_url"], "postgres://join_service:***@postgres/join_authority");
     }
 }
@@ -639,14 +683,14 @@ async fn what_compose_tells_to_type_goes_to_the_public_address() {
     assert_eq!(given, "--addr authority.example.com:3025 --identity ./admin status\n");
 }
 
-/// `${NAME:-default}` as Compose fills it in when the environment has no such name.
+/// `${NAME:-default}` as Compose fills it in when the environment has no such name, and `${NAME:?else}` when it has.
 fn with_defaults(text: &str) -> String {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let (variable, after) = after.split_once('}').unwrap();
         filled += before;
-        filled += variable.split_once(":-").unwrap().1;
+        filled += variable.split_once(":-").map_or("s3cr3t", |(_, default)| default);
         rest = after;
     }
     filled + rest

@@ -146,7 +146,10 @@ impl Running {
     pub(crate) async fn dev(directory: &Path) -> Self {
         let log = directory.with_extension("log");
         let directory = directory.display().to_string();
-        Self::start(joind(&["dev", "--data-dir", &directory, "--listen", "127.0.0.1:0"]), 3, &log).await
+        let mut command = joind(&["dev", "--data-dir", &directory, "--listen", "127.0.0.1:0"]);
+        // As for another server; its own has no TLS.
+        command.env("PGSSLMODE", "require");
+        Self::start(command, 3, &log).await
     }
 
     /// Waits until it has printed so many lines, of which the first says that it is ready.
