@@ -1,11 +1,11 @@
 //! What one stream alone may have at a time: the names of live tokens and bots, and the keys that are bound (protocol,
 //! sections 1 and 2).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use join_domain::{
     Timestamp,
-    envelope::{Entry, StreamId},
+    envelope::{self, StreamId},
     state::{Claim, State},
 };
 
@@ -18,29 +18,28 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     holders: HashMap<Claim, StreamId>,
-    overlaps: Vec<Overlap>,
+    /// What a second stream got while the first one, which is named here, had it.
+    overlaps: HashMap<(Claim, StreamId), Overlap>,
 }
 
-/// Something that a second stream got while the first one had it. Of two that met, the one that gives it up may stand
-/// second in the log.
+/// Of two that met, the one that gives it up may stand second in the log.
 #[derive(Debug)]
 struct Overlap {
-    claim: Claim,
-    first: StreamId,
     second: Place,
     since: Timestamp,
 }
 
 impl Claims {
     /// Follows an entry, from what its stream had before to what it has after.
-    pub(crate) fn follow(&mut self, log_index: u64, entry: &Entry, before: &[Claim], after: &State) {
+    pub(crate) fn follow(&mut self, log_index: u64, entry: &envelope::Entry, before: &[Claim], after: &State) {
         let after = after.claims();
         for claim in before.iter().filter(|claim| !after.contains(claim)) {
             if self.holders.get(claim) == Some(&entry.stream) {
                 self.holders.remove(claim);
-            } else {
-                let met = |it: &Overlap| it.is_of(entry.stream, claim) && entry.recorded_at < it.since + AT_ONCE;
-                self.overlaps.retain(|overlap| !met(overlap));
+            } else if let Entry::Occupied(overlap) = self.overlaps.entry((claim.clone(), entry.stream))
+                && entry.recorded_at < overlap.get().since + AT_ONCE
+            {
+                overlap.remove();
             }
         }
         for claim in after.into_iter().filter(|claim| !before.contains(claim)) {
@@ -51,23 +50,20 @@ impl Claims {
                     stream: Some(entry.stream.to_string()),
                     version: Some(entry.first_version),
                 };
-                self.overlaps.push(Overlap { claim, first, second, since: entry.recorded_at });
+                let overlap = Overlap { second, since: entry.recorded_at };
+                self.overlaps.entry((claim, first)).or_insert(overlap);
             }
         }
     }
 
     /// After the last entry: what two streams had.
     pub(crate) fn end(self, findings: &mut Findings) {
-        for Overlap { claim: Claim { namespace, value }, first, second, .. } in self.overlaps {
+        let mut overlaps: Vec<_> = self.overlaps.into_iter().collect();
+        overlaps.sort_by_key(|(_, overlap)| overlap.second.log_index);
+        for ((Claim { namespace, value }, first), Overlap { second, .. }) in overlaps {
             let namespace = namespace.as_str().replace('_', " ");
             let what = format!("it gets the {namespace} `{value}`, which is that of {first} still");
             findings.add(Finding::new(Fault::ForbiddenHistory, second, what));
         }
-    }
-}
-
-impl Overlap {
-    fn is_of(&self, first: StreamId, claim: &Claim) -> bool {
-        self.first == first && self.claim == *claim
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use join_domain::{envelope::Entry, state::State};
+use join_domain::{
+    envelope::{Entry, StreamId, StreamKind},
+    state::State,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,7 +20,7 @@ pub(crate) struct Streams {
     streams: HashMap<String, Stream>,
     rules: Rules,
     claims: Claims,
-    /// True once an event of a newer version was met: what it means to other streams is not known.
+    /// True once an event of a newer version was met in a stream that others depend on: what it means to them is not known.
     newer: bool,
 }
 
@@ -87,7 +90,7 @@ impl Streams {
         match followed {
             Ok(state) => stream.state = Some(state),
             Err(finding) => {
-                self.newer |= finding.fault == Fault::Newer;
+                self.newer |= finding.fault == Fault::Newer && others_depend_on(name);
                 findings.add(finding);
                 stream.broken = true;
             }
@@ -147,6 +150,12 @@ impl Streams {
 /// Whether a view has to be there. What is no resource may go without.
 fn has_view(state: &State) -> bool {
     !matches!(state, State::Administrator(_) | State::Record)
+}
+
+/// Whether joins of other streams, or their names and keys, follow from the stream.
+fn others_depend_on(stream: &str) -> bool {
+    let record = |stream: StreamId| matches!(stream.kind, StreamKind::Cluster | StreamKind::Administrator);
+    !stream.parse().is_ok_and(record)
 }
 
 /// The first part in which two JSON values differ, as a path such as `.spec.roles`; never its content.

@@ -286,6 +286,18 @@ fn what_a_newer_version_wrote_is_no_fault_and_hides_none() {
     assert_eq!(faults(&newer), [(Fault::Newer, Some(7))]);
     assert!(!newer.is_clean() && newer.first_fault().is_none());
 
+    // Nothing that joins follow from is told by the cluster's events, so one of them hides no second holder either.
+    let cluster = StreamId { kind: StreamKind::Cluster, id: uuid::Uuid::nil() };
+    let mut history = History::default();
+    history.append(cluster, vec![Event::MasterKeyChanged(Nothing {})]);
+    for number in [1, 2] {
+        history.append(stream(StreamKind::Token, number), vec![token_created(1, stream(StreamKind::Bot, 1))]);
+    }
+    let mut hidden = Export::of(&history).without_views();
+    hidden.lines[0].1 = hidden.lines[0].1.replacen("\"kind\":\"", "\"kind\":\"new.", 1);
+    let faults_of = faults(&hidden.resealed().audited());
+    assert_eq!(faults_of, [(Fault::Newer, Some(0)), (Fault::ForbiddenHistory, Some(2))]);
+
     export.lines.remove(50);
     let both = export.resealed().audited();
     assert_eq!(both.first_fault().map(|finding| finding.fault), Some(Fault::StreamVersion));

@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, migrate::Migrator};
 
 use crate::support::*;
 
-/// Every release that had a schema of its own, and its last migration.
+/// The schema as it was at first, and that of every release that has one of its own, each with its last migration.
 const RELEASES: [(&str, i64); 2] = [("0.1.0-alpha", 20_261_122_000_006), ("0.1.0", 20_261_129_000_015)];
 
 /// What a history is stored of. Keys and secrets are in none.

@@ -51,7 +51,13 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
     });
     let (origin, reason) = (ended.to_owned(), reason.to_owned());
     let decision = LogDecision::End { head, origin, reason, at: ledger.now() };
-    decide(&ledger, event, decision, "a node signed at this very moment: stop the nodes, and try again").await?;
+    decide(
+        &ledger,
+        event,
+        decision,
+        "a node signed, or recorded something of the cluster, at this very moment: stop the nodes, and try again",
+    )
+    .await?;
     ledger.close().await;
     line(format_args!("the log {ended} has ended; {next} begins with the next checkpoint that a node signs"))?;
     Ok(0)
@@ -65,8 +71,7 @@ pub(super) async fn resume(config: &Config, reason: &str) -> anyhow::Result<u8> 
     }
     let event = Event::LogResumed(LogResumed { reason: reason.to_owned(), stops: stops.clone() });
     let decision = LogDecision::Resume { stops: stops.clone() };
-    decide(&ledger, event, decision, "the log's stops changed at this very moment: look at them, and try again")
-        .await?;
+    decide(&ledger, event, decision, "the log's stops, or the cluster, changed at this very moment: try again").await?;
     ledger.close().await;
     for (node, found) in stops {
         line(format_args!("the stop of {node} has ended; it had found: {found}"))?;
@@ -82,6 +87,6 @@ async fn decide(ledger: &Ledger, event: Event, decision: LogDecision, in_vain: &
     let append = Append::from(StreamAppend::following(&stored, change)).with_log(decision);
     match ledger.append(append).await {
         Err(AppendError::Conflict) => bail!("nothing was changed: {in_vain}"),
-        other => other.map(drop).context("the decision could not be recorded"),
+        other => other.map(drop).context("the decision is perhaps not recorded: try again, which tells"),
     }
 }
