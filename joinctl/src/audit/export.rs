@@ -49,7 +49,12 @@ impl Export {
 pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Result<u64> {
     let log_key = client.ca().await?.log_key;
     let status = client.status().await?;
-    if status.alarms.iter().any(|alarm| alarm == "log_rollback") {
+    let has_alarm = |name: &str| status.alarms.iter().any(|alarm| alarm == name);
+    if has_alarm("log_misconfigured") {
+        let what = "this node is set up for another log (its alarm log_misconfigured stands; its log says which)";
+        return Err(Status::unavailable(format!("{what}: ask another node")).into());
+    }
+    if has_alarm("log_rollback") {
         anyhow::bail!(Fault(
             "the authority lost history (its alarm log_rollback stands): nothing is exported".to_owned()
         ));
@@ -86,8 +91,8 @@ async fn must_go_on(client: &Client, archive: &Archive, newest: &Sealed, status:
         let Some(before) = archive.read(&edge.to_string())? else { continue };
         let slots = edge.layer.slots(size) - edge.index * u64::from(FULL);
         let tile = Tile { width: u16::try_from(slots).map_or(FULL, |slots| slots.min(FULL)), ..edge };
-        let now = served(client, tile).await?.map(|(_, bytes)| bytes);
-        if !now.is_some_and(|now| now.starts_with(&before)) {
+        let (_, now) = sealed::tile(client, tile, size).await?;
+        if !now.starts_with(&before) {
             anyhow::bail!(Fault(format!(
                 "the log no longer begins with the {sealed} entries that are kept here: it has two histories, and the \
                  checkpoint here is the proof; keep it as it is, and export to another directory"
@@ -166,23 +171,8 @@ async fn fetch(client: &Client, archive: &Archive, tile: Tile, size: u64) -> any
     if [tile, tile.full()].iter().any(|tile| archive.has(&tile.to_string())) {
         return Ok(());
     }
-    match served(client, tile).await? {
-        Some((name, bytes)) => archive.put(&name, &bytes),
-        None => {
-            anyhow::bail!(Fault(format!("the log's {tile} is missing, and the checkpoint of {size} entries needs it")))
-        }
-    }
-}
-
-/// A tile as the log has it, with its name. A partial one may have given way to the full one meanwhile.
-async fn served(client: &Client, tile: Tile) -> anyhow::Result<Option<(String, Vec<u8>)>> {
-    for tile in [tile, tile.full()] {
-        let name = tile.to_string();
-        if let Some(bytes) = client.log_file(&name).await? {
-            return Ok(Some((name, bytes)));
-        }
-    }
-    Ok(None)
+    let (name, bytes) = sealed::tile(client, tile, size).await?;
+    archive.put(&name, &bytes)
 }
 
 #[cfg(test)]

@@ -142,22 +142,18 @@ async fn prove(client: &Client, checkpoint: &Sealed, index: u64, envelope: &str)
             Ok(text) => return Ok(text),
             Err(error) => {
                 let missing = tiles.missing.take().ok_or(error)?;
-                let hashes = fetch(client, missing).await?;
+                let hashes = fetch(client, missing, checkpoint.size).await?;
                 tiles.held.borrow_mut().insert(missing, hashes);
             }
         }
     }
 }
 
-async fn fetch(client: &Client, tile: Tile) -> anyhow::Result<Vec<Hash>> {
-    for name in [tile, tile.full()] {
-        if let Some(bytes) = client.log_file(&name.to_string()).await? {
-            let mut hashes = hashes_from_bytes(&bytes).with_context(|| format!("the log's {name} is not a tile"))?;
-            hashes.truncate(tile.width.into());
-            return Ok(hashes);
-        }
-    }
-    bail!(Fault(format!("the log's {tile} is missing, and its checkpoint needs it")))
+async fn fetch(client: &Client, tile: Tile, size: u64) -> anyhow::Result<Vec<Hash>> {
+    let (name, bytes) = sealed::tile(client, tile, size).await?;
+    let mut hashes = hashes_from_bytes(&bytes).with_context(|| format!("the log's {name} is not a tile"))?;
+    hashes.truncate(tile.width.into());
+    Ok(hashes)
 }
 
 /// The tiles that are here, and the one that was looked for in vain.

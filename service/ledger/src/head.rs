@@ -25,6 +25,9 @@ pub struct LogHead {
     pub stops: Stops,
 }
 
+/// Stops that are kept, at most.
+const MAX_STOPS: i64 = 100;
+
 /// Nodes that hold proof that the history is not the one that was signed, each with what it found.
 pub type Stops = BTreeMap<String, String>;
 
@@ -151,7 +154,8 @@ impl Ledger {
     }
 
     /// Stops the log that is signed as `origin`: this node holds proof that its history is another one now. `size` and
-    /// `last` are what it was found with, as for a checkpoint. Nothing is stopped for an origin that has ended.
+    /// `last` are what it was found with, as for a checkpoint. Nothing is stopped for an origin that has ended. Pods have a
+    /// new name each time they start, so only so many names are kept: a log that so many stopped needs somebody to look.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -171,10 +175,12 @@ impl Ledger {
             }
             let update = sqlx::query!(
                 "UPDATE log_head SET stops = stops || jsonb_build_object($1::text, $2::text)
-                 WHERE NOT EXISTS (SELECT FROM log_past WHERE origin = $3)",
+                 WHERE NOT EXISTS (SELECT FROM log_past WHERE origin = $3)
+                     AND (stops ? $1 OR (SELECT count(*) FROM jsonb_object_keys(stops)) < $4)",
                 self.node(),
                 found,
-                origin
+                origin,
+                MAX_STOPS
             );
             let done = update.execute(&mut *transaction).await?;
             transaction.commit().await?;

@@ -1,9 +1,14 @@
 //! An archive on its way into an empty database: all of it in one transaction, so that an interruption leaves nothing.
 //!
 //! The copy is a fork of the log that it was taken from, as soon as anything is appended to either of them. So the name
-//! under which the archive was signed is ended in the copy, which signs under another one or not at all.
+//! under which the archive was signed is ended in the copy, which signs under another one or not at all. Names that ended
+//! before, as its history says, stay ended.
 
-use join_domain::{Timestamp, envelope::Entry};
+use join_domain::{
+    Timestamp,
+    envelope::Entry,
+    event::{Event, LogEnded},
+};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
@@ -38,6 +43,8 @@ pub struct Import {
     attempts: String,
     now: Timestamp,
     next: u64,
+    /// Names that ended in this history, and when.
+    ended: Vec<(LogEnded, Timestamp)>,
 }
 
 impl Import {
@@ -76,7 +83,7 @@ impl Import {
         for sql in ["TRUNCATE entry, log_entry", "DROP INDEX entry_attempt"] {
             sqlx::query(sql).execute(&mut connection).await?;
         }
-        Ok(Self { connection, attempts, now, next: 0 })
+        Ok(Self { connection, attempts, now, next: 0, ended: Vec::new() })
     }
 
     /// The log index of the next entry.
@@ -105,6 +112,10 @@ impl Import {
                 Field::or_null(attempt, Field::Uuid),
             ]);
             order.push([Field::Int(signed(self.next)), id, first_version]);
+            self.ended.extend(entry.events.iter().filter_map(|event| match event {
+                Event::LogEnded(ended) => Some((ended.clone(), entry.recorded_at)),
+                _ => None,
+            }));
             self.next = self.next.saturating_add(1);
         }
         let into = "COPY entry (stream_id, first_version, last_version, stream_kind, recorded_at, envelope, attempt)
@@ -139,6 +150,18 @@ impl Import {
         .bind(self.now)
         .execute(&mut *connection)
         .await?;
+        for (LogEnded { origin, reason, size, .. }, at) in &self.ended {
+            sqlx::query(
+                "INSERT INTO log_past (origin, signed_size, ended_at, reason) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(origin)
+            .bind(signed(*size))
+            .bind(at)
+            .bind(reason)
+            .execute(&mut *connection)
+            .await?;
+        }
         sqlx::query("ANALYZE entry, log_entry").execute(&mut *connection).await?;
         guard::fill(connection, self.now, &mut progress).await?;
         views::fill(connection, self.next, &mut progress).await?;

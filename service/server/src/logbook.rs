@@ -7,6 +7,7 @@
 use std::{
     fmt,
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,7 +34,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 const STEP: u32 = 2000;
 /// How often a checkpoint is published again with fresh cosignatures, when the log does not grow.
 const REPUBLISH: Duration = Duration::from_secs(10 * 60);
-/// How long the log may not be brought forward, whatever the reason, before that is an alarm.
+/// How long what there is may be neither signed nor published here, whatever the reason, before that is an alarm.
 const STALLED: Duration = Duration::from_secs(60);
 
 /// The log's files on this node.
@@ -50,6 +51,8 @@ pub struct Logbook {
     is_cosigned: bool,
     /// Whether a stop stood at the last look.
     is_stopped: bool,
+    /// When all that there was to sign or publish here was last done.
+    kept_up: tokio::time::Instant,
 }
 
 impl Logbook {
@@ -76,28 +79,34 @@ impl Logbook {
             published_at: None,
             is_cosigned: false,
             is_stopped: false,
+            kept_up: tokio::time::Instant::now(),
         })
     }
 
     /// Keeps the files up with the log until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut pause, mut failing) = (Duration::ZERO, None::<Instant>);
+        let (mut pause, mut has_failed) = (Duration::ZERO, false);
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-            let done;
-            (self, done) = match failing {
-                // What nobody has seen is read again: the database may be another one by now.
-                Some(_) => match self.rewound().await {
-                    (book, Ok(())) => book.advance(&stop).await,
-                    not_yet => not_yet,
-                },
-                None => self.advance(&stop).await,
-            };
-            failing = done.is_err().then(|| failing.unwrap_or_else(Instant::now));
-            METRICS.alarm(Alarm::LogStalled, failing.is_some_and(|since| since.elapsed() >= STALLED));
-            pause = if failing.is_some() || self.is_stopped { AFTER_FAILURE } else { PERIOD };
+            let late = self.kept_up + STALLED;
+            let (book, done) = alarming(late, self.step(has_failed, &stop)).await;
+            METRICS.alarm(Alarm::LogStalled, book.kept_up.elapsed() >= STALLED);
+            has_failed = done.is_err();
+            pause = if has_failed || book.is_stopped { AFTER_FAILURE } else { PERIOD };
             if let Err(error) = done {
                 tracing::warn!("the log's files could not be brought forward: {error:#}");
             }
+            self = book;
+        }
+    }
+
+    async fn step(self, has_failed: bool, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
+        if !has_failed {
+            return self.advance(stop).await;
+        }
+        // What nobody has seen is read again: the database may be another one by now.
+        match self.rewound().await {
+            (book, Ok(())) => book.advance(stop).await,
+            not_yet => not_yet,
         }
     }
 
@@ -113,7 +122,7 @@ impl Logbook {
     }
 
     async fn advance(mut self, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
-        let mut found = None;
+        let (mut found, mut target) = (None, None);
         while !stop.is_cancelled() {
             // The last entry is read once more. A server that takes over may have lost the newest entries and put others
             // in their place; so if that one is as it was, on the same server, all before it are.
@@ -137,6 +146,8 @@ impl Logbook {
                     },
                 }
             }
+            // What comes meanwhile is for the next time: under load there is always more.
+            let end = *target.get_or_insert(page.settled);
             if page.entries.is_empty() {
                 break;
             }
@@ -152,6 +163,9 @@ impl Logbook {
             .await;
             if let Err(error) = integrated {
                 return (self, Err(error.into()));
+            }
+            if self.directory.size() >= end {
+                break;
             }
         }
         let signed = self.sign(found).await;
@@ -192,7 +206,7 @@ impl Logbook {
                 ended,
             };
             match (self.decide(&evidence)?, proof) {
-                (Decision::Refuse(why), _) if why.is_misconfigured() => return Err(refused(why)),
+                (Decision::Refuse(why), _) if why.is_misconfigured() => return Err(misconfigured(&why)),
                 (_, Some(proof)) => return Err(self.stop(&proof).await),
                 (Decision::Refuse(why), None) => return Err(self.stop(&why.to_string()).await),
                 (Decision::Sign, None) => self.take_stop_back(&mut head).await?,
@@ -208,6 +222,7 @@ impl Logbook {
             return Ok(());
         }
         METRICS.alarm(Alarm::LogRollback, false);
+        METRICS.alarm(Alarm::LogMisconfigured, false);
         let note = match recorded {
             Some((note, _)) if head.signed >= size => note,
             _ => match self.sign_new(&head, size).await? {
@@ -227,6 +242,7 @@ impl Logbook {
             self.directory.publish(&note)?;
             self.published_at = Some(Instant::now());
         }
+        self.kept_up = tokio::time::Instant::now();
         Ok(())
     }
 
@@ -250,9 +266,9 @@ impl Logbook {
     }
 
     /// Ends the stop of this very node, as what it has now fits. An empty directory and a silent witness show nothing, so
-    /// with these the stop stays: proof does not go away with a disk.
+    /// with these the stop stays: proof does not go away with a disk, or with what a process remembers of a witness.
     async fn take_stop_back(&self, head: &mut LogHead) -> anyhow::Result<()> {
-        let fits = self.directory.published().is_some() && self.witnesses.iter().all(Witness::has_answered);
+        let fits = self.directory.published().is_some() && self.witnesses.iter().all(Witness::has_shown);
         if fits && let Some(found) = head.stops.remove(self.ledger.node()) {
             self.ledger.take_stop_back().await?;
             tracing::warn!("this node had stopped the log, and no longer finds: {found}");
@@ -344,8 +360,46 @@ fn refused(why: impl fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("no checkpoint is signed: {why}")
 }
 
+/// Nothing is signed or shown by this node, which is set up for another log; that says nothing of the history.
+fn misconfigured(why: &Rollback) -> anyhow::Error {
+    METRICS.alarm(Alarm::LogRollback, false);
+    METRICS.alarm(Alarm::LogMisconfigured, true);
+    anyhow::anyhow!("no checkpoint is signed: {why}")
+}
+
+/// Waits for `work`, and raises the alarm when that is not done in time.
+async fn alarming<T>(late: tokio::time::Instant, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = tokio::time::timeout_at(late, &mut work).await {
+        return done;
+    }
+    METRICS.alarm(Alarm::LogStalled, true);
+    work.await
+}
+
 fn replaced() -> anyhow::Error {
     anyhow::anyhow!(
         "the database was started again, or has others in the place of the newest entries: they are read again"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stalled() -> bool {
+        METRICS.standing_alarms().contains(&"log_stalled".to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_takes_too_long_is_an_alarm_while_it_lasts() {
+        let late = tokio::time::Instant::now() + STALLED;
+        let step = async {
+            tokio::time::sleep(STALLED - Duration::from_secs(1)).await;
+            let before = stalled();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            (before, stalled())
+        };
+        assert_eq!(alarming(late, step).await, (false, true));
+    }
 }

@@ -25,11 +25,14 @@ pub struct Witness {
     seen: u64,
     /// Its newest checkpoint, until this node has as many entries to compare it with.
     shown: Option<Checkpoint>,
-    /// When it was last asked what it has seen, and whether it has said so.
+    /// When it was last asked what it has seen, and whether it has shown that.
     asked: Option<Instant>,
-    has_answered: bool,
-    /// Why what it has seen can't be of this log.
+    has_shown: bool,
+    /// Why what it shows can't be of this log.
     contradiction: Option<String>,
+    /// Why it did not take a checkpoint of this log. It can't be asked again without another signature, so this stands
+    /// until it shows what fits.
+    refusal: Option<String>,
 }
 
 impl Witness {
@@ -48,8 +51,9 @@ impl Witness {
             seen: 0,
             shown: None,
             asked: None,
-            has_answered: false,
+            has_shown: false,
             contradiction: None,
+            refusal: None,
         })
     }
 
@@ -63,25 +67,26 @@ impl Witness {
         self.seen
     }
 
-    /// Whether it has said what it has seen, since the start.
-    pub fn has_answered(&self) -> bool {
-        self.has_answered
+    /// Whether it has shown what it has seen, since the start. One that shows nothing may know nothing of this log, have
+    /// lost it, or show it elsewhere.
+    pub fn has_shown(&self) -> bool {
+        self.has_shown
     }
 
     /// Why what it has seen can't be of this log, once it has said so.
     pub fn contradiction(&self) -> Option<&str> {
-        self.contradiction.as_deref()
+        self.contradiction.as_deref().or(self.refusal.as_deref())
     }
 
     /// Looks at the checkpoint that it shows as the largest which it has seen (c2sp.org/tlog-witness, monitoring), unless it
-    /// has said so before.
+    /// has done so before.
     pub async fn look(&mut self, origin: &str) {
-        if self.has_answered || self.asked.is_some_and(|last| last.elapsed() < ASK_AGAIN) {
+        if self.has_shown || self.asked.is_some_and(|last| last.elapsed() < ASK_AGAIN) {
             return;
         }
         self.asked = Some(Instant::now());
         match self.looked(origin).await {
-            Ok(_) => self.has_answered = true,
+            Ok(shows) => self.has_shown = shows,
             Err(error) => tracing::warn!(witness = self.key.name(), "it does not show what it has seen: {error:#}"),
         }
     }
@@ -91,10 +96,12 @@ impl Witness {
     /// # Errors
     /// When the log's files don't read.
     pub fn compare(&mut self, reader: &impl TileReader, size: u64) -> std::io::Result<()> {
-        if let Some(shown) = self.shown.take_if(|shown| shown.size <= size)
-            && root_at(reader, shown.size)? != shown.root
-        {
-            self.contradict(&format!("it has seen {} other entries", shown.size));
+        if let Some(shown) = self.shown.take_if(|shown| shown.size <= size) {
+            if root_at(reader, shown.size)? == shown.root {
+                self.refusal = None;
+            } else {
+                self.contradiction = Some(self.contradicts(&format!("it has seen {} other entries", shown.size)));
+            }
         }
         Ok(())
     }
@@ -116,18 +123,19 @@ impl Witness {
         Ok(true)
     }
 
-    /// What it has seen was compared with a log that is read again: so it is asked again, and compared with that.
+    /// What it shows was compared with a log that is read again: so it is asked again, and compared with that. What it did
+    /// not take was signed, and so was of the database's log.
     pub fn compare_anew(&mut self) {
         (self.contradiction, self.shown) = (None, None);
-        (self.asked, self.has_answered) = (None, false);
+        (self.asked, self.has_shown) = (None, false);
     }
 
-    fn contradict(&mut self, why: &str) {
-        self.contradiction = Some(format!(
+    fn contradicts(&self, why: &str) -> String {
+        format!(
             "the witness {} contradicts: {why}; history was rewritten or restored: find out, then restore a newer backup or \
              start a new origin",
             self.key.name()
-        ));
+        )
     }
 
     /// Asks for a cosignature; none when it does not give one, which the log tells.
@@ -160,7 +168,7 @@ impl Witness {
                         (false, _) => {}
                         (true, _) if self.looked(&origin).await.unwrap_or(false) => self.compare(reader, size)?,
                         (true, WitnessError::Ahead { witnessed, .. }) => self.seen = *witnessed,
-                        (true, _) => self.contradict(&error.to_string()),
+                        (true, _) => self.refusal = Some(self.contradicts(&error.to_string())),
                     }
                     return Err(error.into());
                 }

@@ -3,18 +3,22 @@
 use std::collections::{BTreeSet, HashMap};
 
 use join_domain::Timestamp;
-use sqlx::{Connection as _, FromRow as _, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, FromRow as _, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     Comparison, Progress,
     fold::{self, Folded, Sink},
+    share,
 };
 use crate::{
     Ledger, LedgerError,
     copy::{Field, Rows},
     row::{Columns, StreamRow, signed, state_text, unsigned},
 };
+
+/// Tables that a rebuild empties, in the order in which an append that reaches out takes them.
+const REBUILT: &str = "claim, stream, lineage, snapshot";
 
 /// Compares as of one moment.
 pub(super) async fn compare(
@@ -23,6 +27,7 @@ pub(super) async fn compare(
 ) -> Result<Comparison, LedgerError> {
     let mut lease = ledger.connection().await?;
     let mut connection = lease.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    share(&mut connection, REBUILT).await?;
     let mut compared = Compared::default();
     let sums = fold::all(&mut connection, progress, &mut compared).await?;
     let counted = sqlx::query(
@@ -150,11 +155,9 @@ fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow)
 pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress) + Send)) -> Result<(), LedgerError> {
     let mut lease = ledger.connection().await?;
     let mut transaction = lease.begin().await?;
-    // In the order in which an append that reaches out takes them.
-    sqlx::query("LOCK TABLE claim, stream, lineage, snapshot IN ACCESS EXCLUSIVE MODE")
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query("TRUNCATE claim, stream, lineage, snapshot").execute(&mut *transaction).await?;
+    for sql in [format!("LOCK TABLE {REBUILT} IN ACCESS EXCLUSIVE MODE"), format!("TRUNCATE {REBUILT}")] {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
+    }
     fill(&mut transaction, ledger.now(), progress).await?;
     // The next step of the sequencer looks at every note, in case one was passed.
     sqlx::query("UPDATE sequencer SET horizon = '0'").execute(&mut *transaction).await?;

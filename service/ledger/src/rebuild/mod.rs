@@ -6,6 +6,8 @@ mod fold;
 pub(crate) mod guard;
 pub(crate) mod views;
 
+use sqlx::{AssertSqlSafe, PgConnection};
+
 use crate::{Ledger, LedgerError};
 
 /// Differences that a comparison tells, at most; the rest are only counted.
@@ -89,4 +91,13 @@ impl Ledger {
         guard::rebuild(self, &mut progress).await?;
         views::rebuild(self, &mut progress).await
     }
+}
+
+/// Waits until nobody rebuilds these tables, and lets nobody begin before the transaction ends. It has to be the first
+/// statement of a transaction that sees one moment only: the first that reads chooses the moment, and to who waits for a
+/// rebuild after that, tables that were emptied meanwhile are empty.
+async fn share(connection: &mut PgConnection, tables: &str) -> Result<(), LedgerError> {
+    let lock = format!("LOCK TABLE {tables} IN ACCESS SHARE MODE");
+    sqlx::query(AssertSqlSafe(lock)).execute(connection).await?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{Comparison, Progress, Stage, aside, cursor};
+use super::{Comparison, Progress, Stage, aside, cursor, share};
 use crate::{
     Indexed, Ledger, LedgerError,
     row::{signed, unsigned},
@@ -20,6 +20,7 @@ pub(super) async fn compare(
 ) -> Result<(), LedgerError> {
     let mut connection = connect(ledger).await?;
     let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+    share(&mut transaction, &TABLES.map(|table| format!("public.{table}")).join(", ")).await?;
     let next = sqlx::query_scalar("SELECT next_index FROM view_checkpoint WHERE view = 'views'");
     let next = unsigned(next.fetch_one(&mut *transaction).await?)?;
     project_aside(&mut transaction, next, progress).await?;

@@ -116,6 +116,39 @@ async fn a_cache_does_not_survive_a_rebuild() {
     renew(&other, &mut slot, None).await.unwrap();
 }
 
+/// A rebuild empties tables, and to whoever has chosen its moment before they are empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_begins_during_a_rebuild_waits_for_its_end() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    lived_in(&ledger).await;
+    for [keep, empty, fill] in [
+        [
+            "CREATE TEMPORARY TABLE kept AS TABLE public.snapshot",
+            "TRUNCATE public.snapshot",
+            "INSERT INTO public.snapshot TABLE kept",
+        ],
+        [
+            "CREATE TEMPORARY TABLE kept AS TABLE public.token_view",
+            "TRUNCATE public.token_view",
+            "INSERT INTO public.token_view TABLE kept",
+        ],
+    ] {
+        let mut rebuild = Blocked::begin(&database).await;
+        rebuild.take(keep).await.unwrap();
+        rebuild.take(empty).await.unwrap();
+        let comparing = tokio::spawn({
+            let ledger = ledger.clone();
+            async move { compared(&ledger).await }
+        });
+        rebuild.until_waiting().await;
+        rebuild.take(fill).await.unwrap();
+        rebuild.release().await;
+        let comparison = comparing.await.unwrap();
+        assert!(comparison.is_equal(), "{comparison:?}");
+    }
+}
+
 /// Joins go on while it compares, and wait while it rebuilds: nothing is lost, and nothing differs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn joins_go_on_around_comparisons_and_rebuilds() {

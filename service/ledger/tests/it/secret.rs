@@ -9,6 +9,7 @@ use join_ledger::{
     Append, AppendError, AuthorityKey, KeyChanges, Ledger, LogDecision, LogHead, Recording, SecretChange, Settings,
     Stops, StreamAppend,
 };
+use sqlx::Connection as _;
 
 use crate::support::*;
 
@@ -186,6 +187,27 @@ async fn no_checkpoint_is_recorded_while_any_node_stops_the_log() {
     assert_eq!(one.ended_origins().await.unwrap(), ["log.example"]);
     assert_eq!(one.stop_log("log.example", "a fork", 2, None).await.unwrap(), Recording::Overtaken);
     assert!(stops().await.is_empty());
+}
+
+/// Pods are named anew each time they start.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_of_ever_new_names_do_not_pile_up() {
+    let database = Database::fresh().await;
+    let named = |node: &str| Settings { node: node.to_owned(), ..Settings::default() };
+    let (known, new) = (database.ledger_with(named("pod 1")).await, database.ledger_with(named("pod 0")).await);
+    let mut superuser = sqlx::PgConnection::connect_with(&database.superuser()).await.unwrap();
+    let stopped = "UPDATE log_head SET stops =
+        (SELECT jsonb_object_agg('pod ' || number, 'a fork') FROM generate_series(1, 100) AS number)";
+    sqlx::query(stopped).execute(&mut superuser).await.unwrap();
+    for node in [&known, &new] {
+        node.stop_log("log.example", "another fork", 0, None).await.unwrap();
+    }
+    let stops = new.log_head().await.unwrap().stops;
+    assert_eq!((stops.len(), stops.contains_key("pod 0"), stops["pod 1"].as_str()), (100, false, "another fork"));
+    // It is heard as soon as there is room.
+    known.take_stop_back().await.unwrap();
+    new.stop_log("log.example", "another fork", 0, None).await.unwrap();
+    assert_eq!(new.log_head().await.unwrap().stops["pod 0"], "another fork");
 }
 
 /// Records a decision about the log in the cluster's stream, which begins with it if there is none.

@@ -243,14 +243,18 @@ impl Node {
         }
     }
 
-    /// What the metrics say of the alarm; nothing before it was looked at.
+    /// What the metrics say of the alarm that the log was rolled back; nothing before it was looked at.
     pub(crate) async fn alarm(&self) -> Option<bool> {
+        self.stands("log_rollback").await
+    }
+
+    async fn stands(&self, alarm: &str) -> Option<bool> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio::net::TcpStream::connect(self.node.metrics_address).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
-        let line = text.lines().find(|line| line.contains("alarm=\"log_rollback\""))?;
+        let line = text.lines().find(|line| line.contains(&format!("alarm=\"{alarm}\"")))?;
         Some(line.ends_with(" 1"))
     }
 
@@ -261,6 +265,16 @@ impl Node {
             assert!(begun.elapsed() < PATIENCE, "the alarm is {:?}", self.alarm().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until it finds that it is set up for another log, which is no rollback.
+    pub(crate) async fn until_misconfigured(&self) {
+        let begun = Instant::now();
+        while self.stands("log_misconfigured").await != Some(true) {
+            assert!(begun.elapsed() < PATIENCE, "it does not find that it is set up for another log");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(self.alarm().await, Some(false));
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::authority::{Authority, Spec, joind};
 
 const ARCHIVED: &str = "archive.example/log";
+const EARLIER: &str = "archive.example/earlier";
 const BOTS: usize = 50;
 
 /// An archive of that cluster's first entries, and a fleet's history.
@@ -56,6 +57,8 @@ async fn an_archive_becomes_a_database_that_serves_under_another_name() {
     // One at a time has its turn: the first authority is only read here.
     let entries = BOTS * 12;
     let origin = Authority::new().await;
+    let begin = ["log", "begin", "-c", &origin.configuration(ARCHIVED), "--ended", EARLIER, "--reason", "restored"];
+    assert_eq!(joind(&begin).await.unwrap(), 0);
     let archive = archive(&origin, entries).await;
     let keys_from = origin;
     let into = keys_from.sibling().await;
@@ -64,9 +67,9 @@ async fn an_archive_becomes_a_database_that_serves_under_another_name() {
     let ledger = into.ledger().await;
     let comparison = ledger.check(|_| {}).await.unwrap();
     assert!(comparison.is_equal(), "{comparison:?}");
-    assert_eq!(comparison.entries, entries as u64 + 1);
-    assert_eq!(ledger.settled().await.unwrap(), entries as u64 + 1);
-    assert_eq!(ledger.positions().await.unwrap().views, entries as u64 + 1);
+    assert_eq!(comparison.entries, entries as u64 + 2);
+    assert_eq!(ledger.settled().await.unwrap(), entries as u64 + 2);
+    assert_eq!(ledger.positions().await.unwrap().views, entries as u64 + 2);
     let mut superuser = into.superuser().await;
     assert_eq!(count(&mut superuser, "attempt) FROM entry").await, 10 * BOTS as i64);
     assert_eq!(count(&mut superuser, "*) FROM stream WHERE kind = 'token' AND live").await, BOTS as i64);
@@ -93,16 +96,17 @@ async fn an_archive_becomes_a_database_that_serves_under_another_name() {
     let again = import(&into, &archive).await.unwrap_err();
     assert!(again.to_string().contains("holds history already"), "{again}");
 
-    // Appends go on; the name under which the archive was signed is not to be had.
+    // Appends go on; the names under which this history was signed are not to be had.
+    assert_eq!(ledger.ended_origins().await.unwrap(), [EARLIER, ARCHIVED]);
     restore_keys(&keys_from, &into).await;
     let taken = into.node(Spec { directory: "taken", origin: Some(ARCHIVED), ..Spec::default() }).await;
-    taken.until_alarm(true).await;
+    taken.until_misconfigured().await;
     assert!(taken.note().is_none());
     taken.stop().await;
     let node = into.node(Spec { directory: "copy", origin: Some("copy.example/log"), ..Spec::default() }).await;
     into.happens(3).await;
     let checkpoint = node.publishes_all().await.checkpoint().unwrap();
-    assert_eq!((checkpoint.origin.as_str(), checkpoint.size), ("copy.example/log", entries as u64 + 4));
+    assert_eq!((checkpoint.origin.as_str(), checkpoint.size), ("copy.example/log", entries as u64 + 5));
     node.until_alarm(false).await;
     node.stop().await;
 }

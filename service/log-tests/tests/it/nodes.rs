@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::authority::{Authority, Spec};
 
 /// Every file below a directory, by its name.
@@ -51,4 +53,33 @@ async fn nodes_with_directories_of_their_own_publish_the_same() {
     assert!(one.contains_key("tile/0/000") && one.contains_key("tile/entries/000"), "{:?}", one.keys());
     assert_eq!(one.keys().collect::<Vec<_>>(), two.keys().collect::<Vec<_>>());
     assert!(one == two && two == late, "the files differ");
+}
+
+/// Whoever waits for a moment without news waits as long as the load lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_keep_coming_are_sealed_meanwhile() {
+    let authority = Authority::new().await;
+    let node = authority.node(Spec::default()).await;
+    let before = node.publishes_all().await.checkpoint().unwrap().size;
+    let ledger = authority.ledger().await;
+    let stop = CancellationToken::new();
+    let numbering = async {
+        while !stop.is_cancelled() {
+            ledger.sequence_once(1000).await.unwrap();
+        }
+    };
+    let happening = async {
+        while !stop.is_cancelled() {
+            authority.happens(20).await;
+        }
+    };
+    let sealed = async {
+        for sealed in 1..=3 {
+            node.publishes(|note| note.checkpoint().unwrap().size > before + 20 * sealed).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(numbering, happening, sealed);
+    ledger.close().await;
+    node.stop().await;
 }

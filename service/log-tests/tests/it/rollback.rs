@@ -66,7 +66,7 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
 
     // A changed configuration alone is no decision.
     let node = authority.node(anew()).await;
-    node.until_alarm(true).await;
+    node.until_misconfigured().await;
     assert!(node.note().is_none());
     let reason = ["--reason", "restored from an older backup"];
     let same = joind(&[&["log", "begin", "-c", &authority.configuration(ORIGIN)], &reason[..]].concat()).await;
@@ -92,8 +92,9 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
 
     // Nodes of the old configuration are of no use any more, with their directory or with an empty one.
     for directory in ["log", "empty"] {
+        METRICS.alarm(Alarm::LogMisconfigured, false);
         let node = authority.node(Spec { directory, ..Spec::default() }).await;
-        node.until_alarm(true).await;
+        node.until_misconfigured().await;
         let stands = node.note().map(|note| note.to_string());
         authority.happens(2).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -197,9 +198,8 @@ async fn a_stop_ends_with_the_log_and_nodes_of_the_old_one_stop_nothing() {
     assert_eq!(head(&authority).await, (0, vec![]));
     // More than the old log had, so that its directory can be compared.
     authority.happens(20).await;
-    METRICS.alarm(Alarm::LogRollback, false);
     let old = authority.node(Spec::default()).await;
-    old.until_alarm(true).await;
+    old.until_misconfigured().await;
     let next = authority.node(Spec { name: OTHER, directory: "log-2", origin: Some(NEXT), ..Spec::default() }).await;
     assert_eq!(next.publishes_all().await.checkpoint().unwrap().origin, NEXT);
     assert_eq!(head(&authority).await.1, [""; 0]);

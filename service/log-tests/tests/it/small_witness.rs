@@ -9,10 +9,15 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
     signature::{Ed25519KeyPair, KeyPair as _},
 };
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use join_audit::merkle;
-use join_log::{SignatureLine, SignedNote, VerifierKey};
+use join_log::{Checkpoint, SignatureLine, SignedNote, VerifierKey};
 use join_server::config;
 
 const NAME: &str = "witness.example/w1";
@@ -30,6 +35,7 @@ struct Memory {
     size: u64,
     root: merkle::Hash,
     answers: Vec<u16>,
+    shown: Option<String>,
 }
 
 type Answer = (StatusCode, [(&'static str, &'static str); 1], String);
@@ -39,9 +45,12 @@ impl Witness {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[0x20; 32]).unwrap();
         let key = BASE64.encode([&[4], pair.public_key().as_ref()].concat());
         let id: String = key_id(&pair).iter().map(|byte| format!("{byte:02x}")).collect();
-        let memory = Memory { pair, log_key: None, size: 0, root: [0; 32], answers: Vec::new() };
+        let memory = Memory { pair, log_key: None, size: 0, root: [0; 32], answers: Vec::new(), shown: None };
         let memory = Arc::new(Mutex::new(memory));
-        let router = Router::new().route("/add-checkpoint", post(add_checkpoint)).with_state(Arc::clone(&memory));
+        let router = Router::new()
+            .route("/add-checkpoint", post(add_checkpoint))
+            .route("/{log}/checkpoint", get(checkpoint))
+            .with_state(Arc::clone(&memory));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -62,6 +71,19 @@ impl Witness {
         self.memory.lock().unwrap().size = size;
     }
 
+    /// It has seen this checkpoint.
+    pub(crate) fn has_cosigned(&self, checkpoint: &Checkpoint) {
+        let mut memory = self.memory.lock().unwrap();
+        (memory.size, memory.root) = (checkpoint.size, checkpoint.root);
+    }
+
+    /// What it has seen is shown from now on.
+    pub(crate) fn shows(&self, checkpoint: &Checkpoint) {
+        let mut memory = self.memory.lock().unwrap();
+        let note = SignedNote::sign(checkpoint, &[]);
+        memory.shown = Some(format!("{}\n{}\n", note.text(), memory.cosign(note.text())));
+    }
+
     /// Status codes of its answers.
     pub(crate) fn answers(&self) -> Vec<u16> {
         self.memory.lock().unwrap().answers.clone()
@@ -75,7 +97,19 @@ async fn add_checkpoint(State(memory): State<Arc<Mutex<Memory>>>, body: String) 
     answer
 }
 
+/// As far as it was told to, it shows what it has seen below the same address.
+async fn checkpoint(State(memory): State<Arc<Mutex<Memory>>>) -> Result<String, StatusCode> {
+    memory.lock().unwrap().shown.clone().ok_or(StatusCode::NOT_FOUND)
+}
+
 impl Memory {
+    fn cosign(&self, text: &str) -> SignatureLine {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let signature = self.pair.sign(format!("cosignature/v1\ntime {time}\n{text}").as_bytes());
+        let signature = [&time.to_be_bytes(), signature.as_ref()].concat();
+        SignatureLine { name: NAME.to_owned(), key_id: key_id(&self.pair), signature }
+    }
+
     fn answer(&mut self, body: &str) -> Answer {
         let plain = |status, body: &str| (status, [("content-type", "text/plain")], body.to_owned());
         let (head, note) = body.split_once("\n\n").unwrap();
@@ -99,11 +133,7 @@ impl Memory {
             return plain(StatusCode::UNPROCESSABLE_ENTITY, "inconsistent");
         }
         (self.size, self.root) = (checkpoint.size, checkpoint.root);
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let signature = self.pair.sign(format!("cosignature/v1\ntime {time}\n{}", note.text()).as_bytes());
-        let signature = [&time.to_be_bytes(), signature.as_ref()].concat();
-        let line = SignatureLine { name: NAME.to_owned(), key_id: key_id(&self.pair), signature };
-        plain(StatusCode::OK, &format!("{line}\n"))
+        plain(StatusCode::OK, &format!("{}\n", self.cosign(note.text())))
     }
 }
 

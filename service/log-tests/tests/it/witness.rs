@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use join_log::{Checkpoint, leaf_hash};
 use join_server::config;
 
 use crate::{
@@ -89,5 +90,42 @@ async fn a_witness_that_has_seen_more_stops_the_log() {
     let head = authority.ledger().await.log_head().await.unwrap();
     assert!(head.integrated > 20 && head.signed < 20, "nothing was signed: {head:?}");
     assert!(head.stops["joind one"].starts_with("a witness has seen 20 entries"), "others are told: {head:?}");
+    node.stop().await;
+}
+
+/// It shows elsewhere what it has seen, so all that a node has is that it did not take a checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_refused_a_checkpoint_gets_no_other_until_it_shows_what_fits() {
+    let (authority, witness) = (Authority::new().await, Witness::start().await);
+    let node = authority.node(with(&witness)).await;
+    authority.happens(3).await;
+    let published = node.publishes_all().await.checkpoint().unwrap();
+    witness.has_cosigned(&Checkpoint { root: leaf_hash(b"another history"), size: 2, ..published.clone() });
+    witness.knows(node.log_key());
+    authority.happens(3).await;
+    node.until_alarm(true).await;
+    let signed = authority.ledger().await.log_head().await.unwrap().signed;
+    assert!(signed > published.size);
+    let stands = async || {
+        authority.happens(3).await;
+        tokio::time::sleep(Duration::from_secs(13)).await;
+        let head = authority.ledger().await.log_head().await.unwrap();
+        assert_eq!(head.signed, signed, "no other checkpoint is signed: {head:?}");
+        assert!(head.stops["joind one"].contains("has seen another history"), "{head:?}");
+    };
+    stands().await;
+    node.stop().await;
+
+    // Neither by a process that has not heard the refusal.
+    let node = authority.node(with(&witness)).await;
+    stands().await;
+    assert_eq!(node.note().unwrap().checkpoint().unwrap(), published);
+
+    // It was mistaken.
+    witness.has_cosigned(&published);
+    witness.shows(&published);
+    node.publishes(|note| note.is_signed_by(&witness.key)).await;
+    assert!(authority.ledger().await.log_head().await.unwrap().stops.is_empty());
+    node.until_alarm(false).await;
     node.stop().await;
 }

@@ -26,6 +26,8 @@ label! {
     Alarm {
         /// The log may not be signed: something contradicts it.
         LogRollback = "log_rollback",
+        /// This node is set up for another log than the one that is signed.
+        LogMisconfigured = "log_misconfigured",
         /// The log's files on this node are not brought forward.
         LogStalled = "log_stalled",
         /// Bots show more than the ledger knows of.
