@@ -17,7 +17,7 @@ use join_domain::{
 use join_proto::{JOIN_METHOD, v1};
 
 use super::values::{optional_time, to_wire_time};
-use crate::ceremony::administer::LockWritten;
+use crate::ceremony::administer::{LockWritten, ONLY_REVISION};
 
 /// The most bytes of a specification, as JSON.
 pub(crate) const MAX_SPEC: usize = 16 * 1024;
@@ -332,7 +332,7 @@ pub fn write_exemption(token: &TokenState, grant: &Grant, now: Timestamp) -> v1:
     v1::Exemption {
         kind: "exemption".to_owned(),
         version: "v1".to_owned(),
-        metadata: Some(Head::write(grant.id.to_string(), &token.spec.labels, Some(grant.expires), 1)),
+        metadata: Some(Head::write(grant.id.to_string(), &token.spec.labels, Some(grant.expires), ONLY_REVISION)),
         spec: Some(v1::ExemptionSpec {
             token_name: token.name.to_string(),
             kind: grant.kind.as_str().to_owned(),
