@@ -152,7 +152,7 @@ fn first_challenge<'e>(token: &TokenState, entry: &'e Entry) -> Result<&'e Chall
     };
     ensure(challenges(entry).all(solved), "a challenge is not solved")?;
     let first = challenges(entry).next().ok_or("no key was proven")?;
-    let refused = token.refused_challenges.iter().any(|refused| refused.challenge == first.challenge);
+    let refused = token.has_refused(first.challenge);
     ensure(!refused, "its challenge was refused before")?;
     Ok(first)
 }

@@ -57,7 +57,7 @@ fn check_value<T: FromStr<Err: Display>>(path: &str, text: &str) -> anyhow::Resu
 
 fn check_text(path: &str, text: &str) -> anyhow::Result<()> {
     if !is_text(text) {
-        return Err(at(path, format!("not up to {MAX_TEXT} printable characters")));
+        return Err(at(path, format!("not up to {MAX_TEXT} printable bytes")));
     }
     Ok(())
 }
@@ -236,7 +236,7 @@ mod tests {
     #[case("target: {user: bot-web, join_token: web}", "x, document 1: spec.target: exactly one of")]
     #[case("target: {user: web}", "x, document 1: spec.target.user: `web` is not a bot's user name")]
     #[case("target: {bot_instance_id: web}", r#"x, document 1: spec.target.bot_instance_id: "web" is no UUID"#)]
-    #[case("target: {public_key: 'SHA256:short'}", "x, document 1: spec.target.public_key: not a public key")]
+    #[case("target: {public_key: 'SHA256:short'}", "x, document 1: spec.target.public_key: not the fingerprint")]
     fn a_lock_has_one_target(#[case] spec: &str, #[case] message: &str) {
         let told = told("lock", "v2", &format!("spec: {{{spec}}}"));
         assert!(told.starts_with(message), "{told}");

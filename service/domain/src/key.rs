@@ -16,6 +16,9 @@ pub enum KeyError {
     /// Not one line of authorized_keys.
     #[error("not a public key in authorized_keys form (`ssh-ed25519 AAAA…`)")]
     Malformed,
+    /// Not the fingerprint of a key.
+    #[error("not the fingerprint of a key: `SHA256:` and 43 characters of base64, as `ssh-keygen -l` prints it")]
+    Fingerprint,
     /// A key, but not of a kind that can be bound.
     #[error("`{0}` keys are not accepted: use Ed25519 (the default) or ECDSA P-256")]
     Unsupported(String),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::LockId;
+use crate::{id::LockId, key::KeyError};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
@@ -110,6 +110,15 @@ impl Refusal {
     /// A malformed request: names the field.
     pub fn invalid(field: &str, why: impl fmt::Display) -> Self {
         Self::new(Code::InvalidRequest, format!("{field}: {why}"))
+    }
+
+    /// A public key that can't be taken: names the field.
+    pub fn of_key(field: &str, why: &KeyError) -> Self {
+        let code = match why {
+            KeyError::Unsupported(_) => Code::UnsupportedKey,
+            KeyError::Malformed | KeyError::Fingerprint => Code::InvalidRequest,
+        };
+        Self::new(code, format!("{field}: {why}"))
     }
 
     /// One answer for unknown, expired and forbidden, so that strangers learn nothing.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,8 +17,9 @@ pub const MAX_ITEMS: usize = 100;
 pub const MAX_VALUE: usize = 253;
 /// The longest registration secret that somebody writes, in bytes.
 pub const MAX_SECRET: usize = 256;
-/// The longest reason or message, in characters.
-pub const MAX_TEXT: usize = 1000;
+/// The longest reason or message, in bytes. Each byte that is not ASCII takes three where gRPC sends it, beside a copy in
+/// the details, and all of it must fit into the 16 KiB of headers that clients take.
+pub const MAX_TEXT: usize = 2000;
 
 /// True for a label: a selector is written `key=value,key=value`.
 pub fn is_label(key: &str, value: &str) -> bool {
@@ -36,7 +38,7 @@ pub fn is_secret(secret: &str) -> bool {
 
 /// True for what a person is told or gives as a reason, which may have lines.
 pub fn is_text(text: &str) -> bool {
-    text.chars().count() <= MAX_TEXT && text.split(['\n', '\t']).all(is_printable)
+    text.len() <= MAX_TEXT && text.split(['\n', '\t']).all(is_printable)
 }
 
 /// What is stored is JSON in a database that takes no NUL, and is shown on terminals.
@@ -173,12 +175,17 @@ impl LockTarget {
     /// [`KeyError`] when it is neither.
     pub fn public_key(text: &str) -> Result<Self, KeyError> {
         let fingerprint = match text.strip_prefix("SHA256:") {
-            Some(hash) if hash.len() == 43 => text.to_owned(),
-            Some(_) => return Err(KeyError::Malformed),
+            Some(hash) if is_sha256(hash) => text.to_owned(),
+            Some(_) => return Err(KeyError::Fingerprint),
             None => PublicKey::from_authorized_key(text.as_bytes())?.fingerprint(),
         };
         Ok(Self::PublicKey(fingerprint))
     }
+}
+
+/// True for the one form in which `ssh-keygen` prints a SHA-256 hash: base64 without padding.
+fn is_sha256(hash: &str) -> bool {
+    STANDARD_NO_PAD.decode(hash).is_ok_and(|bytes| bytes.len() == 32)
 }
 
 impl fmt::Display for LockTarget {

@@ -34,16 +34,12 @@ pub struct HistoryFilter {
     pub token: Option<Name>,
     /// Of all bots that ever had this name.
     pub bot: Option<Name>,
-    /// Of this stream.
-    pub stream: Option<StreamId>,
     /// Recorded at this time or later.
     pub since: Option<Timestamp>,
     /// Recorded before this time.
     pub until: Option<Timestamp>,
     /// With an event of one of these kinds.
     pub kinds: Kinds,
-    /// By this actor.
-    pub actor: Option<String>,
 }
 
 /// A piece of a search, in the order of the log.
@@ -67,14 +63,13 @@ impl HistoryPage {
 impl HistoryFilter {
     /// True when each entry of the streams that it names fits.
     fn takes_every_entry(&self) -> bool {
-        self.since.is_none() && self.until.is_none() && self.kinds.0.is_empty() && self.actor.is_none()
+        self.since.is_none() && self.until.is_none() && self.kinds.0.is_empty()
     }
 
     fn fits(&self, entry: &Entry) -> bool {
         self.since.is_none_or(|since| entry.recorded_at >= since)
             && self.until.is_none_or(|until| entry.recorded_at < until)
             && entry.events.iter().any(|event| self.kinds.include(event.kind().0))
-            && self.actor.as_ref().is_none_or(|actor| entry.origin.actor == *actor)
     }
 }
 
@@ -118,7 +113,7 @@ impl Ledger {
 
     /// The streams that a filter names; none when it names none.
     async fn streams_of(&self, filter: &HistoryFilter) -> Result<Option<Vec<StreamId>>, LedgerError> {
-        let mut named: Option<Vec<StreamId>> = filter.stream.map(|stream| vec![stream]);
+        let mut named: Option<Vec<StreamId>> = None;
         for (kind, name) in [(StreamKind::Token, &filter.token), (StreamKind::Bot, &filter.bot)] {
             if let Some(name) = name {
                 let mut namesakes = self.namesakes(kind, name).await?;

@@ -5,8 +5,9 @@ use std::{fmt, str::FromStr};
 use join_domain::{
     Timestamp,
     envelope::{StreamId, StreamKind},
+    id::Name,
     resource::Labels,
-    state::{LockState, Namespace, State},
+    state::Namespace,
 };
 use uuid::Uuid;
 
@@ -37,6 +38,9 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let (name, id) = text.split_once('/').ok_or(NotACursor)?;
+        if !name.is_empty() {
+            name.parse::<Name>().map_err(|_| NotACursor)?;
+        }
         Ok(Self { name: name.to_owned(), id: id.parse().map_err(|_| NotACursor)? })
     }
 }
@@ -122,17 +126,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn locks_in_force(&self, now: Timestamp) -> Result<Vec<LockState>, LedgerError> {
+    pub async fn locks_in_force(&self, now: Timestamp) -> Result<Vec<Stored>, LedgerError> {
         let rows = folded!(
             r#"WHERE lock_target IS NOT NULL AND live AND (expires_at IS NULL OR expires_at > $1) ORDER BY stream_id"#,
             now
         );
-        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
-        let lock = |stored: Stored| match stored.state {
-            State::Lock(lock) => Some(lock),
-            _ => None,
-        };
-        let stored = rows.into_iter().map(StreamRow::stored).collect::<Result<Vec<_>, _>>()?;
-        Ok(stored.into_iter().filter_map(lock).collect())
+        in_time(rows.fetch_all(&mut *self.connection().await?)).await?.into_iter().map(StreamRow::stored).collect()
     }
 }

@@ -197,7 +197,7 @@ fn reason(said: &str) -> Result<String, String> {
     match said.trim() {
         "" => Err("it is empty: say why, for those who read the history".to_owned()),
         said if is_text(said) => Ok(said.to_owned()),
-        _ => Err(format!("it may have up to {MAX_TEXT} printable characters")),
+        _ => Err(format!("it may have up to {MAX_TEXT} printable bytes")),
     }
 }
 

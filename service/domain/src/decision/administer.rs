@@ -254,7 +254,7 @@ fn check_reason(reason: &str) -> Result<(), Refusal> {
     match reason.trim() {
         "" => refused("a reason is required: it stands in the ledger (`--reason …`)".to_owned()),
         reason if !is_text(reason) => {
-            refused(format!("a reason has up to {MAX_TEXT} printable characters: shorten it, or type it anew"))
+            refused(format!("a reason has up to {MAX_TEXT} printable bytes: shorten it, or type it anew"))
         }
         _ => Ok(()),
     }

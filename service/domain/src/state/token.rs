@@ -26,7 +26,8 @@ use crate::{
 /// How many exemptions that ended are kept to be shown; all are in the history.
 pub const ENDED_GRANTS_KEPT: usize = 16;
 
-/// How many refused challenges are remembered, so that a holder of the key can't make the state grow without end.
+/// How many refused challenges are remembered: a holder of the key, who is refused as often as it likes, can't make the
+/// state grow without end. Beyond that nothing is refused that would have to be remembered.
 pub const REFUSED_CHALLENGES_KEPT: usize = 256;
 
 /// How long a refusal after proof shows in the health word, in hours.
@@ -253,9 +254,6 @@ impl TokenState {
     fn refuse(&mut self, refused: &JoinRefused, recorded: Recorded<'_>) {
         self.refused_challenges.retain(|old| recorded.at <= old.until);
         if let (Some(challenge), Some(until)) = (refused.challenge, refused.replayable_until) {
-            if self.refused_challenges.len() >= REFUSED_CHALLENGES_KEPT {
-                self.refused_challenges.remove(0);
-            }
             self.refused_challenges.push(RefusedChallenge { challenge, until });
         }
         // Whoever shows the secret beside old credentials, after a reopening, has only to leave them out.
@@ -354,6 +352,16 @@ impl TokenState {
     /// An open exemption of one kind that is in force.
     pub fn open_grant(&self, kind: ExemptionKind, now: Timestamp) -> Option<&Grant> {
         self.grants.iter().find(|grant| grant.kind == kind && grant.is_open(now))
+    }
+
+    /// True when a challenge was decided already, with a refusal.
+    pub fn has_refused(&self, challenge: ChallengeId) -> bool {
+        self.refused_challenges.iter().any(|old| old.challenge == challenge)
+    }
+
+    /// True while one more refused challenge can be remembered.
+    pub fn can_refuse(&self, now: Timestamp) -> bool {
+        self.refused_challenges.iter().filter(|old| now <= old.until).count() < REFUSED_CHALLENGES_KEPT
     }
 
     /// True while it has a registration secret that can still be used.

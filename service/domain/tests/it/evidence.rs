@@ -8,6 +8,7 @@ use join_domain::{
     proof::{self, JoinStateError},
     refusal::Code,
     resource::{ExemptionKind, LockTarget},
+    state::token::REFUSED_CHALLENGES_KEPT,
 };
 use rstest::rstest;
 
@@ -124,6 +125,37 @@ fn refused_challenges_are_forgotten_when_they_cannot_be_replayed_any_more() {
     authority.pass(TimeDelta::seconds(proof::REPLAYABLE + 1));
     let _ = authority.join(&mut owner).accepted();
     assert_eq!(authority.token.refused_challenges, []);
+}
+
+#[test]
+fn nothing_is_decided_twice_however_often_the_token_is_refused() {
+    let (mut authority, mut owner) = Scenario::bound(standard(1));
+    let _ = authority.lock(LockTarget::JoinToken("example".parse().unwrap()), None);
+    let first = authority.solve(&mut owner);
+    let _ = authority.decide(&first).refused(Code::Locked);
+    for _ in 1..REFUSED_CHALLENGES_KEPT {
+        let _ = authority.join(&mut owner).refused(Code::Locked);
+    }
+    let token = authority.token.clone();
+    let _ = authority.join(&mut owner).refused(Code::RateLimited);
+    let _ = authority.decide(&first).refused(Code::Conflict);
+    assert_eq!(authority.token, token, "nothing is refused that can't be remembered");
+    authority.pass(TimeDelta::seconds(proof::REPLAYABLE + 1));
+    let _ = authority.join(&mut owner).refused(Code::Locked);
+}
+
+#[test]
+fn who_may_join_does_so_however_often_the_token_was_refused() {
+    let (mut authority, mut owner) = Scenario::bound(standard(1));
+    let mut thief = owner.clone().without_certificate();
+    for _ in 0..REFUSED_CHALLENGES_KEPT {
+        let _ = authority.join(&mut thief).refused(Code::RecoveryLimitExhausted);
+    }
+    let _ = authority.join(&mut thief).refused(Code::RateLimited);
+    let _ = authority.join(&mut owner).accepted();
+    let mut copy = owner.clone();
+    let _ = authority.join(&mut owner).accepted();
+    let _ = authority.join(&mut copy).locked_with(Code::GenerationMismatch);
 }
 
 #[test]

@@ -129,7 +129,17 @@ fn a_lock_names_a_key_by_line_or_fingerprint() {
     let by_line = LockTarget::public_key(ED25519).unwrap();
     assert_eq!(LockTarget::public_key("SHA256:bgc8wvO+pfTfXltfq57SrvAnpAkWkuL9RQ5xlgeQeM8"), Ok(by_line.clone()));
     assert_eq!(by_line.to_string(), "public_key:SHA256:bgc8wvO+pfTfXltfq57SrvAnpAkWkuL9RQ5xlgeQeM8");
-    assert!(LockTarget::public_key("SHA256:short").is_err());
+}
+
+#[rstest]
+#[case::short("short")]
+#[case::control_characters(&"\0".repeat(43))]
+#[case::no_base64(&"ä".repeat(21))]
+#[case::another_alphabet("bgc8wvO-pfTfXltfq57SrvAnpAkWkuL9RQ5xlgeQeM8")]
+#[case::padded("bgc8wvO+pfTfXltfq57SrvAnpAkWkuL9RQ5xlgeQeM8=")]
+#[case::bits_too_many("bgc8wvO+pfTfXltfq57SrvAnpAkWkuL9RQ5xlgeQeM9")]
+fn what_no_key_has_as_its_fingerprint_is_not_locked(#[case] hash: &str) {
+    assert_eq!(LockTarget::public_key(&format!("SHA256:{hash}")), Err(KeyError::Fingerprint));
 }
 
 proptest! {

@@ -137,7 +137,7 @@ fn the_failure_of_a_client_with_a_spent_secret_does_not_pass_unseen() {
     let (mut authority, _) = Scenario::bound(standard(2));
     let seen = Sighting { certificate: None, join_state: JoinStateSeen::Missing };
     let failed = Refusal::new(Code::ChallengeFailed, "the challenge was not solved");
-    authority.record(join::refuse_unfinished(&authority.token, None, None, seen, &failed));
+    authority.record(join::refuse_unfinished(&authority.token, None, None, seen, &failed, authority.now));
     assert_eq!(authority.kinds(), ["join.refused"]);
     assert_eq!(authority.token.contested_at, Some(authority.now));
 }
@@ -150,13 +150,17 @@ fn an_unfinished_rotation_is_recorded_with_its_proof_and_cannot_be_decided_later
     let Solved { challenge, .. } = proven.solved;
     let seen = proven.seen.clone();
     let failed = Refusal::new(Code::RotationFailed, "the client sent no new key");
-    let events =
-        join::refuse_unfinished(&authority.token, Some(&proven.solved), proven.attempt.as_ref(), seen, &failed);
+    let refuse = |authority: &Scenario| {
+        let (attempt, seen) = (proven.attempt.as_ref(), seen.clone());
+        join::refuse_unfinished(&authority.token, Some(&proven.solved), attempt, seen, &failed, authority.now)
+    };
+    let events = refuse(&authority);
     authority.history.clear();
     authority.record(events);
     assert_eq!(authority.kinds(), ["challenge.issued", "challenge.solved", "join.refused"]);
     assert_eq!(authority.token.refused_challenges.iter().map(|old| old.challenge).collect::<Vec<_>>(), [challenge]);
     let _ = authority.decide(&proven).refused(Code::Conflict);
+    assert_eq!(refuse(&authority), [], "a failure that is sent again is recorded once");
 }
 
 #[test]

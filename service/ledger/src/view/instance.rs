@@ -338,8 +338,6 @@ async fn insert(connection: &mut PgConnection, rows: &[&Instance]) -> Result<(),
 pub struct InstanceFilter {
     /// Of this bot.
     pub bot: Option<Name>,
-    /// Of this token.
-    pub token: Option<TokenId>,
     /// After which one to begin: a bot's name and an instance's id.
     pub after: Option<(String, InstanceId)>,
     /// How many at most.
@@ -357,19 +355,17 @@ impl Ledger {
             InstanceRow,
             "SELECT * FROM instance_view
              WHERE (bot_name, instance_id) > ($1, $2) AND ($3::text IS NULL OR bot_name = $3)
-                 AND ($4::uuid IS NULL OR token_id = $4)
-             ORDER BY bot_name, instance_id LIMIT $5",
+             ORDER BY bot_name, instance_id LIMIT $4",
             bot,
             id,
             filter.bot.as_ref().map(Name::as_str),
-            filter.token.map(|token| token.0),
             i64::from(filter.limit.clamp(1, 1000))
         );
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         rows.into_iter().map(InstanceRow::instance).collect()
     }
 
-    /// The instances of a token as they were at a moment, folded from its entries.
+    /// The instances of a token as they were at a moment, in the order of their ids, folded from its entries.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -385,7 +381,7 @@ impl Ledger {
         })
         .await?;
         let mut found: Vec<Instance> = instances.known.into_values().collect();
-        found.sort_by_key(|instance| (instance.first_at, instance.id));
+        found.sort_by_key(|instance| instance.id);
         Ok(found)
     }
 

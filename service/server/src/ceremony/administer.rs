@@ -18,6 +18,9 @@ use crate::caller::Administrator;
 /// How often an act is decided again after a conflict.
 const MAX_TRIES: usize = 16;
 
+/// The revision of what is written once and never changed: of exemptions and bot instances.
+pub(crate) const ONLY_REVISION: u64 = 1;
+
 /// An append, and what to answer once it is durable.
 type Decided<T> = Result<(Append, T), Refusal>;
 
@@ -43,12 +46,12 @@ impl Ceremonies {
     /// ALREADY_EXISTS.
     pub async fn create_bot(&self, admin: &Administrator, name: Name, spec: BotSpec) -> Result<Name, Refusal> {
         self.write(|| async {
-            let stream = StreamId::from(BotId(self.entropy.uuid()));
-            let created = Event::BotCreated(BotCreated { name: name.clone(), spec: spec.clone() });
-            Ok((StreamAppend::begin(stream, self.change(vec![created], admin.origin())).into(), ()))
+            if self.find_bot(&name).await?.is_some() {
+                return Err(exists("bot", &name));
+            }
+            Ok((self.new_bot(admin, &name, &spec).into(), ()))
         })
-        .await
-        .map_err(|refusal| named(refusal, "bot", &name))?;
+        .await?;
         Ok(name)
     }
 
@@ -63,15 +66,17 @@ impl Ceremonies {
         spec: BotSpec,
         revision: &str,
     ) -> Result<Name, Refusal> {
-        let Some(_) = self.find_bot(&name).await? else {
-            check_revision(revision, None)?;
-            return self.create_bot(admin, name, spec).await;
-        };
         self.write(|| async {
-            let (stored, _) = self.bot(&name).await?;
-            check_revision(revision, Some(stored.version))?;
-            let updated = Event::BotUpdated(BotUpdated { spec: spec.clone() });
-            Ok((StreamAppend::following(&stored, self.change(vec![updated], admin.origin())).into(), ()))
+            let found = self.find_bot(&name).await?;
+            check_revision(revision, found.as_ref().map(|(stored, _)| stored.version))?;
+            let append = match found {
+                None => self.new_bot(admin, &name, &spec),
+                Some((stored, _)) => {
+                    let updated = Event::BotUpdated(BotUpdated { spec: spec.clone() });
+                    StreamAppend::following(&stored, self.change(vec![updated], admin.origin()))
+                }
+            };
+            Ok((append.into(), ()))
         })
         .await?;
         Ok(name)
@@ -110,15 +115,12 @@ impl Ceremonies {
         written_secret: Option<String>,
     ) -> Result<Name, Refusal> {
         self.write(|| async {
-            let generated = self.entropy.secret();
-            let id = TokenId(self.entropy.uuid());
-            let written = self.written(&name, &spec, written_secret.as_deref(), &generated).await?;
-            let (event, source) = administer::create_token(written)?;
-            let append = StreamAppend::begin(StreamId::from(id), self.change(vec![event], admin.origin()));
-            Ok((self.storing_secret(append, id, source, written_secret.as_deref(), &generated).into(), ()))
+            if self.find_token(&name).await?.is_some() {
+                return Err(exists("token", &name));
+            }
+            Ok((self.token_written(admin, None, &name, &spec, written_secret.as_deref()).await?.into(), ()))
         })
-        .await
-        .map_err(|refusal| named(refusal, "token", &name))?;
+        .await?;
         Ok(name)
     }
 
@@ -134,18 +136,10 @@ impl Ceremonies {
         written_secret: Option<String>,
         revision: &str,
     ) -> Result<Name, Refusal> {
-        if self.find_token(&name).await?.is_none() {
-            check_revision(revision, None)?;
-            return self.create_token(admin, name, spec, written_secret).await;
-        }
         self.write(|| async {
-            let generated = self.entropy.secret();
-            let (stored, token) = self.token(&name).await?;
-            check_revision(revision, Some(token.revision))?;
-            let written = self.written(&name, &spec, written_secret.as_deref(), &generated).await?;
-            let (event, source) = administer::update_token(&token, written)?;
-            let append = StreamAppend::following(&stored, self.change(vec![event], admin.origin()));
-            Ok((self.storing_secret(append, token.id, source, written_secret.as_deref(), &generated).into(), ()))
+            let found = self.find_token(&name).await?;
+            check_revision(revision, found.as_ref().map(|(_, token)| token.revision))?;
+            Ok((self.token_written(admin, found, &name, &spec, written_secret.as_deref()).await?.into(), ()))
         })
         .await?;
         Ok(name)
@@ -199,8 +193,15 @@ impl Ceremonies {
     /// Revokes an open exemption.
     ///
     /// # Errors
-    /// NOT_FOUND.
-    pub async fn revoke(&self, admin: &Administrator, token: &Name, id: GrantId) -> Result<(), Refusal> {
+    /// NOT_FOUND, STALE_REVISION.
+    pub async fn revoke(
+        &self,
+        admin: &Administrator,
+        token: &Name,
+        id: GrantId,
+        revision: &str,
+    ) -> Result<(), Refusal> {
+        check_revision(revision, Some(ONLY_REVISION))?;
         self.write(|| async {
             let (stored, token) = self.token(token).await?;
             let event = administer::revoke(&token, id, self.ledger.now())?;
@@ -249,18 +250,12 @@ impl Ceremonies {
     pub async fn create_lock(&self, admin: &Administrator, written: &LockWritten) -> Result<LockId, Refusal> {
         self.check_expiry(written)?;
         let id = written.id.unwrap_or_else(|| LockId(self.entropy.uuid()));
-        if self.ledger.load(StreamId::from(id)).await.or_refuse()?.is_some() {
-            return Err(Refusal::new(Code::AlreadyExists, format!("lock `{id}` exists, or did: leave the name out")));
-        }
         self.write(|| async {
-            let created = Event::LockCreated(LockCreated {
-                target: written.target.clone(),
-                message: written.message.clone(),
-                expires: written.expires,
-                cause: None,
-                by: format!("admin/{}", admin.name),
-            });
-            Ok((StreamAppend::begin(StreamId::from(id), self.change(vec![created], admin.origin())).into(), ()))
+            if self.ledger.load(StreamId::from(id)).await.or_refuse()?.is_some() {
+                let exists = format!("lock `{id}` exists, or did: leave the name out");
+                return Err(Refusal::new(Code::AlreadyExists, exists));
+            }
+            Ok((self.new_lock(admin, id, written).into(), ()))
         })
         .await?;
         Ok(id)
@@ -272,11 +267,12 @@ impl Ceremonies {
     /// STALE_REVISION, INVALID_REQUEST.
     pub async fn upsert_lock(&self, admin: &Administrator, written: &LockWritten) -> Result<LockId, Refusal> {
         let Some(id) = written.id else { return self.create_lock(admin, written).await };
-        if self.ledger.load(StreamId::from(id)).await.or_refuse()?.is_none() {
-            return self.create_lock(admin, written).await;
-        }
         self.check_expiry(written)?;
         self.write(|| async {
+            if self.ledger.load(StreamId::from(id)).await.or_refuse()?.is_none() {
+                check_revision(&written.revision, None)?;
+                return Ok((self.new_lock(admin, id, written).into(), ()));
+            }
             let (stored, lock) = self.lock(id).await?;
             check_revision(&written.revision, Some(stored.version))?;
             if lock.target != written.target {
@@ -372,23 +368,55 @@ impl Ceremonies {
         Ok((stored, locks))
     }
 
-    async fn written(
+    fn new_bot(&self, admin: &Administrator, name: &Name, spec: &BotSpec) -> StreamAppend {
+        let stream = StreamId::from(BotId(self.entropy.uuid()));
+        let created = Event::BotCreated(BotCreated { name: name.clone(), spec: spec.clone() });
+        StreamAppend::begin(stream, self.change(vec![created], admin.origin()))
+    }
+
+    fn new_lock(&self, admin: &Administrator, id: LockId, written: &LockWritten) -> StreamAppend {
+        let created = Event::LockCreated(LockCreated {
+            target: written.target.clone(),
+            message: written.message.clone(),
+            expires: written.expires,
+            cause: None,
+            by: format!("admin/{}", admin.name),
+        });
+        StreamAppend::begin(StreamId::from(id), self.change(vec![created], admin.origin()))
+    }
+
+    /// A new token, or another specification of the one that was found.
+    async fn token_written(
         &self,
+        admin: &Administrator,
+        found: Option<(Stored, TokenState)>,
         name: &Name,
         spec: &TokenSpec,
         secret: Option<&str>,
-        generated: &str,
-    ) -> Result<TokenWritten, Refusal> {
+    ) -> Result<StreamAppend, Refusal> {
+        let generated = self.entropy.secret();
         let (_, bot) = self.find_bot(&spec.bot_name).await?.ok_or_else(|| {
             Refusal::invalid("spec.bot_name", format!("bot `{}` does not exist: create it first", spec.bot_name))
         })?;
-        Ok(TokenWritten {
+        let written = TokenWritten {
             name: name.clone(),
             bot: bot.id,
             spec: spec.clone(),
             written_secret: secret.map(|secret| self.secret_hash(secret)),
-            generated_secret: self.secret_hash(generated),
-        })
+            generated_secret: self.secret_hash(&generated),
+        };
+        let (append, id, source) = match found {
+            None => {
+                let (event, source) = administer::create_token(written)?;
+                let id = TokenId(self.entropy.uuid());
+                (StreamAppend::begin(StreamId::from(id), self.change(vec![event], admin.origin())), id, source)
+            }
+            Some((stored, token)) => {
+                let (event, source) = administer::update_token(&token, written)?;
+                (StreamAppend::following(&stored, self.change(vec![event], admin.origin())), token.id, source)
+            }
+        };
+        Ok(self.storing_secret(append, id, source, secret, &generated))
     }
 
     /// Keeps, replaces or forgets the stored secret with the append that decides about it.
@@ -438,13 +466,14 @@ impl Ceremonies {
         }
     }
 
-    /// Decides and appends; on a conflict, looks again.
+    /// Decides and appends; looks and decides again when somebody else was faster, also with a name.
     async fn write<T, F: Future<Output = Decided<T>>>(&self, decide: impl Fn() -> F) -> Result<T, Refusal> {
         for _ in 0..MAX_TRIES {
             let (append, answer) = decide().await?;
             match self.ledger.append(append).await {
                 Ok(_) => return Ok(answer),
                 Err(AppendError::Conflict) => {}
+                Err(AppendError::ClaimTaken { namespace: Namespace::BotName | Namespace::TokenName, .. }) => {}
                 Err(error) => return Err(error).or_refuse(),
             }
         }
@@ -456,15 +485,8 @@ fn not_found(kind: &str, name: impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::NotFound, format!("there is no {kind} `{name}`"))
 }
 
-/// Says what exists already, when a name is taken.
-fn named(refusal: Refusal, kind: &str, name: &Name) -> Refusal {
-    if refusal.code == Code::AlreadyExists {
-        return Refusal::new(
-            Code::AlreadyExists,
-            format!("{kind} `{name}` exists already: `joinctl create -f` replaces it"),
-        );
-    }
-    refusal
+fn exists(kind: &str, name: &Name) -> Refusal {
+    Refusal::new(Code::AlreadyExists, format!("{kind} `{name}` exists already: `joinctl create -f` replaces it"))
 }
 
 /// An edit must be of the newest revision, when it says of which.

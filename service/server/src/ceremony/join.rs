@@ -4,7 +4,7 @@ mod conclude;
 mod issue;
 
 use chrono::TimeDelta;
-use join_credential::Subject;
+use join_credential::{Subject, subject::SubjectError};
 use join_domain::{
     decision::{
         Known,
@@ -12,7 +12,7 @@ use join_domain::{
     },
     event::{ChallengePurpose, JoinStateSeen, Sighting},
     id::{AttemptId, Name},
-    key::{KeyError, PublicKey},
+    key::PublicKey,
     proof::{self, Challenge, JoinState, SubjectKeys},
     refusal::{Code, Refusal},
     resource::MAX_SECRET,
@@ -73,7 +73,7 @@ impl Ceremonies {
             id => Some(id.parse::<AttemptId>().map_err(|error| Refusal::invalid("attempt_id", error))?),
         };
         let held_keys = held_keys(&ask.held_keys)?;
-        let subject = Subject::read(&ask.subject).map_err(|error| Refusal::invalid("public_keys", error))?;
+        let subject = Subject::read(&ask.subject).map_err(refused_subject)?;
         if ask.secret.len() > MAX_SECRET {
             return Err(Refusal::invalid("registration_secret", format!("longer than {MAX_SECRET} bytes")));
         }
@@ -138,10 +138,7 @@ impl Ceremonies {
             if key.is_empty() && matches!(pending.stage, Stage::RotationKey(_)) {
                 return Err(pending.unanswered("the client has no new key: the old one stays bound"));
             }
-            PublicKey::from_authorized_key(key).map_err(|error| match error {
-                KeyError::Unsupported(_) => Refusal::new(Code::UnsupportedKey, error.to_string()),
-                KeyError::Malformed => Refusal::invalid("public_key", error),
-            })
+            PublicKey::from_authorized_key(key).map_err(|error| Refusal::of_key("public_key", &error))
         });
         let key = match taken {
             Ok(key) => key,
@@ -272,6 +269,14 @@ fn may_know_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStat
     newer_certificate || newer_join_state || nothing_shown || other_keys
 }
 
+fn refused_subject(why: SubjectError) -> Refusal {
+    let code = match why {
+        SubjectError::UnsupportedTls | SubjectError::UnsupportedSsh => Code::UnsupportedKey,
+        SubjectError::MalformedTls | SubjectError::MalformedSsh => Code::InvalidRequest,
+    };
+    Refusal::new(code, format!("public_keys: {why}"))
+}
+
 fn held_keys(lines: &[Vec<u8>]) -> Result<Vec<PublicKey>, Refusal> {
     if lines.len() > MAX_HELD_KEYS {
         return Err(Refusal::invalid("held_keys", format!("more than {MAX_HELD_KEYS} keys")));
@@ -280,7 +285,7 @@ fn held_keys(lines: &[Vec<u8>]) -> Result<Vec<PublicKey>, Refusal> {
         .iter()
         .enumerate()
         .map(|(at, line)| {
-            PublicKey::from_authorized_key(line).map_err(|e| Refusal::invalid(&format!("held_keys[{at}]"), e))
+            PublicKey::from_authorized_key(line).map_err(|error| Refusal::of_key(&format!("held_keys[{at}]"), &error))
         })
         .collect()
 }

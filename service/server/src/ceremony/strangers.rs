@@ -92,6 +92,11 @@ impl Strangers {
         }
     }
 
+    /// Counts a refusal of a proven holder that is not recorded by itself, because there were too many.
+    pub fn refused_too_often(&self, token: &Name, refusal: Refusal) -> Refusal {
+        self.count(Some(token.clone()), refusal, true)
+    }
+
     fn count(&self, token: Option<Name>, refusal: Refusal, within: bool) -> Refusal {
         let refusal = if within { refusal } else { too_many() };
         METRICS.refused(refusal.code, false);

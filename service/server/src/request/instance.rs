@@ -12,19 +12,19 @@ use join_domain::{
     resource::LockTarget,
     state::{TokenState, token::CONTESTED_HOURS},
 };
-use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, ListFilter, Stored};
+use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, ListFilter, NotACursor, Stored};
 use join_proto::v1;
 
 use super::values::{self, to_wire_time};
-use crate::ceremony::OrRefuse as _;
+use crate::ceremony::{OrRefuse as _, administer::ONLY_REVISION};
 
 /// The health words, worst last.
 const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"];
 /// A certificate with less of its life left than one part in this many is expiring.
 const EXPIRING_PART: i32 = 4;
-/// Instances that one page looks at, at most, when few of them fit.
+/// Instances, or tokens of the past, that one page looks at, at most, when few of them fit.
 const SCAN: usize = 20_000;
-/// Tokens whose histories are folded at once, for a page of the past.
+/// Tokens whose histories are looked through at once, for a page of the past.
 const TOKENS: u32 = 100;
 
 /// One instance with its health, as it is or as it was.
@@ -41,8 +41,7 @@ pub async fn get(ledger: &Ledger, id: InstanceId, at: Option<Timestamp>) -> Resu
     let Some(found) = found else {
         return Err(Refusal::new(Code::NotFound, format!("bot instance `{id}` had not joined by then")));
     };
-    let mut shown = Showing::of(ledger, std::slice::from_ref(&found), at).await?;
-    Ok(shown.pop().unwrap_or_default())
+    Ok(Showing::read(ledger, std::slice::from_ref(&found), at).await?.write(&found))
 }
 
 /// One page of instances.
@@ -65,17 +64,22 @@ pub async fn list(ledger: &Ledger, list: &v1::ListBotInstancesRequest) -> Result
     loop {
         let (page, next) = match at {
             None => page(ledger, bot.as_ref(), &cursor, limit).await?,
-            Some(at) => page_at(ledger, bot.as_ref(), &cursor, at).await?,
+            Some(at) => page_at(ledger, bot.as_ref(), &cursor, at, wanted).await?,
         };
-        looked_at += page.len().max(1);
+        looked_at += page.len().max(usize::try_from(TOKENS).unwrap_or(usize::MAX));
         let showing = Showing::read(ledger, &page, at).await?;
         let fits = |instance: &&Instance| {
             let token = showing.tokens.get(&instance.token);
             labels.iter().all(|(key, value)| token.is_some_and(|token| token.spec.labels.get(key) == Some(value)))
                 && (list.health.is_empty() || showing.has_health(instance, &list.health))
         };
-        found.extend(page.iter().filter(fits).map(|instance| showing.write(instance)));
-        cursor = next.unwrap_or_default();
+        let mut fitting = page.iter().filter(fits);
+        let shown: Vec<&Instance> = fitting.by_ref().take(wanted - found.len()).collect();
+        found.extend(shown.iter().map(|instance| showing.write(instance)));
+        cursor = match (fitting.next(), shown.last()) {
+            (Some(_), Some(last)) => after(last, at),
+            _ => next.unwrap_or_default(),
+        };
         if cursor.is_empty() || found.len() >= wanted || looked_at >= SCAN {
             return Ok(v1::BotInstanceList { bot_instances: found, next_cursor: cursor });
         }
@@ -89,11 +93,10 @@ async fn page(
     cursor: &str,
     limit: u32,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
-    let after = values::read_cursor(cursor)?.map(|after| (after.name, InstanceId(after.id)));
-    let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), token: None, after, limit }).await.or_refuse()?;
+    let begin = values::read_cursor(cursor)?.map(|after| (after.name, InstanceId(after.id)));
+    let page = ledger.instances(&InstanceFilter { bot: bot.cloned(), after: begin, limit }).await.or_refuse()?;
     let is_full = u32::try_from(page.len()).is_ok_and(|count| count == limit);
-    let next =
-        page.last().filter(|_| is_full).map(|last| Cursor { name: last.bot_name.clone(), id: last.id.0 }.to_string());
+    let next = page.last().filter(|_| is_full).map(|last| after(last, None));
     Ok((page, next))
 }
 
@@ -103,17 +106,47 @@ async fn page_at(
     bot: Option<&Name>,
     cursor: &str,
     at: Timestamp,
+    wanted: usize,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
-    let after = values::read_cursor(cursor)?;
-    let tokens = ledger.tokens_ever(after.as_ref(), TOKENS).await.or_refuse()?;
+    let (begun, seen) = read_past_cursor(cursor)?;
+    let tokens = ledger.tokens_ever(begun.as_ref(), TOKENS).await.or_refuse()?;
     let is_full = u32::try_from(tokens.len()).is_ok_and(|count| count == TOKENS);
     let next = tokens.last().filter(|_| is_full).map(Cursor::to_string);
-    let mut found = Vec::new();
-    for token in &tokens {
-        let instances = ledger.instances_at(TokenId(token.id), at).await.or_refuse()?;
-        found.extend(instances.into_iter().filter(|one| bot.is_none_or(|bot| one.bot_name == bot.as_str())));
+    let mut found: Vec<Instance> = Vec::new();
+    // The page before may have ended in the middle of a token.
+    let rest = begun.as_ref().zip(seen).map(|(token, seen)| (token, Some(seen)));
+    for (token, seen) in rest.into_iter().chain(tokens.iter().map(|token| (token, None))) {
+        for instance in ledger.instances_at(TokenId(token.id), at).await.or_refuse()? {
+            if Some(instance.id) <= seen || bot.is_some_and(|bot| instance.bot_name != bot.as_str()) {
+                continue;
+            }
+            if let Some(last) = found.last().filter(|_| found.len() >= wanted) {
+                let next = after(last, Some(at));
+                return Ok((found, Some(next)));
+            }
+            found.push(instance);
+        }
     }
     Ok((found, next))
+}
+
+/// The cursor of a page that begins after an instance: in a list of the past, `TOKEN/ID OF THE TOKEN/ID`.
+fn after(last: &Instance, at: Option<Timestamp>) -> String {
+    match at {
+        None => Cursor { name: last.bot_name.clone(), id: last.id.0 }.to_string(),
+        Some(_) => format!("{}/{}", Cursor { name: last.token_name.clone(), id: last.token.0 }, last.id),
+    }
+}
+
+/// Where a page of the past begins: after a token, or in it, after one of its instances.
+fn read_past_cursor(text: &str) -> Result<(Option<Cursor>, Option<InstanceId>), Refusal> {
+    match text.rsplit_once('/') {
+        Some((token, instance)) if token.contains('/') => {
+            let instance = instance.parse().map_err(|_| Refusal::invalid("cursor", NotACursor))?;
+            Ok((values::read_cursor(token)?, Some(instance)))
+        }
+        _ => Ok((values::read_cursor(text)?, None)),
+    }
 }
 
 /// What health is judged from.
@@ -124,19 +157,13 @@ struct Showing {
 }
 
 impl Showing {
-    async fn of(
-        ledger: &Ledger,
-        instances: &[Instance],
-        at: Option<Timestamp>,
-    ) -> Result<Vec<v1::BotInstance>, Refusal> {
-        let showing = Self::read(ledger, instances, at).await?;
-        Ok(instances.iter().map(|instance| showing.write(instance)).collect())
-    }
-
     async fn read(ledger: &Ledger, instances: &[Instance], at: Option<Timestamp>) -> Result<Self, Refusal> {
         let now = at.unwrap_or_else(|| ledger.now());
         let locked = match at {
-            None => ledger.locks_in_force(now).await.or_refuse()?.into_iter().map(|lock| lock.target).collect(),
+            None => {
+                let locks = ledger.locks_in_force(now).await.or_refuse()?;
+                locks.iter().filter_map(Stored::lock).map(|lock| lock.target.clone()).collect()
+            }
             Some(at) => locked_at(ledger, at).await?,
         };
         let mut tokens = HashMap::new();
@@ -168,7 +195,11 @@ impl Showing {
         v1::BotInstance {
             kind: "bot_instance".to_owned(),
             version: "v1".to_owned(),
-            metadata: Some(v1::Metadata { name: instance.id.to_string(), ..v1::Metadata::default() }),
+            metadata: Some(v1::Metadata {
+                name: instance.id.to_string(),
+                revision: ONLY_REVISION.to_string(),
+                ..v1::Metadata::default()
+            }),
             spec: Some(v1::BotInstanceSpec {
                 bot_name: instance.bot_name.clone(),
                 instance_id: instance.id.to_string(),

@@ -6,8 +6,8 @@ use join_domain::{
     Timestamp,
     decision::administer::GrantAsked,
     id::{Name, user_name},
-    key::{KeyError, PublicKey},
-    refusal::{Code, Refusal},
+    key::PublicKey,
+    refusal::Refusal,
     resource::{
         BotSpec, ExemptionKind, Labels, LockTarget, MAX_ITEMS, MAX_SECRET, MAX_TEXT, MAX_VALUE, Recovery, RecoveryMode,
         TokenSpec, is_label, is_secret, is_text, is_value,
@@ -17,7 +17,7 @@ use join_domain::{
 use join_proto::{JOIN_METHOD, v1};
 
 use super::values::{optional_time, to_wire_time};
-use crate::ceremony::administer::LockWritten;
+use crate::ceremony::administer::{LockWritten, ONLY_REVISION};
 
 /// The most bytes of a specification, as JSON.
 pub(crate) const MAX_SPEC: usize = 16 * 1024;
@@ -165,10 +165,7 @@ pub fn read_token(token: v1::Token) -> Result<(Head, TokenSpec, Option<String>),
     let field = "spec.bound_keypair.onboarding.initial_public_key";
     let initial_public_key = match onboarding.initial_public_key.as_str() {
         "" => None,
-        line => Some(PublicKey::from_authorized_key(line.as_bytes()).map_err(|error| match error {
-            KeyError::Unsupported(_) => Refusal::new(Code::UnsupportedKey, format!("{field}: {error}")),
-            KeyError::Malformed => Refusal::invalid(field, error),
-        })?),
+        line => Some(PublicKey::from_authorized_key(line.as_bytes()).map_err(|error| Refusal::of_key(field, &error))?),
     };
     let secret = onboarding.registration_secret;
     if !secret.is_empty() && !is_secret(&secret) {
@@ -248,7 +245,7 @@ pub fn write_token(token: &TokenState, secret: Option<String>, now: Timestamp) -
 /// Reads a lock.
 ///
 /// # Errors
-/// INVALID_REQUEST with the field.
+/// INVALID_REQUEST or UNSUPPORTED_KEY with the field.
 pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
     let head = Head::read(("lock", "v2"), &lock.kind, &lock.version, lock.metadata.as_ref())?;
     let id = match head.name.as_str() {
@@ -259,7 +256,7 @@ pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
     };
     let spec = lock.spec.unwrap_or_default();
     if !is_text(&spec.message) {
-        return Err(Refusal::invalid("spec.message", format!("not up to {MAX_TEXT} printable characters")));
+        return Err(Refusal::invalid("spec.message", format!("not up to {MAX_TEXT} printable bytes")));
     }
     let target = spec.target.unwrap_or_default();
     let written: Vec<Result<LockTarget, Refusal>> = [
@@ -275,7 +272,7 @@ pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
         }),
         (!target.public_key.is_empty()).then(|| {
             LockTarget::public_key(&target.public_key)
-                .map_err(|error| Refusal::invalid("spec.target.public_key", error))
+                .map_err(|error| Refusal::of_key("spec.target.public_key", &error))
         }),
     ]
     .into_iter()
@@ -335,7 +332,7 @@ pub fn write_exemption(token: &TokenState, grant: &Grant, now: Timestamp) -> v1:
     v1::Exemption {
         kind: "exemption".to_owned(),
         version: "v1".to_owned(),
-        metadata: Some(Head::write(grant.id.to_string(), &token.spec.labels, Some(grant.expires), 1)),
+        metadata: Some(Head::write(grant.id.to_string(), &token.spec.labels, Some(grant.expires), ONLY_REVISION)),
         spec: Some(v1::ExemptionSpec {
             token_name: token.name.to_string(),
             kind: grant.kind.as_str().to_owned(),

@@ -1,7 +1,11 @@
 //! What many calls read and write: times, cursors, selectors, lives, sizes of pages.
 
 use chrono::TimeDelta;
-use join_domain::{Timestamp, refusal::Refusal, resource::Labels};
+use join_domain::{
+    Timestamp,
+    refusal::Refusal,
+    resource::{Labels, is_label},
+};
 use join_ledger::{Cursor, NotACursor};
 use prost_types::Timestamp as WireTime;
 
@@ -32,7 +36,8 @@ pub fn to_wire_time(time: Timestamp) -> WireTime {
 /// # Errors
 /// INVALID_REQUEST when it is no time.
 pub fn from_wire_time(field: &str, time: &WireTime) -> Result<Timestamp, Refusal> {
-    let nanos = u32::try_from(time.nanos).ok().map(|nanos| nanos - nanos % 1000);
+    // More would be a leap second, which the database does not know.
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000).map(|nanos| nanos - nanos % 1000);
     nanos
         .and_then(|nanos| Timestamp::from_timestamp(time.seconds, nanos))
         .filter(|time| (0..253_402_300_800).contains(&time.timestamp()))
@@ -67,10 +72,13 @@ pub fn read_life(text: &str) -> Result<Option<TimeDelta>, Refusal> {
 pub fn read_selector(text: &str) -> Result<Labels, Refusal> {
     let mut labels = Labels::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (key, value) = part
-            .split_once('=')
-            .ok_or_else(|| Refusal::invalid("selector", format!("`{part}` is not of the form key=value")))?;
-        labels.insert(key.trim().to_owned(), value.trim().to_owned());
+        let label = part.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+        let (key, value) = label.filter(|(key, value)| is_label(key, value)).ok_or_else(|| {
+            Refusal::invalid("selector", format!("`{}` is not of the form key=value", part.escape_debug()))
+        })?;
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(Refusal::invalid("selector", format!("`{key}` is there twice: nothing has two values of it")));
+        }
     }
     Ok(labels)
 }

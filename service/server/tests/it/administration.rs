@@ -1,6 +1,7 @@
 //! What administrators write (protocol, section 2).
 
 use chrono::TimeDelta;
+use futures::future::join_all;
 use join_proto::v1;
 use rstest::rstest;
 use serde_json::json;
@@ -372,11 +373,17 @@ async fn lists_select_by_labels_and_page() {
         list.cursor = page.next_cursor;
     }
     assert_eq!(names, ["a", "c", "d"]);
+    let leap_second = prost_types::Timestamp { seconds: 1_483_228_799, nanos: 1_000_000_000 };
     for spoiled in [
         v1::ListRequest { cursor: "nonsense".to_owned(), ..v1::ListRequest::default() },
+        v1::ListRequest { cursor: format!("a\0/{}", uuid::Uuid::nil()), ..v1::ListRequest::default() },
         v1::ListRequest { selector: "team".to_owned(), ..v1::ListRequest::default() },
+        v1::ListRequest { selector: "team=\0".to_owned(), ..v1::ListRequest::default() },
+        v1::ListRequest { selector: "team=infra,team=apps".to_owned(), ..v1::ListRequest::default() },
+        v1::ListRequest { at: Some(leap_second), ..v1::ListRequest::default() },
     ] {
-        assert_eq!(Refused::from(resources.list_tokens(spoiled).await.unwrap_err()), "INVALID_REQUEST");
+        let refused = Refused::from(resources.list_tokens(spoiled.clone()).await.unwrap_err());
+        assert_eq!(refused, "INVALID_REQUEST", "{spoiled:?}");
     }
     world.check().await;
 }
@@ -404,6 +411,41 @@ async fn the_past_can_be_asked_for() {
     assert_eq!(world.auditor.get_token("example").await.unwrap_err(), "NOT_FOUND");
     let never = world.auditor.resources().await.get_token(at("never")).await.unwrap_err();
     assert_eq!(Refused::from(never), "NOT_FOUND");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn what_was_open_at_a_moment_is_judged_by_that_moment() {
+    let world = World::start().await;
+    let then = world.now();
+    world.bot("example").must_register_before(then + TimeDelta::minutes(1)).await;
+    let created = Some(wire_time(world.now()));
+    world.advance(TimeDelta::minutes(2));
+    let mut resources = world.auditor.resources().await;
+
+    let got = resources.get_token(v1::GetRequest { name: "example".to_owned(), at: created }).await.unwrap();
+    let listed = v1::ListRequest { at: created, ..v1::ListRequest::default() };
+    let listed = resources.list_tokens(listed).await.unwrap().into_inner().tokens.remove(0);
+
+    for shown in [got.into_inner(), listed] {
+        assert!(shown.status.unwrap().bound_keypair.unwrap().registration_secret_pending);
+    }
+    assert!(!world.token("example").await.registration_secret_pending);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn who_replaces_what_is_made_at_that_moment_replaces_it() {
+    let world = World::start().await;
+    let upserted = join_all((0..8).map(|_| world.admin.upsert_bot(bot_resource("example")))).await;
+    assert!(upserted.iter().all(Result::is_ok), "{upserted:?}");
+    world.bot("example").await;
+    let mut token = world.admin.get_token("example").await.unwrap();
+    token.metadata = Some(v1::Metadata { name: "another".to_owned(), ..v1::Metadata::default() });
+
+    let upserted = join_all((0..8).map(|_| world.admin.upsert_token(token.clone()))).await;
+
+    assert!(upserted.iter().all(Result::is_ok), "{upserted:?}");
     world.check().await;
 }
 

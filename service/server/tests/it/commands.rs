@@ -381,7 +381,7 @@ async fn an_identity_works_until_it_is_revoked() {
     let refused = revoke(&["--name", "audrey"], " ").await.refused();
     assert!(refused.contains("it is empty: say why"), "{refused}");
     let unprintable = revoke(&["--name", "audrey"], "she \u{7} left").await.refused();
-    assert!(unprintable.contains("printable characters"), "{unprintable}");
+    assert!(unprintable.contains("printable bytes"), "{unprintable}");
     revoke(&[], "she left").await.refused();
     let done = revoke(&["--name", "audrey"], "she left").await.done();
     assert_eq!(done.lines().count(), 2, "{done}");

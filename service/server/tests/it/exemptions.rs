@@ -326,14 +326,18 @@ async fn an_exemption_ends_with_its_time_or_when_it_is_revoked() {
     assert_eq!(bot.join().await.unwrap_err(), "RECOVERY_LIMIT_EXHAUSTED");
 
     let granted = world.operator.grant("example", "recoveries").await.unwrap();
-    let name = granted.metadata.as_ref().unwrap().name.clone();
+    let v1::Metadata { name, revision, .. } = granted.metadata.clone().unwrap();
     assert_eq!(
         granted.metadata.unwrap().expires,
         Some(wire_time(world.now() + TimeDelta::hours(24))),
         "a day when nobody says"
     );
     assert_eq!(granted.status.unwrap().granted_by, "admin/oscar");
-    world.operator.revoke(&name).await.unwrap();
+    let mut resources = world.operator.resources().await;
+    let of = |revision: &str| v1::DeleteRequest { name: name.clone(), revision: revision.to_owned() };
+    let stale = resources.revoke_exemption(of("99")).await.unwrap_err();
+    assert_eq!(crate::world::Refused::from(stale), "STALE_REVISION");
+    resources.revoke_exemption(of(&revision)).await.unwrap();
     assert_eq!(bot.join().await.unwrap_err(), "RECOVERY_LIMIT_EXHAUSTED");
     assert_eq!(world.operator.revoke(&name).await.unwrap_err(), "NOT_FOUND");
 

@@ -59,6 +59,7 @@ async fn an_instance_shows_its_authentications() {
     let shown = world.auditor.resources().await.get_bot_instance(crate::world::get(&first.instance())).await;
 
     let shown = shown.unwrap().into_inner();
+    assert_eq!(shown.metadata.unwrap().revision, "1", "its specification never changes");
     let spec = shown.spec.unwrap();
     assert_eq!((spec.bot_name.as_str(), spec.token_name.as_str()), ("example", "example"));
     assert_eq!((spec.instance_id, spec.previous_instance_id.as_str()), (first.instance(), ""));
@@ -105,6 +106,50 @@ async fn instances_are_shown_as_they_were() {
     assert_eq!(shown.status.unwrap().health, "active", "locks and expiry came later");
     let request = v1::GetRequest { at: Some(before), ..get(&first.instance()) };
     assert!(world.auditor.resources().await.get_bot_instance(request).await.is_err());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn instances_come_in_pages_also_those_of_one_token() {
+    let world = World::start().await;
+    for name in ["many", "other"] {
+        let mut bot = world.bot(name).of_bot("shared").mode("insecure").await;
+        for _ in 0..if name == "many" { 5 } else { 1 } {
+            bot.joining().without_certificate().await.unwrap();
+            world.advance(TimeDelta::seconds(1));
+        }
+    }
+    let joined = wire_time(world.now());
+    world.settle().await;
+    let mut resources = world.auditor.resources().await;
+    let mut pages = async |mut list: v1::ListBotInstancesRequest| {
+        let (mut names, mut sizes) = (Vec::new(), Vec::new());
+        loop {
+            let page = resources.list_bot_instances(list.clone()).await.unwrap().into_inner();
+            sizes.push(page.bot_instances.len());
+            names.extend(page.bot_instances.into_iter().map(|one| one.metadata.unwrap().name));
+            if page.next_cursor.is_empty() {
+                names.sort();
+                return (names, sizes);
+            }
+            list.cursor = page.next_cursor;
+        }
+    };
+
+    let (all, _) = pages(v1::ListBotInstancesRequest::default()).await;
+    assert_eq!(all.len(), 6);
+    let small = v1::ListBotInstancesRequest { page_size: 2, ..Default::default() };
+    let (past, sizes) = pages(v1::ListBotInstancesRequest { at: Some(joined), ..small.clone() }).await;
+    assert_eq!((past, sizes), (all.clone(), vec![2, 2, 2]));
+    let active = v1::ListBotInstancesRequest { health: "active".to_owned(), ..small };
+    let (past, sizes) = pages(v1::ListBotInstancesRequest { at: Some(joined), ..active.clone() }).await;
+    assert_eq!((past, sizes), (all.clone(), vec![2, 2, 2]));
+    let (now, sizes) = pages(active).await;
+    assert_eq!(now, all);
+    assert!(sizes.iter().all(|size| *size <= 2), "{sizes:?}");
+
+    let nonsense = v1::ListBotInstancesRequest { at: Some(joined), cursor: "a/b/c".to_owned(), ..Default::default() };
+    assert!(world.auditor.resources().await.list_bot_instances(nonsense).await.is_err());
     world.check().await;
 }
 

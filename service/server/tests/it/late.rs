@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use rstest::rstest;
 
-use crate::world::{NOTHING, RECOVERED, RENEWED, RESUMED, Transport, World};
+use crate::world::{NOTHING, RECOVERED, REFUSED, RENEWED, RESUMED, Transport, World};
 
 #[rstest]
 #[tokio::test]
@@ -137,6 +137,32 @@ async fn a_refused_challenge_is_not_decided_again(#[values("standard", "relaxed"
     bot.join().await.unwrap();
     assert_eq!(world.news("example").await, RECOVERED);
     assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_holder_whose_token_is_deleted_meanwhile_does_not_pass_unseen(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+    #[values(false, true)] is_made_again: bool,
+) {
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(over).await;
+    bot.join().await.unwrap();
+    bot.secret.clear();
+    let deleted = world.token("example").await.token_id;
+    let challenged = bot.joining().begin().await.unwrap();
+    world.admin.delete_token("example").await.unwrap();
+    if is_made_again {
+        world.bot("example").await.join().await.unwrap();
+    }
+    world.catch_up("example").await;
+
+    assert_eq!(challenged.finish().await.unwrap_err(), "ACCESS_DENIED");
+
+    let told = world.new_events("example").await;
+    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED);
+    assert!(told.iter().all(|event| event.stream == format!("token/{deleted}")), "{told:?}");
     world.check().await;
 }
 

@@ -199,6 +199,7 @@ async fn a_locks_message_and_end_can_be_changed_but_not_its_target() {
 #[case::no_id(LockTarget { bot_instance_id: "x".into(), ..Default::default() }, "spec.target.bot_instance_id")]
 #[case::no_name(LockTarget { join_token: "A b".into(), ..Default::default() }, "spec.target.join_token")]
 #[case::no_key(LockTarget { public_key: "SHA256:x".into(), ..Default::default() }, "spec.target.public_key")]
+#[case::no_fingerprint(LockTarget { public_key: format!("SHA256:{}", "\0".repeat(43)), ..Default::default() }, "spec.target.public_key")]
 #[tokio::test]
 async fn a_lock_has_one_target_that_can_be_one(#[case] target: LockTarget, #[case] field: &str) {
     let world = World::start().await;
@@ -208,6 +209,39 @@ async fn a_lock_has_one_target_that_can_be_one(#[case] target: LockTarget, #[cas
     assert_eq!(refused, "INVALID_REQUEST");
     assert!(refused.message.starts_with(&format!("{field}: ")), "{}", refused.message);
     assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_can_have_is_not_locked() {
+    let world = World::start().await;
+    let target = LockTarget { public_key: include_str!("keys/rsa3072.pub").to_owned(), ..LockTarget::default() };
+
+    let refused = world.operator.lock(target).await.unwrap_err();
+
+    assert_eq!(refused, "UNSUPPORTED_KEY");
+    assert!(refused.message.starts_with("spec.target.public_key: "), "{}", refused.message);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_longest_message_reaches_who_is_refused() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    let mut lock = v1::Lock {
+        spec: Some(v1::LockSpec { target: Some(Target::Token.of(&bot)), message: "🔒".repeat(500) }),
+        ..v1::Lock::default()
+    };
+    world.operator.resources().await.create_lock(lock.clone()).await.unwrap();
+
+    let refused = bot.join().await.unwrap_err();
+
+    assert_eq!(refused, "LOCKED");
+    assert!(refused.message.ends_with(&"🔒".repeat(500)), "{}", refused.message);
+    lock.spec.as_mut().unwrap().message.push('!');
+    let longer = world.operator.resources().await.create_lock(lock).await.unwrap_err();
+    assert_eq!(crate::world::Refused::from(longer), "INVALID_REQUEST");
     world.check().await;
 }
 

@@ -95,10 +95,15 @@ async fn watchers_are_told_of_locks_at_once() {
     assert_eq!(watching.message().await.unwrap().unwrap().locks.len(), 0);
 
     let target = LockTarget { join_token: "example".to_owned(), ..LockTarget::default() };
-    world.operator.lock(target).await.unwrap();
+    let mut lock = world.operator.lock(target).await.unwrap();
 
     let told = watching.message().await.unwrap().unwrap();
-    assert_eq!(told.locks.len(), 1);
+    assert_eq!(told.locks, [lock.clone()]);
+    lock.spec.as_mut().unwrap().message = "it is over soon".to_owned();
+    let name = lock.metadata.as_ref().unwrap().name.clone();
+    let upsert = v1::UpsertLockRequest { name, lock: Some(lock) };
+    let lock = world.operator.resources().await.upsert_lock(upsert).await.unwrap().into_inner();
+    assert_eq!(watching.message().await.unwrap().unwrap().locks, [lock], "as everybody else sees it");
     drop(watching);
     world.check().await;
 }

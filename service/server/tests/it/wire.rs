@@ -349,6 +349,29 @@ async fn a_solution_of_another_challenge_is_none(#[values(Transport::Grpc, Trans
     world.check().await;
 }
 
+/// A key of P-384 in PKIX form.
+const P384: &str = "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEvhZLWzJm7pNWL+kXh53MKKZ+rGz1DocDRFwWRRioIjbRbB7LhuaQ\
+                    Bx3/2KagkFiG7ZjBWrUaNV5EDzUjUlZ+KJ/skS/GCZ3sTurjIlNFE4cMKDgq186RCVOwlahjFLCv";
+
+#[rstest]
+#[case::subject_key(|open: &mut serde_json::Value| open["public_tls_key"] = json!(P384), "public_keys: public_tls_key: ")]
+#[case::held_key(|open: &mut serde_json::Value| open["held_keys"] = json!([include_str!("keys/rsa3072.pub")]), "held_keys[0]: ")]
+#[tokio::test]
+async fn a_key_of_another_kind_is_not_accepted(#[case] spoil: fn(&mut serde_json::Value), #[case] field: &str) {
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(Transport::Json).await;
+    world.catch_up("example").await;
+    let mut request = open_request(bot.joining().ask());
+    spoil(&mut request);
+
+    let refused = world.stranger().http().await.post("/v1/join", &request).await.unwrap_err();
+
+    assert_eq!((refused.code.as_str(), refused.status.as_str()), ("UNSUPPORTED_KEY", "400"));
+    assert!(refused.message.starts_with(field), "{}", refused.message);
+    assert_eq!(world.news("example").await, NOTHING);
+    world.check().await;
+}
+
 #[rstest]
 #[case::no_subject_keys(|open: &mut serde_json::Value| { open["public_tls_key"] = json!(""); open["public_ssh_key"] = json!(""); }, "public_keys")]
 #[case::nonsense_for_a_key(|open: &mut serde_json::Value| open["public_tls_key"] = json!("AAAA"), "public_keys")]

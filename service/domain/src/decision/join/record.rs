@@ -19,14 +19,19 @@ use crate::{
 };
 
 /// Records the failure of a client that had proven something before it failed: the bound key, when `solved` says so, or
-/// else the registration secret, used up or not (protocol, section 3: it never passes unseen).
+/// else the registration secret, used up or not (protocol, section 3: it never passes unseen). Nothing, when the solved
+/// challenge was refused before, as an answer that is sent again tells nothing new, or can't be remembered.
 pub fn refuse_unfinished(
     token: &TokenState,
     solved: Option<&Solved>,
     attempt: Option<&AttemptId>,
     seen: Sighting,
     refusal: &Refusal,
+    now: Timestamp,
 ) -> Vec<Event> {
+    if solved.is_some_and(|solved| token.has_refused(solved.challenge) || !token.can_refuse(now)) {
+        return Vec::new();
+    }
     let mut events: Vec<Event> =
         solved.into_iter().flat_map(|solved| proof_of(solved, solved.key.fingerprint())).collect();
     let proven = if solved.is_some() { "the bound key was proven" } else { "the token's own secret was shown" };
@@ -140,6 +145,11 @@ impl Judgement<'_> {
     }
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Box<Verdict> {
+        if !self.known.token.can_refuse(self.now) {
+            let refusal =
+                Refusal::new(Code::RateLimited, "this token was refused too often: wait a little, then try again");
+            return Box::new(Verdict { record: Record::default(), answer: Answer::Refuse(refusal) });
+        }
         let events = self.refusal_events(&refusal, None, None);
         let record = Record { events, ..Record::default() };
         Box::new(Verdict { record, answer: Answer::Refuse(refusal) })

@@ -8,7 +8,7 @@ use join_domain::{
     Timestamp,
     decision::{
         Known,
-        join::{self, Answer, Fresh, Proven, Record, Verdict, shown_targets},
+        join::{self, Answer, Fresh, Proven, Record, Solved, Verdict, shown_targets},
     },
     envelope::StreamId,
     event::Event,
@@ -48,7 +48,9 @@ impl Ceremonies {
             let now = self.ledger.now();
             let Some(known) = look.known() else {
                 if look.slot.is_fresh() {
-                    return Err(self.strangers.refused_from(&pending.token, peer, Refusal::access_denied()));
+                    drop(look);
+                    let denied = Refusal::access_denied();
+                    return Err(self.proven_failed(&pending, Some(&proven.solved), denied, peer).await);
                 }
                 look.slot.reload(&[], None).await.or_refuse()?;
                 continue;
@@ -63,6 +65,9 @@ impl Ceremonies {
                     pending.stage = Stage::RotationKey(proven.solved);
                     pending.expires = now + TimeDelta::seconds(proof::CHALLENGE_LIFE);
                     return Ok(Step::Asked(pending));
+                }
+                Answer::Refuse(refusal) if refusal.code == Code::RateLimited => {
+                    return Err(self.strangers.refused_too_often(&pending.token, refusal.clone()));
                 }
                 Answer::Refuse(refusal) if record.events.is_empty() => return Err(self.refused(refusal, &pending)),
                 Answer::Refuse(_) if record.lock.is_none() => self.strangers.check_refusals(&pending.token, peer)?,
@@ -145,26 +150,56 @@ impl Ceremonies {
             self.ledger.doubt_token(&pending.token);
             return self.strangers.refused_from(&pending.token, peer, refusal);
         }
+        self.proven_failed(pending, pending.solved(), refusal, peer).await
+    }
+
+    /// Records a failure of a client that had proven the key, when `solved` says so, or else the secret.
+    async fn proven_failed(
+        &self,
+        pending: &Pending,
+        solved: Option<&Solved>,
+        refusal: Refusal,
+        peer: &Peer,
+    ) -> Refusal {
         if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {
             return limited;
         }
         METRICS.refused(refusal.code, true);
-        if let Err(error) = self.append_failure(pending, &refusal, peer).await {
+        if let Err(error) = self.append_failure(pending, solved, &refusal, peer).await {
             // The client's answer stays the same: its failure is a fact, recorded or not.
             tracing::error!(join.token = %pending.token, "a refusal could not be recorded: {error}");
         }
         refusal
     }
 
-    async fn append_failure(&self, pending: &Pending, refusal: &Refusal, peer: &Peer) -> Result<(), Refusal> {
+    async fn append_failure(
+        &self,
+        pending: &Pending,
+        solved: Option<&Solved>,
+        refusal: &Refusal,
+        peer: &Peer,
+    ) -> Result<(), Refusal> {
+        let failure = |token: &TokenState| {
+            let attempt = pending.attempt.as_ref();
+            let now = self.ledger.now();
+            let events = join::refuse_unfinished(token, solved, attempt, pending.seen.clone(), refusal, now);
+            (!events.is_empty()).then(|| change_of(token, events, now, peer))
+        };
         let mut look = Look::at(self.ledger.token(&pending.token).await.or_refuse()?, pending.token_id);
         for _ in 0..MAX_TRIES {
-            let Some(known) = look.known() else { return Ok(()) };
-            let (solved, attempt) = (pending.solved(), pending.attempt.as_ref());
-            let events = join::refuse_unfinished(&known.token, solved, attempt, pending.seen.clone(), refusal);
-            let record = Record { events, ..Record::default() };
-            let append = append_of(known, record, self.ledger.now(), peer);
-            match look.slot.append(append).await {
+            let appended = if let Some(known) = look.known() {
+                let Some(change) = failure(&known.token) else { return Ok(()) };
+                let append = known.following(change);
+                look.slot.append(append).await
+            } else {
+                // It was deleted meanwhile, and its name may be another's. Its history stays, and this belongs to it.
+                let stored = self.ledger.load(StreamId::from(pending.token_id)).await.or_refuse()?;
+                let append =
+                    stored.and_then(|stored| Some(StreamAppend::following(&stored, failure(stored.token()?)?)));
+                let Some(append) = append else { return Ok(()) };
+                self.ledger.append(append).await
+            };
+            match appended {
                 Ok(_) => return Ok(()),
                 Err(AppendError::Conflict) => look.slot.reload(&[], None).await.or_refuse()?,
                 Err(error) => return Err(error).or_refuse(),
@@ -230,17 +265,22 @@ fn is_routine(known: &KnownToken, proven: &Proven) -> bool {
 /// Everything that a decision about a token records: its entry and, with a lock, the lock's own.
 fn append_of(known: &KnownToken, record: Record, decided_at: Timestamp, peer: &Peer) -> Append {
     let Record { events, uses_up, lock } = record;
-    let attempt = events.iter().find_map(Event::attempt);
-    let origin = peer.origin(&known.token.spec.bot_name, attempt);
     let spends_secret = events.iter().any(|event| matches!(event, Event::RegistrationSecretSpent(_)));
+    let change = change_of(&known.token, events, decided_at, peer);
     let lock = lock.map(|lock| {
         let (id, created) = *lock;
         let events = vec![Event::LockCreated(created)];
-        StreamAppend::begin(StreamId::from(id), Change { events, decided_at, origin: origin.clone() })
+        StreamAppend::begin(StreamId::from(id), Change { events, decided_at, origin: change.origin.clone() })
     });
-    let mut first = known.following(Change { events, decided_at, origin }).using_up(uses_up);
+    let mut first = known.following(change).using_up(uses_up);
     if spends_secret {
         first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
     }
     Append::all([first].into_iter().chain(lock).collect())
+}
+
+/// What is recorded of a join in its token's stream.
+fn change_of(token: &TokenState, events: Vec<Event>, decided_at: Timestamp, peer: &Peer) -> Change {
+    let attempt = events.iter().find_map(Event::attempt);
+    Change { events, decided_at, origin: peer.origin(&token.spec.bot_name, attempt) }
 }

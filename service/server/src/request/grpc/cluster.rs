@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use join_domain::refusal::{Code, Refusal};
-use join_ledger::LedgerError;
+use join_ledger::{LedgerError, Stored};
 use join_proto::v1::{self, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
 
@@ -89,7 +89,8 @@ impl Cluster for About {
                     Ok(locks) => locks,
                     Err(refusal) => return Some((Err(problem::status(refusal)), None)),
                 };
-                let locks: Vec<v1::Lock> = locks.iter().map(|lock| resource::write_lock(lock, 1)).collect();
+                let written = |stored: &Stored| Some(resource::write_lock(stored.lock()?, stored.version));
+                let locks: Vec<v1::Lock> = locks.iter().filter_map(written).collect();
                 if last.as_ref() != Some(&locks) || waited >= REPEAT {
                     let list = v1::LockList { locks: locks.clone(), next_cursor: String::new() };
                     return Some((Ok(list), Some((app, watcher, Some(locks)))));

@@ -50,7 +50,6 @@ impl Search {
             since: time("since", request.since.as_ref())?,
             until: time("until", request.until.as_ref())?,
             kinds: Kinds(request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect()),
-            ..HistoryFilter::default()
         };
         let from = match request.cursor.as_str() {
             "" => 0,

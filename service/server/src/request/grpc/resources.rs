@@ -89,8 +89,7 @@ impl Administration {
     }
 
     /// What a name stood for at a moment, folded from the ledger.
-    async fn at(&self, kind: StreamKind, text: &str, at: &prost_types::Timestamp) -> Result<(u64, State), Refusal> {
-        let at = values::from_wire_time("at", at)?;
+    async fn at(&self, kind: StreamKind, text: &str, at: Timestamp) -> Result<(u64, State), Refusal> {
         let ledger = &self.0.ceremonies.ledger;
         for stream in ledger.namesakes(kind, &name(text)?).await.or_refuse()?.into_iter().rev() {
             if let Some(stored) = ledger.state_at(stream, at).await.or_refuse()?
@@ -141,7 +140,7 @@ impl Resources for Administration {
         let got = async {
             self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
-            match &get.at {
+            match values::optional_time("at", get.at.as_ref())? {
                 None => self.bot(&name(&get.name)?).await,
                 Some(at) => match self.at(StreamKind::Bot, &get.name, at).await? {
                     (version, State::Bot(bot)) => Ok(resource::write_bot(&bot, version)),
@@ -198,11 +197,11 @@ impl Resources for Administration {
         let got = async {
             let admin = self.0.admitted_administrator(request.extensions()).await?;
             let get = request.get_ref();
-            match &get.at {
+            match values::optional_time("at", get.at.as_ref())? {
                 None => self.token(&name(&get.name)?, &admin).await,
                 Some(at) => match self.at(StreamKind::Token, &get.name, at).await? {
                     // A secret of the past is nobody's to see.
-                    (_, State::Token(token)) => Ok(resource::write_token(&token, None, self.now())),
+                    (_, State::Token(token)) => Ok(resource::write_token(&token, None, at)),
                     _ => Err(internal("a token's stream holds no token")),
                 },
             }
@@ -214,13 +213,13 @@ impl Resources for Administration {
         let listed = async {
             let admin = self.0.admitted_administrator(request.extensions()).await?;
             let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
-            let is_past = request.get_ref().at.is_some();
+            let at = values::optional_time("at", request.get_ref().at.as_ref())?;
             let mut tokens = Vec::with_capacity(streams.len());
             for token in streams.iter().filter_map(Stored::token) {
-                tokens.push(match is_past {
+                tokens.push(match at {
                     // The secret of today is none of the past.
-                    true => resource::write_token(token, None, self.now()),
-                    false => self.show_token(token, &admin).await?,
+                    Some(at) => resource::write_token(token, None, at),
+                    None => self.show_token(token, &admin).await?,
                 });
             }
             Ok(v1::TokenList { tokens, next_cursor })
@@ -291,13 +290,17 @@ impl Resources for Administration {
             let mut done = Vec::new();
             for name in service.selected(&asked.selector).await? {
                 service.goes_on().map_err(|refusal| in_part(refusal, &name, "reinstated", &done))?;
-                match service.0.ceremonies.reinstate(&admin, &name, &asked.reason).await {
-                    Ok(_) => tokens.push(service.token(&name, &admin).await?),
+                let reinstated = async {
+                    service.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
+                    done.push(name.to_string());
+                    service.token(&name, &admin).await
+                };
+                match reinstated.await {
+                    Ok(token) => tokens.push(token),
                     // It was deleted since the selector was read.
-                    Err(refusal) if refusal.code == Code::NotFound => continue,
+                    Err(refusal) if refusal.code == Code::NotFound => {}
                     Err(refusal) => return Err(in_part(refusal, &name, "reinstated", &done)),
                 }
-                done.push(name.to_string());
             }
             Ok(v1::TokenList { tokens, next_cursor: String::new() })
         };
@@ -449,17 +452,20 @@ impl Resources for Administration {
             let mut done = Vec::new();
             for name in names {
                 service.goes_on().map_err(|refusal| in_part(refusal, &name, "granted", &done))?;
-                let id = match service.0.ceremonies.grant(&admin, &name, &grant).await {
-                    Ok(id) => id,
-                    // It was deleted since the selector was read.
-                    Err(refusal) if by_selector && refusal.code == Code::NotFound => continue,
-                    Err(refusal) if by_selector => return Err(in_part(refusal, &name, "granted", &done)),
-                    Err(refusal) => return Err(refusal),
+                let granted = async {
+                    let id = service.0.ceremonies.grant(&admin, &name, &grant).await?;
+                    done.push(name.to_string());
+                    let (_, token) = service.0.ceremonies.token(&name).await?;
+                    let written = token.grants.iter().find(|grant| grant.id == id);
+                    Ok(written.map(|grant| resource::write_exemption(&token, grant, service.now())))
                 };
-                let (_, token) = service.0.ceremonies.token(&name).await?;
-                let written = token.grants.iter().find(|grant| grant.id == id);
-                exemptions.extend(written.map(|grant| resource::write_exemption(&token, grant, service.now())));
-                done.push(name.to_string());
+                match granted.await {
+                    Ok(exemption) => exemptions.extend(exemption),
+                    Err(refusal) if !by_selector && done.is_empty() => return Err(refusal),
+                    // It was deleted meanwhile.
+                    Err(refusal) if refusal.code == Code::NotFound => {}
+                    Err(refusal) => return Err(in_part(refusal, &name, "granted", &done)),
+                }
             }
             Ok(v1::ExemptionList { exemptions, next_cursor: String::new() })
         };
@@ -469,8 +475,9 @@ impl Resources for Administration {
     async fn revoke_exemption(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
         let revoked = async {
             let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let (token, id) = self.exemption(&request.get_ref().name).await?;
-            self.0.ceremonies.revoke(&admin, &token.name, id).await?;
+            let delete = request.get_ref();
+            let (token, id) = self.exemption(&delete.name).await?;
+            self.0.ceremonies.revoke(&admin, &token.name, id, &delete.revision).await?;
             Ok(v1::Empty {})
         };
         reply(revoked.await)
