@@ -85,17 +85,24 @@ impl Logbook {
 
     /// Keeps the files up with the log until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut pause, mut has_failed) = (Duration::ZERO, false);
+        let (mut pause, mut has_failed, mut told) = (Duration::ZERO, false, Instant::now());
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let late = self.kept_up + STALLED;
             let (book, done) = alarming(late, self.step(has_failed, &stop)).await;
-            METRICS.alarm(Alarm::LogStalled, book.kept_up.elapsed() >= STALLED);
-            has_failed = done.is_err();
-            pause = if has_failed || book.is_stopped { AFTER_FAILURE } else { PERIOD };
-            if let Err(error) = done {
-                tracing::warn!("the log's files could not be brought forward: {error:#}");
-            }
             self = book;
+            let is_stalled = self.kept_up.elapsed() >= STALLED;
+            METRICS.alarm(Alarm::LogStalled, is_stalled);
+            has_failed = done.is_err();
+            pause = if has_failed || self.is_stopped { AFTER_FAILURE } else { PERIOD };
+            match done {
+                Err(error) => tracing::warn!("the log's files could not be brought forward: {error:#}"),
+                Ok(()) if is_stalled && !self.is_stopped && told.elapsed() >= AFTER_FAILURE => {
+                    let silent = self.kept_up.elapsed().as_secs();
+                    tracing::warn!("nothing was signed or published here for {silent} s: other nodes are ahead");
+                    told = Instant::now();
+                }
+                Ok(()) => {}
+            }
         }
     }
 
@@ -194,8 +201,10 @@ impl Logbook {
         let ended = self.ledger.ended_origins().await?.contains(&self.origin);
         let recorded = self.recorded(&head)?;
         let proof = found.map(|found| found.to_string()).or_else(|| self.contradiction().map(str::to_owned));
-        // Another node is ahead of this one; its checkpoint is published once its entries are here.
-        let is_behind = proof.is_none() && head.signed.max(self.witnessed()) > size && settled > size;
+        // Another node is ahead of this one; its checkpoint is published once its entries are here. That they are in the
+        // database tells it from a history that lost them.
+        let reached = head.signed.max(self.witnessed());
+        let is_behind = proof.is_none() && reached > size && settled >= reached;
         if !is_behind {
             let evidence = Evidence {
                 origin: &self.origin,
@@ -205,7 +214,9 @@ impl Logbook {
                 witnessed: Some(self.witnessed()),
                 ended,
             };
-            match (self.decide(&evidence)?, proof) {
+            let decision = self.decide(&evidence)?;
+            METRICS.alarm(Alarm::LogMisconfigured, false);
+            match (decision, proof) {
                 (Decision::Refuse(why), _) if why.is_misconfigured() => return Err(misconfigured(&why)),
                 (_, Some(proof)) => return Err(self.stop(&proof).await),
                 (Decision::Refuse(why), None) => return Err(self.stop(&why.to_string()).await),
@@ -222,7 +233,6 @@ impl Logbook {
             return Ok(());
         }
         METRICS.alarm(Alarm::LogRollback, false);
-        METRICS.alarm(Alarm::LogMisconfigured, false);
         let note = match recorded {
             Some((note, _)) if head.signed >= size => note,
             _ => match self.sign_new(&head, size).await? {

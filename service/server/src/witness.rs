@@ -30,9 +30,9 @@ pub struct Witness {
     has_shown: bool,
     /// Why what it shows can't be of this log.
     contradiction: Option<String>,
-    /// Why it did not take a checkpoint of this log. It can't be asked again without another signature, so this stands
-    /// until it shows what fits.
-    refusal: Option<String>,
+    /// Why it did not take a checkpoint of this log, and at which size they differ. It can't be asked again without another
+    /// signature, so this stands until it shows, of that size or more, what fits.
+    refusal: Option<(u64, String)>,
 }
 
 impl Witness {
@@ -75,7 +75,7 @@ impl Witness {
 
     /// Why what it has seen can't be of this log, once it has said so.
     pub fn contradiction(&self) -> Option<&str> {
-        self.contradiction.as_deref().or(self.refusal.as_deref())
+        self.contradiction.as_deref().or(self.refusal.as_ref().map(|(_, why)| why.as_str()))
     }
 
     /// Looks at the checkpoint that it shows as the largest which it has seen (c2sp.org/tlog-witness, monitoring), unless it
@@ -86,7 +86,7 @@ impl Witness {
         }
         self.asked = Some(Instant::now());
         match self.looked(origin).await {
-            Ok(shows) => self.has_shown = shows,
+            Ok(shown) => self.has_shown = shown.is_some(),
             Err(error) => tracing::warn!(witness = self.key.name(), "it does not show what it has seen: {error:#}"),
         }
     }
@@ -97,30 +97,31 @@ impl Witness {
     /// When the log's files don't read.
     pub fn compare(&mut self, reader: &impl TileReader, size: u64) -> std::io::Result<()> {
         if let Some(shown) = self.shown.take_if(|shown| shown.size <= size) {
-            if root_at(reader, shown.size)? == shown.root {
-                self.refusal = None;
-            } else {
+            if root_at(reader, shown.size)? != shown.root {
                 self.contradiction = Some(self.contradicts(&format!("it has seen {} other entries", shown.size)));
+            } else if self.refusal.as_ref().is_some_and(|(disputed, _)| shown.size >= *disputed) {
+                self.refusal = None;
             }
         }
         Ok(())
     }
 
-    /// `false`: it shows nothing of this log.
-    async fn looked(&mut self, origin: &str) -> anyhow::Result<bool> {
+    /// The size of what it shows; none when it shows nothing of this log.
+    async fn looked(&mut self, origin: &str) -> anyhow::Result<Option<u64>> {
         let answer = self.read(self.client.get(format!("{}/{}", self.url, monitoring_path(origin)))).await?;
         match answer.status {
             200 => {}
-            404 => return Ok(false),
+            404 => return Ok(None),
             status => anyhow::bail!("it answers {status}"),
         }
         let note: SignedNote = answer.body.parse()?;
         let cosigned = note.signatures().iter().any(|line| self.key.verify(note.text(), line));
         let checkpoint = note.checkpoint()?;
         anyhow::ensure!(cosigned && checkpoint.origin == origin, "what it shows is not its own checkpoint of {origin}");
-        self.seen = self.seen.max(checkpoint.size);
+        let size = checkpoint.size;
+        self.seen = self.seen.max(size);
         self.shown = Some(checkpoint);
-        Ok(true)
+        Ok(Some(size))
     }
 
     /// What it shows was compared with a log that is read again: so it is asked again, and compared with that. What it did
@@ -162,13 +163,16 @@ impl Witness {
                     return Ok(line);
                 }
                 Err(error) => {
-                    let contradicts = matches!(error, WitnessError::Ahead { .. } | WitnessError::Inconsistent { .. });
-                    // What it signed counts more than what it says, and is all that counts where it shows that.
-                    match (contradicts, &error) {
-                        (false, _) => {}
-                        (true, _) if self.looked(&origin).await.unwrap_or(false) => self.compare(reader, size)?,
-                        (true, WitnessError::Ahead { witnessed, .. }) => self.seen = *witnessed,
-                        (true, _) => self.refusal = Some(self.contradicts(&error.to_string())),
+                    let disputed = match error {
+                        WitnessError::Ahead { witnessed, .. } => witnessed,
+                        WitnessError::Inconsistent { old, .. } => old,
+                        _ => return Err(error.into()),
+                    };
+                    // What it signed counts more than what it says, where it shows that. It may show an older one.
+                    match (self.looked(&origin).await, &error) {
+                        (Ok(Some(shown)), _) if shown >= disputed => self.compare(reader, size)?,
+                        (_, WitnessError::Ahead { .. }) => self.seen = self.seen.max(disputed),
+                        _ => self.refusal = Some((disputed, self.contradicts(&error.to_string()))),
                     }
                     return Err(error.into());
                 }

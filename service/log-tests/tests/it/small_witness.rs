@@ -84,6 +84,11 @@ impl Witness {
         memory.shown = Some(format!("{}\n{}\n", note.text(), memory.cosign(note.text())));
     }
 
+    /// Nothing is shown any more.
+    pub(crate) fn shows_nothing(&self) {
+        self.memory.lock().unwrap().shown = None;
+    }
+
     /// Status codes of its answers.
     pub(crate) fn answers(&self) -> Vec<u16> {
         self.memory.lock().unwrap().answers.clone()

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use join_log::{Checkpoint, leaf_hash};
 use join_server::config;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     authority::{Authority, Spec},
@@ -93,14 +94,44 @@ async fn a_witness_that_has_seen_more_stops_the_log() {
     node.stop().await;
 }
 
+/// Others go on while it is found, so there is always more in the database than in the files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_has_seen_more_stops_the_log_under_load() {
+    let (authority, witness) = (Authority::new().await, Witness::start().await);
+    witness.has_seen(1_000_000);
+    let node = authority.node(with(&witness)).await;
+    witness.knows(node.log_key());
+    let ledger = authority.ledger().await;
+    let stop = CancellationToken::new();
+    let numbering = async {
+        while !stop.is_cancelled() {
+            ledger.sequence_once(1000).await.unwrap();
+        }
+    };
+    let happening = async {
+        while !stop.is_cancelled() {
+            authority.happens(20).await;
+        }
+    };
+    let found = async {
+        node.until_alarm(true).await;
+        stop.cancel();
+    };
+    tokio::join!(numbering, happening, found);
+    ledger.close().await;
+    node.stop().await;
+}
+
 /// It shows elsewhere what it has seen, so all that a node has is that it did not take a checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_that_refused_a_checkpoint_gets_no_other_until_it_shows_what_fits() {
     let (authority, witness) = (Authority::new().await, Witness::start().await);
     let node = authority.node(with(&witness)).await;
+    let first = node.publishes_all().await.checkpoint().unwrap();
     authority.happens(3).await;
     let published = node.publishes_all().await.checkpoint().unwrap();
-    witness.has_cosigned(&Checkpoint { root: leaf_hash(b"another history"), size: 2, ..published.clone() });
+    let disputed = first.size + 1;
+    witness.has_cosigned(&Checkpoint { root: leaf_hash(b"another history"), size: disputed, ..published.clone() });
     witness.knows(node.log_key());
     authority.happens(3).await;
     node.until_alarm(true).await;
@@ -114,6 +145,10 @@ async fn a_witness_that_refused_a_checkpoint_gets_no_other_until_it_shows_what_f
         assert!(head.stops["joind one"].contains("has seen another history"), "{head:?}");
     };
     stands().await;
+    // An older one, from before they differ, says nothing.
+    witness.shows(&first);
+    stands().await;
+    witness.shows_nothing();
     node.stop().await;
 
     // Neither by a process that has not heard the refusal.
