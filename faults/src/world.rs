@@ -11,7 +11,6 @@ use join_ledger::{Ledger, ListFilter, PgConnectOptions};
 use join_server::{
     administrators, cluster,
     config::Limits,
-    entropy::SystemEntropy,
     service::{self, Node, Parts},
 };
 use tempfile::TempDir;
@@ -188,19 +187,12 @@ struct Founded<'f> {
 
 impl Founded<'_> {
     async fn serve(&self, options: PgConnectOptions) -> Result<Node> {
-        let any = ([127, 0, 0, 1], 0).into();
+        let ledger = self.database.ledger(options, self.clock, "service").await?;
+        let master = MasterKey::read(&self.folder.join("master.key"))?;
         service::start(Parts {
-            ledger: self.database.ledger(options, self.clock, "service").await?,
-            master: MasterKey::read(&self.folder.join("master.key"))?,
             cluster: Some(CLUSTER.parse()?),
-            listen: any,
-            metrics_listen: any,
-            names: vec!["127.0.0.1".to_owned()],
-            log_directory: None,
-            log_origin: None,
-            witnesses: Vec::new(),
             limits: Limits { failures_per_address: 1_000_000, ..Limits::default() },
-            entropy: None,
+            ..Parts::on_loopback(ledger, master)
         })
         .await
     }
@@ -215,8 +207,8 @@ async fn found(ledger: &Ledger, folder: &Path) -> Result<Pin> {
     let issuer = Issuer::new(&keys)?;
     let identity = folder.join("identity");
     fs::create_dir(&identity)?;
-    let (entropy, admin) = (SystemEntropy::default(), "ada".parse()?);
-    administrators::issue(ledger, &issuer, &entropy, &admin, Role::Admin, &identity).await?;
+    let admin = "ada".parse()?;
+    administrators::issue(ledger, &issuer, &admin, Role::Admin, &identity).await?;
     let ca = issuer.tls_ca_certificates().first().context("the cluster has a CA")?;
     Ok(join_credential::pin::ca_pin(ca)?.parse()?)
 }

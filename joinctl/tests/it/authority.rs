@@ -17,8 +17,6 @@ use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
     administrators, cluster,
-    config::Limits,
-    entropy::SystemEntropy,
     service::{self, Node, Parts},
 };
 use sqlx::Connection as _;
@@ -153,26 +151,16 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path, log:
 
     let keys = cluster::open_keys(&ledger, &master).await.unwrap();
     let issuer = Issuer::new(&keys).unwrap();
-    let entropy = SystemEntropy::default();
     for role in [Role::Admin, Role::Operator, Role::Auditor] {
         let directory = folder.join(role.to_string());
         let who: Name = role.to_string().parse().unwrap();
-        let issued = administrators::issue(&ledger, &issuer, &entropy, &who, role, &directory);
+        let issued = administrators::issue(&ledger, &issuer, &who, role, &directory);
         issued.await.unwrap();
     }
-    let any_port = "127.0.0.1:0".parse().unwrap();
     let node = service::start(Parts {
-        ledger,
-        master,
         cluster: Some(name),
-        listen: any_port,
-        metrics_listen: any_port,
-        names: vec!["127.0.0.1".to_owned()],
         log_directory: log.map(|log| folder.join(log)),
-        log_origin: None,
-        witnesses: Vec::new(),
-        limits: Limits::default(),
-        entropy: None,
+        ..Parts::on_loopback(ledger, master)
     });
     node.await.unwrap()
 }

@@ -30,7 +30,7 @@ use join_server::{
     },
     cluster,
     config::Limits,
-    entropy::SystemEntropy,
+    entropy::Entropy,
     keyring::Keyring,
 };
 use rustls::pki_types::CertificateDer;
@@ -82,7 +82,7 @@ impl Bot {
         Self {
             ceremonies: Ceremonies {
                 keyring: Arc::new(keyring),
-                entropy: Arc::new(SystemEntropy::default()),
+                entropy: Entropy::default(),
                 cluster: name,
                 policy: Policy::default(),
                 strangers: Strangers::new(&Limits::default()),

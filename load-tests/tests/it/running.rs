@@ -11,8 +11,6 @@ use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
     administrators, cluster,
-    config::Limits,
-    entropy::SystemEntropy,
     service::{self, Node, Parts},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -93,24 +91,10 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> N
     let master = MasterKey::create(&folder.join("master.key")).unwrap();
     cluster::create(&ledger, &name, &master).await.unwrap();
     let keys = cluster::open_keys(&ledger, &master).await.unwrap();
-    let (issuer, entropy) = (Issuer::new(&keys).unwrap(), SystemEntropy::default());
+    let issuer = Issuer::new(&keys).unwrap();
     let (who, identity) = ("admin".parse().unwrap(), folder.join("admin"));
-    administrators::issue(&ledger, &issuer, &entropy, &who, Role::Admin, &identity).await.unwrap();
-    let any_port = "127.0.0.1:0".parse().unwrap();
-    let parts = Parts {
-        ledger,
-        master,
-        cluster: Some(name),
-        listen: any_port,
-        metrics_listen: any_port,
-        names: vec!["127.0.0.1".to_owned()],
-        log_directory: None,
-        log_origin: None,
-        witnesses: Vec::new(),
-        limits: Limits::default(),
-        entropy: None,
-    };
-    service::start(parts).await.unwrap()
+    administrators::issue(&ledger, &issuer, &who, Role::Admin, &identity).await.unwrap();
+    service::start(Parts { cluster: Some(name), ..Parts::on_loopback(ledger, master) }).await.unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -194,13 +194,6 @@ impl From<StreamAppend> for Append {
     }
 }
 
-/// What is durable now. In the order of the append's streams.
-#[derive(Debug, Clone)]
-pub struct Recorded {
-    /// The streams after it.
-    pub streams: Vec<Stored>,
-}
-
 /// An append, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct PreparedAppend {
@@ -244,14 +237,14 @@ pub(crate) struct Row {
     pub(crate) attempt: Option<Uuid>,
     /// The lineage that begins.
     pub(crate) lineage: Option<Uuid>,
-    pub(crate) claimed: Vec<Claimed>,
+    pub(crate) claimed: Vec<NewClaim>,
     pub(crate) released: Vec<Claim>,
     pub(crate) secrets: Vec<SecretChange>,
 }
 
 /// A name or key that a stream gets.
 #[derive(Debug)]
-pub(crate) struct Claimed {
+pub(crate) struct NewClaim {
     pub(crate) claim: Claim,
     /// True for a key that is bound by the append: no lock on it may be in force.
     pub(crate) unlocked: bool,
@@ -299,14 +292,14 @@ fn may_move_claims(event: &Event) -> bool {
 }
 
 /// Claims that come and go. None does both, so that one statement can make the change.
-fn changed_claims(before: &[Claim], after: &State) -> (Vec<Claimed>, Vec<Claim>) {
+fn changed_claims(before: &[Claim], after: &State) -> (Vec<NewClaim>, Vec<Claim>) {
     let now = after.claims();
     let bound = match after {
         State::Token(token) => token.binding.as_ref().map(|binding| binding.key.fingerprint()),
         _ => None,
     };
     let released = before.iter().filter(|claim| !now.contains(claim)).cloned().collect();
-    let claimed = now.into_iter().filter(|claim| !before.contains(claim)).map(|claim| Claimed {
+    let claimed = now.into_iter().filter(|claim| !before.contains(claim)).map(|claim| NewClaim {
         unlocked: claim.namespace == Namespace::Key && bound.as_ref() == Some(&claim.value),
         claim,
     });

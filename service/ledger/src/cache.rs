@@ -22,7 +22,7 @@ use join_domain::{
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
-    Append, AppendError, Change, Ledger, LedgerError, Recorded, Stored, StreamAppend,
+    Append, AppendError, Change, Ledger, LedgerError, Stored, StreamAppend,
     append::Prepared,
     lease::in_time,
     row::{ServerRun, StreamRow},
@@ -234,7 +234,7 @@ impl TokenSlot {
     ///
     /// # Errors
     /// [`AppendError`].
-    pub async fn append(&mut self, append: impl Into<Append>) -> Result<Recorded, AppendError> {
+    pub async fn append(&mut self, append: impl Into<Append>) -> Result<Vec<Stored>, AppendError> {
         // Before the append: it may succeed even if nobody waits for it any more. And with nobody else to hold the token's
         // state, it is changed in its place.
         let known = self.known.take();
@@ -249,7 +249,7 @@ impl TokenSlot {
         if let (
             Some((_, bot, locks, weight)),
             Some(Stored { version, fence, state: State::Token(token), server, .. }),
-        ) = (beside, recorded.streams.first())
+        ) = (beside, recorded.first())
         {
             let (token, version, fence, server) = (Arc::clone(token), *version, *fence, *server);
             let weight = snapshot.unwrap_or(weight);
@@ -332,7 +332,7 @@ async fn load(
         match stored.state {
             State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server, folded)),
             State::Bot(found) if found.live => bot = Some(found),
-            State::Bot(_) | State::Administrator(_) | State::Record => {}
+            State::Bot(_) | State::Administrator(_) | State::Cluster => {}
             State::Lock(found) => locks.push(found),
         }
     }

@@ -22,8 +22,7 @@ use tokio_util::{
 };
 
 use crate::{
-    Append, AppendError, Clock, DatabaseClock, KnownToken, LedgerError, MIGRATOR, Recorded, Settings, Stored,
-    TokenSlot,
+    Append, AppendError, Clock, DatabaseClock, KnownToken, LedgerError, MIGRATOR, Settings, Stored, TokenSlot,
     append::{Prepared, PreparedAppend},
     cache::{self, Tokens},
     fitness,
@@ -149,11 +148,11 @@ impl Ledger {
         self.inner.clock.now()
     }
 
-    /// Records changes, durably, all or none. Tokens on the join path are appended through their [`TokenSlot`].
+    /// Records changes, durably, all or none, and returns the streams after it in the order of the append's. Tokens on the join path are appended through their [`TokenSlot`].
     ///
     /// # Errors
     /// [`AppendError`].
-    pub async fn append(&self, append: impl Into<Append>) -> Result<Recorded, AppendError> {
+    pub async fn append(&self, append: impl Into<Append>) -> Result<Vec<Stored>, AppendError> {
         let prepared = self.prepare(append.into())?;
         for part in &prepared.parts {
             if let State::Token(token) = &part.after.state {
@@ -210,25 +209,25 @@ impl Ledger {
         append.prepare(self.now())
     }
 
-    pub(crate) async fn append_prepared(&self, mut append: PreparedAppend) -> Result<Recorded, AppendError> {
+    pub(crate) async fn append_prepared(&self, mut append: PreparedAppend) -> Result<Vec<Stored>, AppendError> {
         let recorded = if transaction::is_needed(&append) {
             let mut streams = HashSet::new();
             if !append.parts.iter().all(|part| streams.insert(part.after.stream)) {
                 return Err(AppendError::Malformed("one stream stands in it twice".to_owned()));
             }
             let (append, server) = self.at_home(append).await?;
-            let streams = append.parts.into_iter().map(|Prepared { row, after, .. }| {
+            let recorded = append.parts.into_iter().map(|Prepared { row, after, .. }| {
                 self.recent().appended(server, row);
                 Stored { server: Some(server), ..after }
             });
-            Recorded { streams: streams.collect() }
+            recorded.collect()
         } else {
             let Some(Prepared { row, after, .. }) = append.parts.pop() else {
                 return Err(AppendError::Malformed("it is empty".to_owned()));
             };
             let (row, server) = self.writer(after.stream)?.append(row).await?;
             self.recent().appended(server, row);
-            Recorded { streams: vec![Stored { server: Some(server), ..after }] }
+            vec![Stored { server: Some(server), ..after }]
         };
         self.inner.appended.notify_one();
         Ok(recorded)

@@ -42,7 +42,7 @@ mod turns;
 mod view;
 mod writer;
 
-pub use append::{Append, Change, Recorded, SecretChange, StreamAppend};
+pub use append::{Append, Change, SecretChange, StreamAppend};
 pub use cache::{KnownToken, TokenSlot};
 pub use claimed::{Claimed, ClaimedPage};
 pub use clock::{Clock, DatabaseClock, ManualClock};
@@ -56,7 +56,7 @@ pub use measure::Positions;
 pub use read::{Cursor, ListFilter, Listed, NotACursor};
 pub use rebuild::{Comparison, Difference, Progress, Stage};
 pub use row::{ServerRun, Stored};
-pub use secret::{AuthorityKey, KeyChanges};
+pub use secret::{KeyChanges, StoredKey};
 pub use sequencer::Assigned;
 pub use settings::Settings;
 pub use sqlx::postgres::{PgConnectOptions, PgSslMode};

@@ -91,7 +91,7 @@ fn has_labels(state: &State, selector: &Labels) -> bool {
     let labels = match state {
         State::Token(token) => &token.spec.labels,
         State::Bot(bot) => &bot.spec.labels,
-        State::Lock(_) | State::Administrator(_) | State::Record => return selector.is_empty(),
+        State::Lock(_) | State::Administrator(_) | State::Cluster => return selector.is_empty(),
     };
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -7,7 +7,7 @@ use crate::{Ledger, LedgerError, lease::in_time};
 
 /// A key of the authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthorityKey {
+pub struct StoredKey {
     /// Its id, as signatures name it.
     pub kid: String,
     /// What it signs.
@@ -30,7 +30,7 @@ pub struct AuthorityKey {
 #[derive(Debug, Clone, Default)]
 pub struct KeyChanges {
     /// New keys, and old ones that changed.
-    pub put: Vec<AuthorityKey>,
+    pub put: Vec<StoredKey>,
     /// Ids of keys that are forgotten.
     pub forget: Vec<String>,
 }
@@ -57,9 +57,9 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn authority_keys(&self) -> Result<Vec<AuthorityKey>, LedgerError> {
+    pub async fn authority_keys(&self) -> Result<Vec<StoredKey>, LedgerError> {
         let keys = sqlx::query_as!(
-            AuthorityKey,
+            StoredKey,
             "SELECT kid, purpose, phase, public, certificate, sealed, created_at, phase_since FROM authority_key
              ORDER BY created_at, kid"
         );

@@ -154,7 +154,7 @@ impl Concerns {
                 State::Token(token) => {
                     concerns.new_bots.extend(new_bot.map(|bot| (token.spec.bot_name.to_string(), bot.0)));
                 }
-                State::Bot(_) | State::Administrator(_) | State::Record => {}
+                State::Bot(_) | State::Administrator(_) | State::Cluster => {}
             }
         }
         concerns.new_bots.sort();

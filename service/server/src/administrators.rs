@@ -31,13 +31,12 @@ const BACKDATED: TimeDelta = TimeDelta::minutes(2);
 pub async fn issue(
     ledger: &Ledger,
     issuer: &Issuer,
-    entropy: &dyn Entropy,
     administrator: &Name,
     role: Role,
     directory: &Path,
 ) -> anyhow::Result<()> {
     let now = ledger.now();
-    let serial = Serial::from_random(entropy.bytes());
+    let serial = Serial::from_random(Entropy::default().bytes());
     let not_after = now + LIFE;
     let grant = AdministratorGrant { name: administrator, role, serial, not_before: now - BACKDATED, not_after };
     let identity = issuer.generate_administrator(&grant)?;

@@ -27,7 +27,7 @@ pub struct Ceremonies {
     /// The authority's keys, and who signs with them.
     pub keyring: Arc<Keyring>,
     /// Randomness.
-    pub entropy: Arc<dyn Entropy>,
+    pub entropy: Entropy,
     /// The cluster's name.
     pub cluster: Name,
     /// Lives of certificates.

@@ -12,7 +12,7 @@ use join_domain::{
     id::Name,
     key::PublicKey,
 };
-use join_ledger::{Append, AuthorityKey as AuthorityKeyRow, Change, KeyChanges, Ledger, StreamAppend};
+use join_ledger::{Append, Change, KeyChanges, Ledger, StoredKey, StreamAppend};
 
 /// How long a key is on standby at least. Every node that can reach the database has opened it by then; one that had not
 /// would take what the key signs for foreign.
@@ -133,8 +133,8 @@ pub(crate) fn system() -> Origin {
     Origin { actor: "system".to_owned(), ..Origin::default() }
 }
 
-fn to_row(key: SealedKey) -> AuthorityKeyRow {
-    AuthorityKeyRow {
+fn to_row(key: SealedKey) -> StoredKey {
+    StoredKey {
         kid: key.kid,
         purpose: key.purpose.as_str().to_owned(),
         phase: key.phase.as_str().to_owned(),
@@ -146,7 +146,7 @@ fn to_row(key: SealedKey) -> AuthorityKeyRow {
     }
 }
 
-fn from_row(row: AuthorityKeyRow) -> anyhow::Result<SealedKey> {
+fn from_row(row: StoredKey) -> anyhow::Result<SealedKey> {
     let public = match row.public.as_slice() {
         [] => None,
         line => Some(PublicKey::from_authorized_key(line).with_context(|| format!("key `{}` is damaged", row.kid))?),

@@ -4,28 +4,16 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use join_domain::Timestamp;
 use uuid::Uuid;
 
-/// Where random values come from.
-pub trait Entropy: Send + Sync + 'static {
-    /// Fills `bytes` with values that nobody can guess.
-    fn fill(&self, bytes: &mut [u8]);
-}
-
 /// The operating system's generator.
 #[derive(Debug, Default)]
-pub struct SystemEntropy(SystemRandom);
+pub struct Entropy(SystemRandom);
 
-impl Entropy for SystemEntropy {
-    fn fill(&self, bytes: &mut [u8]) {
-        // Without randomness nothing here is safe: stopping is the only right answer.
-        self.0.fill(bytes).expect("the operating system gives random bytes");
-    }
-}
-
-impl dyn Entropy {
+impl Entropy {
     /// `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.fill(&mut bytes);
+        // Without randomness nothing here is safe: stopping is the only right answer.
+        self.0.fill(&mut bytes).expect("the operating system gives random bytes");
         bytes
     }
 

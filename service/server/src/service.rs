@@ -1,6 +1,12 @@
 //! Puts a node together and runs it: keys, ledger, listeners, and the work behind the requests.
 
-use std::{future::IntoFuture as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture as _,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use axum::{Router, http::header, routing::get};
@@ -20,7 +26,7 @@ use crate::{
     ceremony::{Ceremonies, behind::Behind, strangers::Strangers},
     cluster,
     config::{self, Limits},
-    entropy::{Entropy, SystemEntropy},
+    entropy::Entropy,
     keyring::Keyring,
     listen::{self, Served},
     logbook::Logbook,
@@ -63,8 +69,25 @@ pub struct Parts {
     pub witnesses: Vec<config::Witness>,
     /// Limits.
     pub limits: Limits,
-    /// Randomness; none for the operating system's.
-    pub entropy: Option<Arc<dyn Entropy>>,
+}
+
+impl Parts {
+    /// A node on free ports of the loopback, that keeps no files of the log.
+    pub fn on_loopback(ledger: Ledger, master: MasterKey) -> Self {
+        let any_port = (Ipv4Addr::LOCALHOST, 0).into();
+        Self {
+            ledger,
+            master,
+            cluster: None,
+            listen: any_port,
+            metrics_listen: any_port,
+            names: vec![Ipv4Addr::LOCALHOST.to_string()],
+            log_directory: None,
+            log_origin: None,
+            witnesses: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// A node that serves. Dropping it stops it without waiting.
@@ -112,7 +135,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
         ceremonies: Ceremonies {
             ledger: parts.ledger,
             keyring,
-            entropy: parts.entropy.unwrap_or_else(|| Arc::new(SystemEntropy::default())),
+            entropy: Entropy::default(),
             cluster: name,
             policy: parts.limits.policy(),
             strangers: Strangers::new(&parts.limits),

@@ -29,7 +29,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 pub use self::labels::{Alarm, Position, TurnedAway};
-use crate::config::{LogFormat, Telemetry};
+use crate::{
+    config::{LogFormat, Telemetry},
+    entropy::Entropy,
+};
 
 /// Telemetry that was started; dropping it loses what is not flushed.
 pub struct Started(Option<SdkTracerProvider>);
@@ -139,11 +142,7 @@ pub fn current_request() -> Option<Arc<str>> {
 
 /// An id for a request: unique in this process and, with its start, in practice everywhere. It is no secret.
 pub fn new_request_id() -> Arc<str> {
-    static PROCESS: LazyLock<u32> = LazyLock::new(|| {
-        let mut bytes = [0; 4];
-        crate::entropy::Entropy::fill(&crate::entropy::SystemEntropy::default(), &mut bytes);
-        u32::from_be_bytes(bytes)
-    });
+    static PROCESS: LazyLock<u32> = LazyLock::new(|| u32::from_be_bytes(Entropy::default().bytes()));
     static COUNT: AtomicU64 = AtomicU64::new(1);
     format!("{:08x}-{:06x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed)).into()
 }

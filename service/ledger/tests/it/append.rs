@@ -250,9 +250,9 @@ async fn several_streams_are_appended_together_or_not_at_all() {
     slot.reload(&[], None).await.unwrap();
     let current = slot.known().unwrap().following(change(&ledger, vec![accepted(ledger.now(), 77, 3, None)]));
     let recorded = slot.append(Append::all(vec![current, lock])).await.unwrap();
-    assert_eq!(recorded.streams[0].stream, stream(token));
+    assert_eq!(recorded[0].stream, stream(token));
     let stored = ledger.load(stream(token)).await.unwrap().unwrap();
-    assert_eq!(recorded.streams[0], stored, "the fence that moved is known");
+    assert_eq!(recorded[0], stored, "the fence that moved is known");
     assert_eq!(stored.fence, 1);
     assert!(slot.known().is_none(), "its locks changed");
 }

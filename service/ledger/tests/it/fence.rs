@@ -71,7 +71,7 @@ async fn a_lock_that_is_removed_lets_the_next_join_pass() {
     let recorded = one.append(lock_created(&one, 50, target.clone())).await.unwrap();
     next_join_sees(&other, &target).await;
     let deleted = change(&one, vec![Event::LockDeleted(LockDeleted { reason: None })]);
-    one.append(StreamAppend::following(&recorded.streams[0], deleted)).await.unwrap();
+    one.append(StreamAppend::following(&recorded[0], deleted)).await.unwrap();
     let mut slot = other.token(&name("example")).await.unwrap();
     assert!(matches!(renew(&other, &mut slot, None).await, Err(AppendError::Conflict)));
     slot.reload(&[], None).await.unwrap();

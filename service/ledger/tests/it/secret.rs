@@ -6,8 +6,8 @@ use join_domain::{
     id::TokenId,
 };
 use join_ledger::{
-    Append, AppendError, AuthorityKey, KeyChanges, Ledger, LogDecision, LogHead, Recording, SecretChange, Settings,
-    Stops, StreamAppend,
+    Append, AppendError, KeyChanges, Ledger, LogDecision, LogHead, Recording, SecretChange, Settings, Stops, StoredKey,
+    StreamAppend,
 };
 use sqlx::Connection as _;
 
@@ -48,7 +48,7 @@ async fn the_clusters_keys_are_stored_once_by_whoever_creates_it() {
     let create = |kid: &str| {
         let keys = [("x509".to_owned(), kid.to_owned())].into();
         let created = Event::ClusterCreated(ClusterCreated { name: name("example.com"), keys });
-        let key = AuthorityKey {
+        let key = StoredKey {
             kid: kid.to_owned(),
             purpose: "x509".to_owned(),
             phase: "active".to_owned(),
@@ -66,7 +66,7 @@ async fn the_clusters_keys_are_stored_once_by_whoever_creates_it() {
     assert!(matches!(ledger.append(second).await, Err(AppendError::Conflict)));
     assert_eq!(ledger.authority_keys().await.unwrap(), std::slice::from_ref(&key));
 
-    let retired = AuthorityKey { phase: "retired".to_owned(), ..key };
+    let retired = StoredKey { phase: "retired".to_owned(), ..key };
     let moved = |phase: &str| {
         let (kid, purpose) = ("one".to_owned(), "x509".to_owned());
         Event::AuthorityKeyMoved(AuthorityKeyMoved { kid, purpose, phase: phase.to_owned(), reason: None })

@@ -84,7 +84,7 @@ async fn certificates_are_revoked_by_locks_and_by_the_end_of_their_binding() {
         assert_eq!(revoked().await, [1, 2], "{target}");
         let deleted = join_domain::event::LockDeleted { reason: None };
         let deleted = change(&ledger, vec![Event::LockDeleted(deleted)]);
-        ledger.append(StreamAppend::following(&lock.streams[0], deleted)).await.unwrap();
+        ledger.append(StreamAppend::following(&lock[0], deleted)).await.unwrap();
         assert_eq!(revoked().await, [0_u64; 0], "{target}");
     }
 

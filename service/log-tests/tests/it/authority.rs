@@ -23,7 +23,7 @@ use join_log::{LogReader, SignedNote, VerifierKey};
 use join_server::{
     cluster,
     commands::Cli,
-    config::{self, Limits},
+    config,
     service::{self, Parts},
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -123,17 +123,11 @@ impl Authority {
     pub(crate) async fn node(&self, spec: Spec<'_>) -> Node {
         let directory = self.path(spec.directory);
         let node = service::start(Parts {
-            ledger: self.ledger_of(spec.name).await,
-            master: self.master_key(),
             cluster: Some(name()),
-            listen: ([127, 0, 0, 1], 0).into(),
-            metrics_listen: ([127, 0, 0, 1], 0).into(),
-            names: vec!["127.0.0.1".to_owned()],
             log_directory: Some(directory.clone()),
             log_origin: spec.origin.map(str::to_owned),
             witnesses: spec.witnesses,
-            limits: Limits::default(),
-            entropy: None,
+            ..Parts::on_loopback(self.ledger_of(spec.name).await, self.master_key())
         });
         Node { node: node.await.unwrap(), directory }
     }

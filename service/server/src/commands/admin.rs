@@ -10,13 +10,13 @@ use super::{
     Place, Whose,
     terminal::{line, print, say_error, table},
 };
-use crate::{administrators, cluster, entropy::SystemEntropy};
+use crate::{administrators, cluster};
 
 pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) -> anyhow::Result<u8> {
     let (ledger, master) = place.ledger().await?;
     let keys = cluster::open_keys(&ledger, &master).await?;
     let issuer = Issuer::new(&keys)?;
-    administrators::issue(&ledger, &issuer, &SystemEntropy::default(), name, role, out).await?;
+    administrators::issue(&ledger, &issuer, name, role, out).await?;
     ledger.close().await;
     line(format_args!("the identity of {role} {name} is in {}", out.display()))?;
     Ok(0)

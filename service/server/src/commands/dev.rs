@@ -18,8 +18,6 @@ use super::{
 };
 use crate::{
     administrators, cluster,
-    config::Limits,
-    entropy::SystemEntropy,
     service::{self, Node, Parts},
 };
 
@@ -91,7 +89,7 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         let keys = cluster::open_keys(&ledger, &master).await?;
         let name: Name = "admin".parse().context("the administrator's name")?;
         let issuer = Issuer::new(&keys)?;
-        administrators::issue(&ledger, &issuer, &SystemEntropy::default(), &name, Role::Admin, &identity).await?;
+        administrators::issue(&ledger, &issuer, &name, Role::Admin, &identity).await?;
     }
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let listen_ip = args.listen.ip().to_string();
@@ -99,17 +97,12 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         names.push(listen_ip);
     }
     let node = service::start(Parts {
-        ledger,
-        master,
         cluster: Some(cluster),
         listen: args.listen,
         metrics_listen: args.metrics_listen,
         names,
         log_directory: Some(directory.join("log")),
-        log_origin: None,
-        witnesses: Vec::new(),
-        limits: Limits::default(),
-        entropy: None,
+        ..Parts::on_loopback(ledger, master)
     })
     .await?;
     announce(&node, directory, &identity)?;

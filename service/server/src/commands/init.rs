@@ -8,7 +8,7 @@ use join_domain::id::Name;
 use join_ledger::{Ledger, Schema};
 
 use super::terminal::line;
-use crate::{administrators, cluster, config::Config, entropy::SystemEntropy};
+use crate::{administrators, cluster, config::Config};
 
 /// Who can't use what an earlier command made.
 const ANOTHER_IDENTITY: &str =
@@ -47,7 +47,7 @@ async fn first_administrator(ledger: &Ledger, master: &MasterKey, identity: &Pat
     let keys = cluster::open_keys(ledger, master).await?;
     let name: Name = "admin".parse().context("the first administrator's name")?;
     let issuer = Issuer::new(&keys)?;
-    administrators::issue(ledger, &issuer, &SystemEntropy::default(), &name, Role::Admin, identity).await
+    administrators::issue(ledger, &issuer, &name, Role::Admin, identity).await
 }
 
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<u8> {

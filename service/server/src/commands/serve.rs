@@ -7,7 +7,7 @@ use join_ledger::{Ledger, LedgerError};
 use super::terminal::line;
 use crate::{
     config::Config,
-    entropy::{Entropy, SystemEntropy},
+    entropy::Entropy,
     service::{self, Node, Parts},
 };
 
@@ -49,7 +49,6 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         log_origin: config.log.origin,
         witnesses: config.log.witnesses,
         limits: config.limits,
-        entropy: None,
     })
     .await
 }
@@ -60,7 +59,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
 /// # Errors
 /// What does not pass by itself: a database that lets nobody in, or is not fit.
 async fn reached(config: &Config) -> anyhow::Result<Ledger> {
-    let entropy: &dyn Entropy = &SystemEntropy::default();
+    let entropy = Entropy::default();
     let mut longest = PAUSE.0;
     loop {
         let why = match tokio::time::timeout(TRY, super::ledger(config)).await {

@@ -237,8 +237,7 @@ async fn an_identity_that_is_not_on_record_is_none() {
 }
 
 async fn issue_later(world: &World, directory: &Path) {
-    let entropy = join_server::entropy::SystemEntropy::default();
     let keyring = world.node(0).app.ceremonies.keyring.get();
     let name = crate::world::name("late");
-    administrators::issue(world.ledger(), &keyring.issuer, &entropy, &name, Role::Auditor, directory).await.unwrap();
+    administrators::issue(world.ledger(), &keyring.issuer, &name, Role::Auditor, directory).await.unwrap();
 }

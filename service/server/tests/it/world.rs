@@ -36,7 +36,6 @@ use join_proto::v1;
 use join_server::{
     administrators, cluster,
     config::Limits,
-    entropy::SystemEntropy,
     service::{self, Node, Parts},
 };
 use tempfile::TempDir;
@@ -151,18 +150,12 @@ impl World {
     }
 
     async fn start_node(&self, keeps_log: bool) -> Node {
+        let ledger = self.database.ledger(Arc::clone(&self.clock)).await;
         let started = service::start(Parts {
-            ledger: self.database.ledger(Arc::clone(&self.clock)).await,
-            master: MasterKey::parse(&self.master).unwrap(),
             cluster: Some(name(CLUSTER)),
-            listen: ([127, 0, 0, 1], 0).into(),
-            metrics_listen: ([127, 0, 0, 1], 0).into(),
-            names: vec!["127.0.0.1".to_owned()],
             log_directory: keeps_log.then(|| self.log.path().to_owned()),
-            log_origin: None,
-            witnesses: Vec::new(),
             limits: self.limits.clone(),
-            entropy: None,
+            ..Parts::on_loopback(ledger, MasterKey::parse(&self.master).unwrap())
         });
         started.await.unwrap()
     }
@@ -361,7 +354,7 @@ async fn issue(ledger: &Ledger, issuer: &Issuer, role: Role, directory: &Path) {
         Role::Operator => "oscar",
         Role::Auditor => "audrey",
     });
-    administrators::issue(ledger, issuer, &SystemEntropy::default(), &administrator, role, directory).await.unwrap();
+    administrators::issue(ledger, issuer, &administrator, role, directory).await.unwrap();
 }
 
 /// Looks again and again at something that comes about by itself.
