@@ -12,6 +12,7 @@ use join_domain::{
     envelope::Entry,
     event::{ChallengeIssued, Event, JoinAccepted, JoinCase, JoinResumed, JoinStateSeen, KeypairRotated},
     id::{BotId, LockId, user_name},
+    proof,
     resource::{ExemptionKind, LockTarget, RecoveryMode},
     state::{BotState, LockState, State, TokenState, token::Grant},
 };
@@ -85,7 +86,7 @@ impl Rules {
             State::Lock(lock) => {
                 self.locks.remove(&lock.id);
             }
-            State::Token(_) | State::Administrator(_) | State::Record => {}
+            State::Token(_) | State::Administrator(_) | State::Cluster => {}
         }
     }
 
@@ -152,7 +153,8 @@ fn first_challenge<'e>(token: &TokenState, entry: &'e Entry) -> Result<&'e Chall
     };
     ensure(challenges(entry).all(solved), "a challenge is not solved")?;
     let first = challenges(entry).next().ok_or("no key was proven")?;
-    let refused = token.has_refused(first.challenge);
+    let replayable_until = first.at + TimeDelta::seconds(proof::REPLAYABLE);
+    let refused = token.has_refused(first.challenge, replayable_until);
     ensure(!refused, "its challenge was refused before")?;
     Ok(first)
 }

@@ -149,7 +149,7 @@ impl Streams {
 
 /// Whether a view has to be there. What is no resource may go without.
 fn has_view(state: &State) -> bool {
-    !matches!(state, State::Administrator(_) | State::Record)
+    !matches!(state, State::Administrator(_) | State::Cluster)
 }
 
 /// Whether joins of other streams, or their names and keys, follow from the stream.

@@ -56,7 +56,8 @@ pub enum State {
     /// An administrator's identity.
     Administrator(AdministratorState),
     /// The cluster keeps a history, but nothing is decided from it.
-    Record,
+    #[serde(rename = "record")]
+    Cluster,
 }
 
 /// Something that only one live stream may have.
@@ -126,7 +127,7 @@ impl State {
             (None, StreamKind::Bot) => Self::Bot(BotState::begin(BotId(stream.id), event, recorded)?),
             (None, StreamKind::Lock) => Self::Lock(LockState::begin(LockId(stream.id), event, recorded)?),
             (None, StreamKind::Administrator) => Self::Administrator(AdministratorState::begin(event)?),
-            (None, StreamKind::Cluster) => Self::Record,
+            (None, StreamKind::Cluster) => Self::Cluster,
             (Some(Self::Token(mut token)), StreamKind::Token) => {
                 Arc::make_mut(&mut token).apply(version, event, recorded)?;
                 Self::Token(token)
@@ -143,7 +144,7 @@ impl State {
                 administrator.apply(event)?;
                 Self::Administrator(administrator)
             }
-            (Some(Self::Record), StreamKind::Cluster) => Self::Record,
+            (Some(Self::Cluster), StreamKind::Cluster) => Self::Cluster,
             _ => return None,
         })
     }
@@ -155,7 +156,7 @@ impl State {
             Self::Bot(bot) if bot.live => {
                 vec![Claim { namespace: Namespace::BotName, value: bot.name.to_string() }]
             }
-            Self::Bot(_) | Self::Lock(_) | Self::Administrator(_) | Self::Record => Vec::new(),
+            Self::Bot(_) | Self::Lock(_) | Self::Administrator(_) | Self::Cluster => Vec::new(),
         }
     }
 
@@ -164,7 +165,7 @@ impl State {
         match self {
             Self::Token(token) => Some(&token.name),
             Self::Bot(bot) => Some(&bot.name),
-            Self::Lock(_) | Self::Administrator(_) | Self::Record => None,
+            Self::Lock(_) | Self::Administrator(_) | Self::Cluster => None,
         }
     }
 
@@ -175,7 +176,7 @@ impl State {
             Self::Bot(bot) => bot.live,
             Self::Lock(lock) => lock.live,
             Self::Administrator(administrator) => administrator.live,
-            Self::Record => true,
+            Self::Cluster => true,
         }
     }
 

@@ -168,7 +168,7 @@ impl Judgement<'_> {
     fn decide(&self) -> Step<Verdict> {
         let token = self.known.token;
         let solved = &self.proven.solved;
-        if token.has_refused(solved.challenge) {
+        if token.has_refused(solved.challenge, solved.replayable_until) {
             return Err(self.conflict("this challenge was decided already"));
         }
         let Some(bot) = self.known.admitting_bot(self.now) else {

@@ -26,8 +26,8 @@ use crate::{
 /// How many exemptions that ended are kept to be shown; all are in the history.
 pub const ENDED_GRANTS_KEPT: usize = 16;
 
-/// How many refused challenges are remembered: a holder of the key, who is refused as often as it likes, can't make the
-/// state grow without end. Beyond that nothing is refused that would have to be remembered.
+/// How many refused challenges are remembered one by one: a holder of the key, who is refused as often as it likes, can't
+/// make the state grow without end.
 pub const REFUSED_CHALLENGES_KEPT: usize = 256;
 
 /// How long a refusal after proof shows in the health word, in hours.
@@ -75,6 +75,9 @@ pub struct TokenState {
     pub contested_at: Option<Timestamp>,
     /// Challenges that were solved and refused, until they can't be replayed any more.
     pub refused_challenges: Vec<RefusedChallenge>,
+    /// Challenges that can be replayed no longer than until then count as refused: there were too many to remember each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_until: Option<Timestamp>,
 }
 
 /// A bound key and its lineage.
@@ -172,6 +175,7 @@ impl TokenState {
             grants: Vec::new(),
             contested_at: None,
             refused_challenges: Vec::new(),
+            refused_until: None,
         })
     }
 
@@ -247,14 +251,14 @@ impl TokenState {
             Some(Accepted { join: Arc::clone(join), at: recorded.at, address: recorded.address.map(str::to_owned) });
         binding.resumable = true;
         self.outdate_evidence();
-        self.refused_challenges.retain(|old| recorded.at <= old.until);
+        self.forget_replays(recorded.at);
         Some(())
     }
 
     fn refuse(&mut self, refused: &JoinRefused, recorded: Recorded<'_>) {
-        self.refused_challenges.retain(|old| recorded.at <= old.until);
+        self.forget_replays(recorded.at);
         if let (Some(challenge), Some(until)) = (refused.challenge, refused.replayable_until) {
-            self.refused_challenges.push(RefusedChallenge { challenge, until });
+            self.remember_refused(RefusedChallenge { challenge, until });
         }
         // Whoever shows the secret beside old credentials, after a reopening, has only to leave them out.
         if !matches!(refused.code, Code::Conflict | Code::Locked | Code::BindingNotAllowed) {
@@ -264,6 +268,21 @@ impl TokenState {
             let shown = self.retired.iter_mut().filter(|key| key.key.fingerprint() == *fingerprint);
             shown.for_each(|key| key.is_evidence = false);
         }
+    }
+
+    fn remember_refused(&mut self, refused: RefusedChallenge) {
+        self.refused_challenges.push(refused);
+        if self.refused_challenges.len() > REFUSED_CHALLENGES_KEPT
+            && let Some(first) = self.refused_challenges.iter().map(|old| old.until).min()
+        {
+            self.refused_until = self.refused_until.max(Some(first));
+            self.refused_challenges.retain(|old| old.until > first);
+        }
+    }
+
+    fn forget_replays(&mut self, now: Timestamp) {
+        self.refused_challenges.retain(|old| now <= old.until);
+        self.refused_until = self.refused_until.filter(|until| now <= *until);
     }
 
     fn grant(&mut self, granted: &ExemptionGranted, recorded: Recorded<'_>) {
@@ -354,14 +373,10 @@ impl TokenState {
         self.grants.iter().find(|grant| grant.kind == kind && grant.is_open(now))
     }
 
-    /// True when a challenge was decided already, with a refusal.
-    pub fn has_refused(&self, challenge: ChallengeId) -> bool {
-        self.refused_challenges.iter().any(|old| old.challenge == challenge)
-    }
-
-    /// True while one more refused challenge can be remembered.
-    pub fn can_refuse(&self, now: Timestamp) -> bool {
-        self.refused_challenges.iter().filter(|old| now <= old.until).count() < REFUSED_CHALLENGES_KEPT
+    /// True when a challenge, which can be replayed until then, was decided already with a refusal, or counts as that.
+    pub fn has_refused(&self, challenge: ChallengeId, replayable_until: Timestamp) -> bool {
+        self.refused_until.is_some_and(|until| replayable_until <= until)
+            || self.refused_challenges.iter().any(|old| old.challenge == challenge)
     }
 
     /// True while it has a registration secret that can still be used.

@@ -131,27 +131,33 @@ fn refused_challenges_are_forgotten_when_they_cannot_be_replayed_any_more() {
 fn nothing_is_decided_twice_however_often_the_token_is_refused() {
     let (mut authority, mut owner) = Scenario::bound(standard(1));
     let _ = authority.lock(LockTarget::JoinToken("example".parse().unwrap()), None);
-    let first = authority.solve(&mut owner);
-    let _ = authority.decide(&first).refused(Code::Locked);
-    for _ in 1..REFUSED_CHALLENGES_KEPT {
-        let _ = authority.join(&mut owner).refused(Code::Locked);
+    let proven: Vec<_> = (0..REFUSED_CHALLENGES_KEPT + 10)
+        .map(|_| {
+            authority.pass(TimeDelta::milliseconds(1));
+            let proven = authority.solve(&mut owner);
+            let _ = authority.decide(&proven).refused(Code::Locked);
+            proven
+        })
+        .collect();
+    assert_eq!(authority.token.refused_challenges.len(), REFUSED_CHALLENGES_KEPT);
+    authority.unlock();
+    for proven in &proven {
+        let _ = authority.decide(proven).refused(Code::Conflict);
     }
-    let token = authority.token.clone();
-    let _ = authority.join(&mut owner).refused(Code::RateLimited);
-    let _ = authority.decide(&first).refused(Code::Conflict);
-    assert_eq!(authority.token, token, "nothing is refused that can't be remembered");
+    let _ = authority.join(&mut owner).accepted();
     authority.pass(TimeDelta::seconds(proof::REPLAYABLE + 1));
-    let _ = authority.join(&mut owner).refused(Code::Locked);
+    let _ = authority.join(&mut owner).accepted();
+    assert_eq!(authority.token.refused_until, None);
 }
 
 #[test]
 fn who_may_join_does_so_however_often_the_token_was_refused() {
     let (mut authority, mut owner) = Scenario::bound(standard(1));
     let mut thief = owner.clone().without_certificate();
-    for _ in 0..REFUSED_CHALLENGES_KEPT {
+    for _ in 0..=REFUSED_CHALLENGES_KEPT {
         let _ = authority.join(&mut thief).refused(Code::RecoveryLimitExhausted);
     }
-    let _ = authority.join(&mut thief).refused(Code::RateLimited);
+    authority.pass(TimeDelta::milliseconds(1));
     let _ = authority.join(&mut owner).accepted();
     let mut copy = owner.clone();
     let _ = authority.join(&mut owner).accepted();

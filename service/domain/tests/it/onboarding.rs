@@ -137,7 +137,7 @@ fn the_failure_of_a_client_with_a_spent_secret_does_not_pass_unseen() {
     let (mut authority, _) = Scenario::bound(standard(2));
     let seen = Sighting { certificate: None, join_state: JoinStateSeen::Missing };
     let failed = Refusal::new(Code::ChallengeFailed, "the challenge was not solved");
-    authority.record(join::refuse_unfinished(&authority.token, None, None, seen, &failed, authority.now));
+    authority.record(join::refuse_unfinished(&authority.token, None, None, seen, &failed));
     assert_eq!(authority.kinds(), ["join.refused"]);
     assert_eq!(authority.token.contested_at, Some(authority.now));
 }
@@ -152,7 +152,7 @@ fn an_unfinished_rotation_is_recorded_with_its_proof_and_cannot_be_decided_later
     let failed = Refusal::new(Code::RotationFailed, "the client sent no new key");
     let refuse = |authority: &Scenario| {
         let (attempt, seen) = (proven.attempt.as_ref(), seen.clone());
-        join::refuse_unfinished(&authority.token, Some(&proven.solved), attempt, seen, &failed, authority.now)
+        join::refuse_unfinished(&authority.token, Some(&proven.solved), attempt, seen, &failed)
     };
     let events = refuse(&authority);
     authority.history.clear();

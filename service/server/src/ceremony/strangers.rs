@@ -58,7 +58,7 @@ impl Strangers {
     /// Counts a refusal for a name that is no token's: invented names are not told apart.
     pub fn refused_unknown(&self, peer: &Peer, refusal: Refusal) -> Refusal {
         let within = self.by_address.check_key(&network(peer.address.ip())).is_ok();
-        self.count(None, refusal, within)
+        self.count(None, if within { refusal } else { too_many() }, false)
     }
 
     /// Counts a refusal on a token; beyond the limits the answer is RATE_LIMITED.
@@ -66,7 +66,7 @@ impl Strangers {
         let address = network(peer.address.ip());
         let within = self.by_address.check_key(&address).is_ok()
             & self.by_token_and_address.check_key(&(token.clone(), address)).is_ok();
-        self.count(Some(token.clone()), refusal, within)
+        self.count(Some(token.clone()), if within { refusal } else { too_many() }, false)
     }
 
     /// Limits guesses of a registration secret: before it is compared, so that no more are told apart than allowed.
@@ -76,7 +76,7 @@ impl Strangers {
     pub fn check_guess(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
         match self.guesses.check_key(&(token.clone(), network(peer.address.ip()))) {
             Ok(()) => Ok(()),
-            Err(_) => Err(self.count(Some(token.clone()), too_many(), true)),
+            Err(_) => Err(self.count(Some(token.clone()), too_many(), false)),
         }
     }
 
@@ -92,14 +92,8 @@ impl Strangers {
         }
     }
 
-    /// Counts a refusal of a proven holder that is not recorded by itself, because there were too many.
-    pub fn refused_too_often(&self, token: &Name, refusal: Refusal) -> Refusal {
-        self.count(Some(token.clone()), refusal, true)
-    }
-
-    fn count(&self, token: Option<Name>, refusal: Refusal, within: bool) -> Refusal {
-        let refusal = if within { refusal } else { too_many() };
-        METRICS.refused(refusal.code, false);
+    fn count(&self, token: Option<Name>, refusal: Refusal, proven: bool) -> Refusal {
+        METRICS.refused(refusal.code, proven);
         let mut counted = self.counted();
         let known = counted.refusals.len() < MAX_COUNTED;
         let key = (token.filter(|_| known), refusal.code);

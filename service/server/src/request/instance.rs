@@ -24,8 +24,9 @@ const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"
 const EXPIRING_PART: i32 = 4;
 /// Instances, or tokens of the past, that one page looks at, at most, when few of them fit.
 const SCAN: usize = 20_000;
-/// Tokens whose histories are looked through at once, for a page of the past.
+/// Tokens whose histories are looked through at once, for a page of the past, and instances that these yield at most.
 const TOKENS: u32 = 100;
+const INSTANCES: usize = 1000;
 
 /// One instance with its health, as it is or as it was.
 ///
@@ -64,7 +65,7 @@ pub async fn list(ledger: &Ledger, list: &v1::ListBotInstancesRequest) -> Result
     loop {
         let (page, next) = match at {
             None => page(ledger, bot.as_ref(), &cursor, limit).await?,
-            Some(at) => page_at(ledger, bot.as_ref(), &cursor, at, wanted).await?,
+            Some(at) => page_at(ledger, bot.as_ref(), &cursor, at).await?,
         };
         looked_at += page.len().max(usize::try_from(TOKENS).unwrap_or(usize::MAX));
         let showing = Showing::read(ledger, &page, at).await?;
@@ -100,13 +101,12 @@ async fn page(
     Ok((page, next))
 }
 
-/// Instances as they were, in the order of tokens: each token's history is folded up to there.
+/// Instances as they were, in the order of tokens: each token's history is folded up to there, so not for a few of them.
 async fn page_at(
     ledger: &Ledger,
     bot: Option<&Name>,
     cursor: &str,
     at: Timestamp,
-    wanted: usize,
 ) -> Result<(Vec<Instance>, Option<String>), Refusal> {
     let (begun, seen) = read_past_cursor(cursor)?;
     let tokens = ledger.tokens_ever(begun.as_ref(), TOKENS).await.or_refuse()?;
@@ -120,7 +120,7 @@ async fn page_at(
             if Some(instance.id) <= seen || bot.is_some_and(|bot| instance.bot_name != bot.as_str()) {
                 continue;
             }
-            if let Some(last) = found.last().filter(|_| found.len() >= wanted) {
+            if let Some(last) = found.last().filter(|_| found.len() >= INSTANCES) {
                 let next = after(last, Some(at));
                 return Ok((found, Some(next)));
             }

@@ -20,21 +20,27 @@ use crate::{
 
 /// Records the failure of a client that had proven something before it failed: the bound key, when `solved` says so, or
 /// else the registration secret, used up or not (protocol, section 3: it never passes unseen). Nothing, when the solved
-/// challenge was refused before, as an answer that is sent again tells nothing new, or can't be remembered.
+/// challenge was refused before, as an answer that is sent again tells nothing new.
 pub fn refuse_unfinished(
     token: &TokenState,
     solved: Option<&Solved>,
     attempt: Option<&AttemptId>,
     seen: Sighting,
     refusal: &Refusal,
-    now: Timestamp,
 ) -> Vec<Event> {
-    if solved.is_some_and(|solved| token.has_refused(solved.challenge) || !token.can_refuse(now)) {
+    if solved.is_some_and(|solved| token.has_refused(solved.challenge, solved.replayable_until)) {
         return Vec::new();
     }
     let mut events: Vec<Event> =
         solved.into_iter().flat_map(|solved| proof_of(solved, solved.key.fingerprint())).collect();
-    let proven = if solved.is_some() { "the bound key was proven" } else { "the token's own secret was shown" };
+    let proven = match solved.map(|solved| solved.purpose) {
+        None => "the token's own secret was shown",
+        Some(ChallengePurpose::Bound) => "the bound key was proven",
+        Some(ChallengePurpose::Preregistered) => "the preregistered key was proven",
+        Some(ChallengePurpose::Registration) => "the token's own secret was shown, and a new key proven",
+        Some(ChallengePurpose::Rotation) => "the key that was to be bound was proven",
+        Some(ChallengePurpose::Retired) => "a key that a rotation retired was proven",
+    };
     events.push(Event::JoinRefused(Box::new(JoinRefused {
         code: refusal.code,
         why: format!("{}; {proven}", refusal.message),
@@ -145,11 +151,6 @@ impl Judgement<'_> {
     }
 
     pub(super) fn refuse(&self, refusal: Refusal) -> Box<Verdict> {
-        if !self.known.token.can_refuse(self.now) {
-            let refusal =
-                Refusal::new(Code::RateLimited, "this token was refused too often: wait a little, then try again");
-            return Box::new(Verdict { record: Record::default(), answer: Answer::Refuse(refusal) });
-        }
         let events = self.refusal_events(&refusal, None, None);
         let record = Record { events, ..Record::default() };
         Box::new(Verdict { record, answer: Answer::Refuse(refusal) })

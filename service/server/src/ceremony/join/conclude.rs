@@ -50,7 +50,9 @@ impl Ceremonies {
                 if look.slot.is_fresh() {
                     drop(look);
                     let denied = Refusal::access_denied();
-                    return Err(self.proven_failed(&pending, Some(&proven.solved), denied, peer).await);
+                    let failed = self.proven_failed(&pending, Some(&proven.solved), denied, peer);
+                    // On the heap, as it hardly ever is: it would make every join's future larger.
+                    return Err(Box::pin(failed).await);
                 }
                 look.slot.reload(&[], None).await.or_refuse()?;
                 continue;
@@ -65,9 +67,6 @@ impl Ceremonies {
                     pending.stage = Stage::RotationKey(proven.solved);
                     pending.expires = now + TimeDelta::seconds(proof::CHALLENGE_LIFE);
                     return Ok(Step::Asked(pending));
-                }
-                Answer::Refuse(refusal) if refusal.code == Code::RateLimited => {
-                    return Err(self.strangers.refused_too_often(&pending.token, refusal.clone()));
                 }
                 Answer::Refuse(refusal) if record.events.is_empty() => return Err(self.refused(refusal, &pending)),
                 Answer::Refuse(_) if record.lock.is_none() => self.strangers.check_refusals(&pending.token, peer)?,
@@ -87,7 +86,7 @@ impl Ceremonies {
                         tracing::warn!(join.token = %pending.token, join.refusal = refusal.code.as_str(),
                             "token {} is locked: {}", pending.token, refusal.message);
                     }
-                    let token = recorded.streams.first().and_then(Stored::token);
+                    let token = recorded.first().and_then(Stored::token);
                     let token = token.ok_or_else(|| internal("an append of a token recorded none"))?;
                     return self.answer(&answer, token, &pending);
                 }
@@ -182,7 +181,7 @@ impl Ceremonies {
         let failure = |token: &TokenState| {
             let attempt = pending.attempt.as_ref();
             let now = self.ledger.now();
-            let events = join::refuse_unfinished(token, solved, attempt, pending.seen.clone(), refusal, now);
+            let events = join::refuse_unfinished(token, solved, attempt, pending.seen.clone(), refusal);
             (!events.is_empty()).then(|| change_of(token, events, now, peer))
         };
         let mut look = Look::at(self.ledger.token(&pending.token).await.or_refuse()?, pending.token_id);

@@ -463,7 +463,7 @@ impl Resources for Administration {
                     Ok(exemption) => exemptions.extend(exemption),
                     Err(refusal) if !by_selector && done.is_empty() => return Err(refusal),
                     // It was deleted meanwhile.
-                    Err(refusal) if refusal.code == Code::NotFound => {}
+                    Err(refusal) if by_selector && refusal.code == Code::NotFound => {}
                     Err(refusal) => return Err(in_part(refusal, &name, "granted", &done)),
                 }
             }
