@@ -128,7 +128,7 @@ pub async fn change_master_key(ledger: &Ledger, master: &MasterKey, next: &Maste
     Ok(())
 }
 
-/// Who acts from the command line of a node.
+/// Who acts where no client and no administrator does: a node, or its command line.
 pub(crate) fn system() -> Origin {
     Origin { actor: "system".to_owned(), ..Origin::default() }
 }

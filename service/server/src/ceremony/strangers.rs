@@ -13,14 +13,14 @@ use std::{
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use join_domain::{
     Timestamp,
-    envelope::{Origin, StreamId},
+    envelope::StreamId,
     event::{Event, RefusalsSummarised},
     id::Name,
     refusal::{Code, Refusal},
 };
 use join_ledger::{AppendError, Change, Ledger, StreamAppend};
 
-use crate::{caller::Peer, config::Limits, telemetry::METRICS};
+use crate::{caller::Peer, cluster::system, config::Limits, telemetry::METRICS};
 
 /// How many different tokens are told apart in one interval; the rest is summed up together.
 const MAX_COUNTED: usize = 10_000;
@@ -155,7 +155,7 @@ async fn append(ledger: &Ledger, events: &[RefusalsSummarised], at: Timestamp) -
         let change = Change {
             events: events.iter().cloned().map(Event::RefusalsSummarised).collect(),
             decided_at: at,
-            origin: Origin { actor: "system".to_owned(), ..Origin::default() },
+            origin: system(),
         };
         match ledger.append(StreamAppend::following(&loaded, change)).await {
             Ok(_) => return Ok(()),
