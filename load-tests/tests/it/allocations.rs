@@ -38,9 +38,9 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 /// Allocations of one renewal that are allowed. Lower it as the path gets leaner; whoever raises it says why.
-const ALLOWED: u64 = 258;
+const ALLOWED: u64 = 257;
 /// Bytes that they may take together.
-const ALLOWED_BYTES: u64 = 50_500;
+const ALLOWED_BYTES: u64 = 47_000;
 
 #[test]
 fn a_renewal_allocates_no_more_than_is_allowed() {

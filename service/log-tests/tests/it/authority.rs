@@ -29,6 +29,7 @@ use join_server::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,6 +131,27 @@ impl Authority {
             ..Parts::on_loopback(self.ledger_of(spec.name).await, self.master_key())
         });
         Node { node: node.await.unwrap(), directory }
+    }
+
+    /// Something happens, and gets its number in the log, without a pause while this is under way.
+    pub(crate) async fn happens_during(&self, work: impl Future<Output = ()>) {
+        let (ledger, done) = (self.ledger().await, CancellationToken::new());
+        let happening = async {
+            while !done.is_cancelled() {
+                self.happens(20).await;
+            }
+        };
+        let numbering = async {
+            while !done.is_cancelled() {
+                ledger.sequence_once(1000).await.unwrap();
+            }
+        };
+        let working = async {
+            work.await;
+            done.cancel();
+        };
+        tokio::join!(happening, numbering, working);
+        ledger.close().await;
     }
 
     /// Something happens, so many times.

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::authority::{Authority, Spec};
 
 /// Every file below a directory, by its name.
@@ -61,25 +59,11 @@ async fn entries_that_keep_coming_are_sealed_meanwhile() {
     let authority = Authority::new().await;
     let node = authority.node(Spec::default()).await;
     let before = node.publishes_all().await.checkpoint().unwrap().size;
-    let ledger = authority.ledger().await;
-    let stop = CancellationToken::new();
-    let numbering = async {
-        while !stop.is_cancelled() {
-            ledger.sequence_once(1000).await.unwrap();
-        }
-    };
-    let happening = async {
-        while !stop.is_cancelled() {
-            authority.happens(20).await;
-        }
-    };
     let sealed = async {
         for sealed in 1..=3 {
             node.publishes(|note| note.checkpoint().unwrap().size > before + 20 * sealed).await;
         }
-        stop.cancel();
     };
-    tokio::join!(numbering, happening, sealed);
-    ledger.close().await;
+    authority.happens_during(sealed).await;
     node.stop().await;
 }

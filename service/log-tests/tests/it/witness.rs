@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use join_log::{Checkpoint, leaf_hash};
 use join_server::config;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     authority::{Authority, Spec},
@@ -101,24 +100,7 @@ async fn a_witness_that_has_seen_more_stops_the_log_under_load() {
     witness.has_seen(1_000_000);
     let node = authority.node(with(&witness)).await;
     witness.knows(node.log_key());
-    let ledger = authority.ledger().await;
-    let stop = CancellationToken::new();
-    let numbering = async {
-        while !stop.is_cancelled() {
-            ledger.sequence_once(1000).await.unwrap();
-        }
-    };
-    let happening = async {
-        while !stop.is_cancelled() {
-            authority.happens(20).await;
-        }
-    };
-    let found = async {
-        node.until_alarm(true).await;
-        stop.cancel();
-    };
-    tokio::join!(numbering, happening, found);
-    ledger.close().await;
+    authority.happens_during(node.until_alarm(true)).await;
     node.stop().await;
 }
 

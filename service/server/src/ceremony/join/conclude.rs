@@ -50,9 +50,7 @@ impl Ceremonies {
                 if look.slot.is_fresh() {
                     drop(look);
                     let denied = Refusal::access_denied();
-                    let failed = self.proven_failed(&pending, Some(&proven.solved), denied, peer);
-                    // On the heap, as it hardly ever is: it would make every join's future larger.
-                    return Err(Box::pin(failed).await);
+                    return Err(self.proven_failed(&pending, Some(&proven.solved), denied, peer).await);
                 }
                 look.slot.reload(&[], None).await.or_refuse()?;
                 continue;
@@ -164,7 +162,8 @@ impl Ceremonies {
             return limited;
         }
         METRICS.refused(refusal.code, true);
-        if let Err(error) = self.append_failure(pending, solved, &refusal, peer).await {
+        // On the heap, as it is rare, and would make every join's future larger.
+        if let Err(error) = Box::pin(self.append_failure(pending, solved, &refusal, peer)).await {
             // The client's answer stays the same: its failure is a fact, recorded or not.
             tracing::error!(join.token = %pending.token, "a refusal could not be recorded: {error}");
         }
