@@ -23,7 +23,7 @@ use crate::{
     authority::{Authority, roots},
     ceremony::{JoinError, Lines, call_json},
     connection::{Connection, Target},
-    pace::{Measured, histogram, micros},
+    pace::{Measured, histogram, record},
 };
 
 /// An administrator with a connection.
@@ -190,7 +190,7 @@ struct Done(BTreeMap<&'static str, Histogram<u64>>);
 
 impl Done {
     fn note(&mut self, call: &'static str, took: Duration) {
-        self.0.entry(call).or_insert_with(histogram).saturating_record(micros(took));
+        record(self.0.entry(call).or_insert_with(histogram), took);
     }
 }
 
@@ -221,7 +221,7 @@ impl Worker {
                     let next = page["cursor"].as_str().filter(|_| page["more"].as_bool() == Some(true));
                     next.unwrap_or_default().clone_into(&mut cursor);
                 }
-                Kind::Export => exported = self.export(exported).await?,
+                Kind::Export => exported = self.export(exported, &stop).await?,
                 Kind::Follow => {}
             }
             stop.run_until_cancelled(tokio::time::sleep(kind.pause())).await;
@@ -287,14 +287,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Exports the ledger from an entry on, to the explicit end, and returns where that is.
-    async fn export(&mut self, from: u64) -> anyhow::Result<u64> {
+    /// Exports the ledger from an entry on, to the explicit end, and returns where that is. The whole of a long ledger takes
+    /// longer than a measurement: so much of it as comes until `stop`.
+    async fn export(&mut self, from: u64, stop: &CancellationToken) -> anyhow::Result<u64> {
         let begun = Instant::now();
         let path = format!("/v1/export?from_index={from}");
         let mut chunks = Lines::get(&self.administrator.connection.requests, &path).await?;
         let mut next = from;
         loop {
-            let chunk: Chunk = chunks.next().await?.context("an export ended without its end")?;
+            let Some(chunk) = stop.run_until_cancelled(chunks.next()).await else {
+                self.done.note("a part of the ledger exported, until the end of the measurement", begun.elapsed());
+                return Ok(next);
+            };
+            let chunk: Chunk = chunk?.context("an export ended without its end")?;
             for entry in chunk.entries {
                 ensure!(entry.log_index == next, "entry {} was exported in place of {next}", entry.log_index);
                 next += 1;

@@ -76,6 +76,13 @@ pub(crate) struct Setup {
     pub(crate) log: bool,
 }
 
+impl Setup {
+    /// How many writers, in words.
+    pub(crate) fn writers(&self) -> String {
+        self.writers.map_or("the service's default".to_owned(), |writers| writers.to_string())
+    }
+}
+
 /// A private authority; it stops when this is dropped.
 pub(crate) struct Authority {
     setup: Setup,

@@ -18,7 +18,7 @@ use crate::{
     pace::{Load, Measured, Plan, drive},
     profiles::{
         AT_ONCE, KEPT, administer, clone_storm, compare_with_authority, every_bot_joins, handshakes, nobody_refused,
-        recovering, renewing, rotation, storm,
+        recovering, renewing, rotation, storm, waited,
     },
     report::Report,
     verify,
@@ -104,6 +104,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     ));
     let [full, resumed] = handshakes(&fleet);
     report.figure("full_handshakes_seen", full);
+    report.figure("joins_that_waited_for_their_bot", waited(&fleet));
     ensure!(resumed == 0.0, "a handshake was resumed, and should not");
     Ok(report)
 }
@@ -404,7 +405,7 @@ pub(crate) fn describe(options: &Options) -> serde_json::Value {
         "seconds": options.seconds,
         "joins_at_once": AT_ONCE,
         "kept_connections": KEPT,
-        "writers": options.setup.writers.map_or("the service's default".to_owned(), |writers| writers.to_string()),
+        "writers": options.setup.writers(),
         "postgres_settings": options.setup.postgres,
         "writeback": host::writeback(),
         "log_files": options.setup.log,

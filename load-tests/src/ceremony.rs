@@ -30,6 +30,8 @@ pub(crate) enum Transport {
 pub(crate) enum JoinError {
     /// The authority refused, by this code.
     Refused(String),
+    /// There was no connection to be had.
+    Unconnected(String),
     /// The connection or the protocol broke.
     Broken(String),
 }
@@ -38,6 +40,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(code) => f.write_str(code),
+            Self::Unconnected(why) => write!(f, "not connected: {why}"),
             Self::Broken(why) => write!(f, "broken: {why}"),
         }
     }

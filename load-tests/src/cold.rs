@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use crate::{
     authority::Authority,
@@ -37,7 +37,10 @@ pub(crate) async fn cold_cache(
         let recoveries = |fleet| recovering(fleet, Connections::Kept);
         let cold = drive("recoveries, kept, tokens not in the cache", plan, &watched, recoveries(live)).await?;
         let most = cold.joins_per_s * (WARM_UP + plan.measured).as_secs_f64();
-        ensure!(most < to_f64(live.size()), "there are too few live bots: some joined twice, and were in the cache");
+        if most >= to_f64(live.size()) {
+            report.left_out("cold_cache", "there are too few live bots: some joined twice, and were in the cache");
+            return Ok(());
+        }
         let warm =
             drive("recoveries, kept, the same node, tokens in the cache", plan, &watched, recoveries(few)).await?;
         nobody_refused(&cold)?;

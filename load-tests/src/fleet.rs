@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use rustls::{HandshakeKind, pki_types::CertificateDer, sign::CertifiedKey};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     ceremony::{self, Ask, Granted, JoinError, Transport},
@@ -43,6 +43,8 @@ pub(crate) struct Fleet {
     /// Handshakes that were seen: full, and resumed.
     pub(crate) full_handshakes: AtomicU64,
     pub(crate) resumed_handshakes: AtomicU64,
+    /// Joins whose bot was still at another one when they were due.
+    pub(crate) waited: AtomicU64,
 }
 
 /// One bot.
@@ -122,6 +124,7 @@ impl Fleet {
             transport: Transport::Grpc,
             full_handshakes: AtomicU64::new(0),
             resumed_handshakes: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
         })
     }
 
@@ -175,7 +178,7 @@ impl Fleet {
 
     /// A new connection, whose handshake is counted.
     fn noted(&self, connected: anyhow::Result<Connection>) -> Result<Connection, JoinError> {
-        let connection = connected.map_err(|error| JoinError::Broken(format!("{error:#}")))?;
+        let connection = connected.map_err(|error| JoinError::Unconnected(format!("{error:#}")))?;
         self.note(&connection);
         Ok(connection)
     }
@@ -188,10 +191,22 @@ impl Fleet {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The turn of a bot, which joins once at a time. Its wait is in the latency of the join that is due, so how many
+    /// waited is counted.
+    async fn turn<'b>(&self, bot: &'b Bot) -> MutexGuard<'b, State> {
+        match bot.state.try_lock() {
+            Ok(state) => state,
+            Err(_) => {
+                self.waited.fetch_add(1, Ordering::Relaxed);
+                bot.state.lock().await
+            }
+        }
+    }
+
     /// A renewal: a new connection with the newest certificate. A bot that has none joins for the first time.
     pub(crate) async fn renew(&self, number: u64) -> Result<(), JoinError> {
         let bot = self.bot(number);
-        let mut state = bot.state.lock().await;
+        let mut state = self.turn(bot).await;
         let connection = self.noted(self.target.connect(state.certificate.as_ref()).await)?;
         let renewal = state.certificate.is_some();
         self.join_as(bot, &mut state, &connection.requests, renewal).await
@@ -200,7 +215,7 @@ impl Fleet {
     /// A first join or a recovery: without a certificate.
     pub(crate) async fn recover(&self, number: u64, connections: Connections) -> Result<(), JoinError> {
         let bot = self.bot(number);
-        let mut state = bot.state.lock().await;
+        let mut state = self.turn(bot).await;
         let new = match connections {
             Connections::Kept => return self.join_as(bot, &mut state, &self.kept(number).await?, false).await,
             Connections::Resumed => self.target.resume().await,

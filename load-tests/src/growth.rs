@@ -16,7 +16,7 @@ use crate::{
     cold::cold_cache,
     fleet::{Connections, Fleet},
     floor::median,
-    history,
+    history, host,
     import::{Import, import},
     overload::overload,
     pace::{Load, Measured, Plan, drive},
@@ -155,7 +155,13 @@ impl Side {
 
 /// Runs everything.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
-    ensure!(options.tokens >= SMALL, "the large authority has {SMALL} tokens at least");
+    let others = options.tokens - SMALL.min(options.tokens);
+    ensure!(
+        options.live_bots <= others,
+        "--live-bots {}: beside the {SMALL} that are measured there are {others} of {} tokens",
+        options.live_bots,
+        options.tokens
+    );
     let mut report = Report::new("growth", options.seed);
     report.service(authority::version(&options.setup.joind)?);
     let between = (SMALL * options.tokens).isqrt() / SMALL * SMALL;
@@ -299,6 +305,10 @@ pub(crate) fn describe(options: &Options) -> serde_json::Value {
         "events": options.events,
         "live_bots": options.live_bots,
         "fleet": SMALL,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "writers": options.setup.writers(),
+        "writeback": host::writeback(),
         "joins_at_once": AT_ONCE,
         "postgres_settings": options.setup.postgres,
         "log_files": "only for memory, overload and starts",
@@ -311,7 +321,7 @@ mod tests {
 
     #[test]
     fn measured_tokens_and_live_ones_lie_far_apart_and_never_meet() {
-        for (tokens, live, expected) in [(1_000_000, 100_000, 100_000), (1500, 400, 400), (1000, 100, 0)] {
+        for (tokens, live, expected) in [(1_000_000, 100_000, 100_000), (2500, 400, 400), (2000, 1000, 1000)] {
             let measured: std::collections::BTreeSet<_> = measured_numbers(tokens).collect();
             let others: Vec<_> = other_numbers(tokens, live).collect();
             assert_eq!((measured.len(), others.len()), (1000, expected), "of {tokens}");

@@ -37,9 +37,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Where report.json, report.html and the plots go.
-    #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
-    out: PathBuf,
+    /// Where report.json, report.html and the plots go [default: target/bench, and target/bench/run for `run`].
+    #[arg(long, global = true, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,12 +56,12 @@ struct Growth {
     #[command(flatten)]
     private: Private,
     /// Tokens of the large authority.
-    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2000..))]
     tokens: u64,
     /// Events of its history, about.
     #[arg(long, value_name = "COUNT", default_value_t = 50_000_000)]
     events: u64,
-    /// Bots that join, for the memory of a node that knows them.
+    /// Bots that join, for the memory of a node that knows them. Fewer than there are tokens.
     #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     live_bots: u64,
     #[command(flatten)]
@@ -76,7 +76,7 @@ struct Bench {
     #[arg(long, value_name = "FILE", default_value_os_t = built("baseline-cqrs"))]
     baseline: PathBuf,
     /// Bots of the main fleet.
-    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(64..=1_000_000))]
     bots: u64,
     #[command(flatten)]
     measuring: Measuring,
@@ -94,7 +94,8 @@ struct Measuring {
     /// How often each of what is compared is measured.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Seconds of each measurement.
+    /// Seconds of each measurement. `bench` takes 2 to 4 of them for appends, 4 at most for what is measured once, and twice
+    /// as many at half of peak.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 }
@@ -142,13 +143,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
+    // Figures of somebody's authority don't go among those of the benchmark.
+    let usual = if matches!(cli.command, Command::Run(_)) { "target/bench/run" } else { "target/bench" };
     let report = match cli.command {
         // It ends by itself when it is told to, and removes what it made.
         Command::Run(options) => remote::run(&options).await?,
         Command::Bench(args) => until_told_to_end(bench(args)).await?,
         Command::Growth(args) => until_told_to_end(growth(args)).await?,
     };
-    finish(report, &cli.out)
+    finish(report, &cli.out.unwrap_or_else(|| usual.into()))
 }
 
 /// Drops the work when somebody ends it, so that nothing it started is left running.

@@ -28,7 +28,9 @@ const REST: Duration = Duration::from_secs(12);
 
 /// The generator's own reasons, beside the authority's codes.
 const NOT_SENT: &str = "not sent, for want of room in the generator";
-const NO_ANSWER: &str = "no answer, or a closed connection";
+const UNCONNECTED: &str = "not connected: the handshake failed, or the connection was refused";
+const CLOSED: &str = "the connection was closed before an answer";
+const NO_ANSWER: &str = "no answer within 20 s";
 
 /// Recoveries at ten times each of the two peaks: over kept connections, and over a new one each.
 pub(crate) async fn overload(
@@ -76,10 +78,13 @@ fn joining(fleet: &Arc<Fleet>, connections: Connections, room: usize) -> impl Fn
         let (fleet, place) = (Arc::clone(&fleet), Arc::clone(&room).try_acquire_owned());
         Box::pin(async move {
             let Ok(_place) = place else { return Err(JoinError::Refused(NOT_SENT.to_owned())) };
-            match timeout(ANSWER, fleet.recover(number, connections)).await {
-                Ok(Err(JoinError::Broken(_))) | Err(_) => Err(JoinError::Refused(NO_ANSWER.to_owned())),
-                Ok(outcome) => outcome,
-            }
+            let told = match timeout(ANSWER, fleet.recover(number, connections)).await {
+                Ok(Err(JoinError::Unconnected(_))) => UNCONNECTED,
+                Ok(Err(JoinError::Broken(_))) => CLOSED,
+                Ok(answered) => return answered,
+                Err(_) => NO_ANSWER,
+            };
+            Err(JoinError::Refused(told.to_owned()))
         })
     }
 }

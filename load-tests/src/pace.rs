@@ -221,36 +221,37 @@ impl Tally {
         };
         let measured = within(belongs_at);
         let mut kept = self.kept();
-        if within(now) && !matches!(outcome, Err(JoinError::Broken(_))) {
+        if within(now) && matches!(outcome, Ok(()) | Err(JoinError::Refused(_))) {
             kept.ended += 1;
         }
         match outcome {
             Ok(()) if measured => {
-                let micros = micros(now.duration_since(started));
+                let took = now.duration_since(started);
                 let second = usize::try_from(belongs_at.duration_since(self.begin).as_secs()).unwrap_or_default();
-                kept.all.saturating_record(micros);
+                record(&mut kept.all, took);
                 if kept.seconds.len() <= second {
                     kept.seconds.resize_with(second + 1, histogram);
                 }
-                kept.seconds[second].saturating_record(micros);
+                record(&mut kept.seconds[second], took);
             }
             Err(JoinError::Refused(code)) if measured => *kept.refusals.entry(code).or_default() += 1,
             Ok(()) | Err(JoinError::Refused(_)) => {}
-            Err(JoinError::Broken(why)) => {
+            Err(JoinError::Unconnected(why) | JoinError::Broken(why)) => {
                 kept.broken.get_or_insert(why);
             }
         }
     }
 }
 
-/// Of latencies in µs, up to ten minutes.
+/// Of latencies in µs, with three digits each. It grows with the longest: a storm of a million bots takes half an hour.
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 3).expect("these are bounds of a histogram")
+    Histogram::new(3).expect("three digits are a precision of a histogram")
 }
 
-/// A time as a histogram takes it.
-pub(crate) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
+/// Notes one latency.
+pub(crate) fn record(latencies: &mut Histogram<u64>, took: Duration) {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    latencies.record(micros).expect("a histogram that grows takes every latency");
 }
 
 fn ms(micros: u64) -> f64 {

@@ -28,6 +28,11 @@ impl Processes {
         Ok(Self::Family(pid.context("postmaster.pid is damaged")?))
     }
 
+    /// Whether the (first) process is there.
+    pub(crate) fn is_running(&self) -> bool {
+        stat(self.pid()).is_some()
+    }
+
     /// User and system time so far, in µs. The kernel counts in ticks of 10 ms.
     pub(crate) fn cpu_us(&self) -> f64 {
         let ticks = match self {

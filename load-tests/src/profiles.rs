@@ -238,6 +238,11 @@ pub(crate) async fn compare_locks(
     Ok(())
 }
 
+/// How many joins of a fleet waited, as their bot was still at another one: their wait is in their latency.
+pub(crate) fn waited(fleet: &Fleet) -> f64 {
+    to_f64(fleet.waited.load(std::sync::atomic::Ordering::Relaxed))
+}
+
 /// How many handshakes a fleet saw, full and resumed.
 pub(crate) fn handshakes(fleet: &Fleet) -> [f64; 2] {
     use std::sync::atomic::Ordering::Relaxed;

@@ -21,10 +21,10 @@ use crate::{
     fleet::{Connections, Fleet},
     key::random_hex,
     pace::{Load, Plan, Watched, drive},
-    process::told_to_end,
+    process::{Processes, told_to_end},
     profiles::{
         AT_ONCE, KEPT, administer, clone_storm, compare_locks, compare_with_authority, every_bot_joins, handshakes,
-        nobody_refused, recovering, renewing, rotation, storm,
+        nobody_refused, recovering, renewing, rotation, storm, waited,
     },
     report::Report,
 };
@@ -62,6 +62,19 @@ enum Profile {
 impl Profile {
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// How its figures are named, as in `bench` where that has the same.
+    fn figures(self) -> &'static str {
+        match self {
+            Self::Renewals => "renewal",
+            Self::Recoveries => "recovery",
+            Self::Registrations => "registration",
+            Self::Storm => "storm",
+            Self::Rotation => "rotation",
+            Self::Clones => "clone",
+            Self::Administrators => "administrators_renewal",
+        }
     }
 
     /// True when it goes on for a given time; the others end when each bot had its turn.
@@ -111,12 +124,24 @@ pub(crate) struct Options {
     /// How joins without a certificate are connected [default: kept]. For recoveries.
     #[arg(long, value_enum)]
     connections: Option<Connections>,
+    /// Process id of joind, where it runs on this host: for its CPU time and memory.
+    #[arg(long, value_name = "PID", value_parser = process)]
+    joind_pid: Option<u32>,
+    /// Process id of PostgreSQL's first process, where it runs on this host: for the CPU time and memory of all of them.
+    #[arg(long, value_name = "PID", value_parser = process)]
+    postgres_pid: Option<u32>,
     /// The same seed lets the bots come in the same order.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Leaves bot, tokens and locks where they are.
     #[arg(long)]
     keep: bool,
+}
+
+/// A process of this host.
+fn process(text: &str) -> Result<u32, String> {
+    let pid = text.parse().map_err(|_| "it is no process id".to_owned())?;
+    if Processes::One(pid).is_running() { Ok(pid) } else { Err("no such process runs on this host".to_owned()) }
 }
 
 /// A rate that something can have.
@@ -155,11 +180,16 @@ impl Options {
             self.profile != Profile::Clones || self.bots >= 3,
             "--profile clones copies a third of the bots: --bots must be 3 or more"
         );
+        ensure!(
+            self.at_once.is_none_or(|at_once| at_once <= self.bots),
+            "--at-once is more than --bots {}: a bot joins once at a time",
+            self.bots
+        );
         Ok(())
     }
 
     fn at_once(&self) -> u64 {
-        self.at_once.unwrap_or(AT_ONCE)
+        self.at_once.unwrap_or(AT_ONCE).min(self.bots)
     }
 
     fn plan(&self) -> Plan {
@@ -168,6 +198,10 @@ impl Options {
             warm_up: Duration::from_secs(self.warm_up.unwrap_or(WARM_UP)),
             measured: Duration::from_secs(self.seconds.unwrap_or(SECONDS)),
         }
+    }
+
+    fn watched(&self) -> Watched {
+        Watched { joind: self.joind_pid.map(Processes::One), postgres: self.postgres_pid.map(Processes::Family) }
     }
 
     fn target(&self) -> anyhow::Result<Target> {
@@ -222,10 +256,9 @@ async fn measure(options: &Options, administrator: &Arc<Administrator>, made: &M
     let mut fleet = fleet.over(options.transport).shuffled(options.seed);
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    let (watched, at_once) = (Watched::default(), options.at_once());
+    let (watched, at_once) = (options.watched(), options.at_once());
 
     let registered = every_bot_joins("first joins by secret", at_once, &watched, &fleet).await?;
-    let name = options.profile.name();
     let done = match options.profile {
         Profile::Registrations => registered,
         Profile::Renewals => drive("renewals", options.plan(), &watched, renewing(&fleet)).await?,
@@ -249,7 +282,7 @@ async fn measure(options: &Options, administrator: &Arc<Administrator>, made: &M
         }
     };
     nobody_refused(&done)?;
-    report.rates(&name, std::slice::from_ref(&done));
+    report.rates(options.profile.figures(), std::slice::from_ref(&done));
     report.add(done);
     if options.profile != Profile::Clones {
         compare_locks(administrator, &fleet, &[].into()).await?;
@@ -260,6 +293,7 @@ async fn measure(options: &Options, administrator: &Arc<Administrator>, made: &M
     let [full, resumed] = handshakes(&fleet);
     report.figure("full_handshakes_seen", full);
     report.figure("resumed_handshakes_seen", resumed);
+    report.figure("joins_that_waited_for_their_bot", waited(&fleet));
     Ok(report)
 }
 
@@ -376,6 +410,8 @@ mod tests {
             ("--profile storm --at-once 5", "--at-once is not for --profile storm"),
             ("--profile renewals --connections new", "--connections is not for --profile renewals"),
             ("--profile clones --bots 2", "--bots must be 3 or more"),
+            ("--bots 10 --at-once 11", "--at-once is more than --bots 10"),
+            ("--joind-pid 0", "no such process"),
         ] {
             let told = read(arguments).expect_err(arguments);
             assert!(told.contains(expected), "{arguments}: {told}");

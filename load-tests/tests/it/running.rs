@@ -105,23 +105,23 @@ fn stderr(output: &Output) -> String {
 fn each_profile_gives_figures_and_leaves_nothing_behind() {
     let authority = Authority::start("profiles");
     let second = ["--at-once", "4", "--warm-up", "0", "--seconds", "1"];
-    let profiles: [(&str, &[&str]); 9] = [
-        ("renewals", &second),
-        ("renewals", &["--rate", "20", "--warm-up", "0", "--seconds", "1", "--transport", "http"]),
-        ("recoveries", &second),
-        ("recoveries", &["--connections", "resumed", "--rate", "20", "--warm-up", "0", "--seconds", "1"]),
-        ("registrations", &["--at-once", "2"]),
-        ("storm", &[]),
-        ("rotation", &[]),
-        ("clones", &[]),
+    let profiles: [(&str, &str, &[&str]); 9] = [
+        ("renewals", "renewal", &second),
+        ("renewals", "renewal", &["--rate", "20", "--warm-up", "0", "--seconds", "1", "--transport", "http"]),
+        ("recoveries", "recovery", &second),
+        ("recoveries", "recovery", &["--connections", "resumed", "--rate", "20", "--warm-up", "0", "--seconds", "1"]),
+        ("registrations", "registration", &["--at-once", "2"]),
+        ("storm", "storm", &[]),
+        ("rotation", "rotation", &[]),
+        ("clones", "clone", &[]),
         // What happens has to get its place in the log, and then to who follows.
-        ("administrators", &["--at-once", "4", "--warm-up", "0", "--seconds", "5"]),
+        ("administrators", "administrators_renewal", &["--at-once", "4", "--warm-up", "0", "--seconds", "5"]),
     ];
-    for (profile, options) in profiles {
+    for (profile, of, options) in profiles {
         let report = authority.run(&[&["--profile", profile], options].concat());
         let figure = |name: &str| report["figures"][name].as_f64();
         for name in ["joins_per_s", "p50_ms", "p99_ms"] {
-            assert!(figure(&format!("{profile}_{name}")) > Some(0.0), "{profile}: {}", report["figures"]);
+            assert!(figure(&format!("{of}_{name}")) > Some(0.0), "{profile}: {}", report["figures"]);
         }
         assert!(figure("full_handshakes_seen") > Some(0.0) && figure("resumed_handshakes_seen") == Some(0.0));
         let measured = report["measured"].as_array().unwrap();
@@ -131,6 +131,11 @@ fn each_profile_gives_figures_and_leaves_nothing_behind() {
         assert_eq!(checked.contains("2 cloned tokens are locked"), profile == "clones", "{checked}");
         assert_eq!(authority.resources(), 0, "{profile} left something");
     }
+
+    // The node is this very process.
+    let report = authority.run(&["--seconds", "1", "--warm-up", "0", "--joind-pid", &std::process::id().to_string()]);
+    let renewals = report["measured"].as_array().unwrap().last().unwrap();
+    assert!(renewals["cpu"]["joind_us"].as_f64() > Some(0.0) && renewals["cpu"]["postgres_us"].is_null(), "{renewals}");
 }
 
 #[test]
