@@ -224,6 +224,30 @@ impl Authority {
         })
     }
 
+    /// What the database holds, its write-ahead log not counted.
+    pub(crate) async fn database_bytes(&self) -> anyhow::Result<u64> {
+        let mut connection = PgConnection::connect_with(&self.superuser()).await?;
+        let bytes: i64 =
+            sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(u64::try_from(bytes)?)
+    }
+
+    /// What the node's log directory holds.
+    pub(crate) fn log_bytes(&self) -> anyhow::Result<u64> {
+        let (mut bytes, mut directories) = (0, vec![self.directory.path().join("log")]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                match entry.metadata()? {
+                    of if of.is_dir() => directories.push(entry.path()),
+                    of => bytes += of.len(),
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Waits until log and views have caught up, so that what comes next is measured alone.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         let ledger = self.ledger().await?;

@@ -16,6 +16,7 @@ use crate::{
     import::{Import, import},
     key::random_hex,
     pace::{Load, Measured, Plan, drive},
+    process::to_f64,
     profiles::{
         AT_ONCE, KEPT, administer, clone_storm, compare_with_authority, every_bot_joins, handshakes, nobody_refused,
         recovering, renewing, rotation, storm, waited,
@@ -239,6 +240,7 @@ async fn half_peaks(
     let watched = authority.watched()?;
     let seconds = options.seconds * 2;
     let (mut kept, mut renewed) = (Vec::new(), Vec::new());
+    let (mut in_database, mut in_log) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         let rate = report.value("kept_joins_per_s") / 2.0;
         let plan = options.plan(Load::Open(rate), seconds);
@@ -249,11 +251,20 @@ async fn half_peaks(
         report.add(done);
         let rate = report.value("full_handshake_joins_per_s") / 2.0;
         let plan = options.plan(Load::Open(rate), seconds);
+        authority.settle().await?;
+        let before = [authority.database_bytes().await?, authority.log_bytes()?, fleet.accepted().await];
         let done = drive("renewals, half of peak", plan, &watched, renewing(fleet)).await?;
         nobody_refused(&done)?;
         renewed.push(done.p99_ms);
         report.add(done);
+        authority.settle().await?;
+        let after = [authority.database_bytes().await?, authority.log_bytes()?, fleet.accepted().await];
+        let [database, log, joins] = [0, 1, 2].map(|of| to_f64(after[of].saturating_sub(before[of])));
+        in_database.push(database / joins);
+        in_log.push(log / joins);
     }
+    report.spread("renewal_database_bytes", in_database);
+    report.spread("renewal_log_bytes", in_log);
     report.spread("kept_p99_ms_at_half_peak", kept);
     report.spread("renewal_p99_ms_at_half_peak", renewed);
     Ok(())

@@ -160,6 +160,15 @@ impl Fleet {
         u64::try_from(self.bots.len()).unwrap_or(u64::MAX)
     }
 
+    /// Joins that were accepted so far, of all of them.
+    pub(crate) async fn accepted(&self) -> u64 {
+        let mut accepted = 0;
+        for bot in &self.bots {
+            accepted += bot.state.lock().await.accepted;
+        }
+        accepted
+    }
+
     /// The bot whose turn it is.
     pub(crate) fn bot(&self, number: u64) -> &Bot {
         &self.bots[usize::try_from(number % self.size()).unwrap_or_default()]
