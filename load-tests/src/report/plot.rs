@@ -286,3 +286,48 @@ fn round_up(value: f64) -> f64 {
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pace::{Cpu, histogram};
+
+    fn run(what: &str, load: &str, joins_per_s: f64) -> Measured {
+        let cpu = Cpu { joind_us: Some(100.0), postgres_us: Some(50.0), generator_us: Some(10.0) };
+        Measured { joins_per_s, cpu, ..Measured::of(what, load.to_owned(), 5.0, &histogram()) }
+    }
+
+    fn plots(measured: &[Measured]) -> BTreeMap<String, String> {
+        let figures = [("tokens", 1_000_000.0), ("tokens_between", 31_000.0), ("events", 5000.0)];
+        all(measured, &figures.map(|(name, value)| (name.to_owned(), value)).into()).into_iter().collect()
+    }
+
+    #[test]
+    fn sizes_are_a_line_by_tokens_and_half_of_the_peak_has_a_plot_of_its_own() {
+        let sides = ["a thousand tokens", "a size between", "many tokens", "a long history"];
+        let at_peak = sides.map(|side| run(&format!("renewals, {side}"), "closed", 3000.0));
+        let at_half = sides.map(|side| run(&format!("renewals, {side}, half of peak"), "open", 1500.0));
+        let plots = plots(&[at_peak, at_half].concat());
+        let names: Vec<&str> = plots.keys().map(String::as_str).collect();
+        assert_eq!(names, ["cost", "cost-half-of-peak", "percentiles", "size-cost", "size-joins"]);
+        assert!(names.iter().all(|name| is_one(name)));
+        // From 64 to 748, and 31 000 lies about half way: a thousand and a million are a thousandfold apart.
+        let joins = &plots["size-joins"];
+        let line = joins.split_once("points=\"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+        let across: Vec<&str> = line.split([' ', ',']).step_by(2).collect();
+        assert_eq!(across, ["64.0", "404.0", "748.0"], "{joins}");
+        for mark in [">1000<", ">31000<", ">1000000<"] {
+            assert!(joins.contains(mark), "{mark} of {joins}");
+        }
+        assert!(plots["cost"].contains("renewals, many tokens (1000000)"));
+        assert!(!plots["cost"].contains("half of peak"));
+        assert!(plots["cost-half-of-peak"].contains("renewals, a long history (5000)"));
+    }
+
+    #[test]
+    fn overload_is_not_among_the_percentiles() {
+        let plots = plots(&[run("overload, recoveries", "open, 9/s", 1.0), run("renewals, half of peak", "open", 1.0)]);
+        assert!(plots["percentiles"].contains("renewals") && !plots["percentiles"].contains("overload"));
+        assert!(!plots.contains_key("size-joins"));
+    }
+}
