@@ -67,6 +67,7 @@ impl Options {
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("bench", options.seed);
     report.service(authority::version(&options.setup.joind)?);
+    report.postgres(join_embedded::Binaries::find()?.version());
     if options.only.is_none_or(|part| part == Part::Append) {
         append_paths(options, &mut report).await?;
     }

@@ -164,6 +164,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("growth", options.seed);
     report.service(authority::version(&options.setup.joind)?);
+    report.postgres(join_embedded::Binaries::find()?.version());
     let between = (SMALL * options.tokens).isqrt() / SMALL * SMALL;
     let small = provide(options, SMALL, 0).await?;
     let middle = provide(options, between, 0).await?;

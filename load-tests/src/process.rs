@@ -117,15 +117,22 @@ pub(crate) fn to_f64(count: u64) -> f64 {
 /// The machine, in words, for the report.
 pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("?");
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    let memory = read("/proc/meminfo");
+    described(&read("/proc/cpuinfo"), &read("/proc/meminfo"), &read("/proc/sys/kernel/osrelease"))
+}
+
+/// Clouds give processors of several families the same name.
+fn described(cpus: &str, memory: &str, kernel: &str) -> String {
+    let value = |name: &str| {
+        let mut fields = cpus.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| field.trim() == name).map_or("?", |(_, value)| value.trim())
+    };
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or("?");
-    let kernel = read("/proc/sys/kernel/osrelease");
     format!(
-        "{cores} × {}, {} of memory, Linux {}",
-        model.trim_start_matches([' ', '\t', ':']),
+        "{cores} × {} (family {}, model {}), {} of memory, Linux {}",
+        value("model name"),
+        value("cpu family"),
+        value("model"),
         memory.trim(),
         kernel.trim()
     )
@@ -140,5 +147,20 @@ pub(crate) async fn told_to_end() -> &'static str {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => "interrupted",
         _ = terminated.recv() => "terminated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_processors_of_one_name_are_told_apart_by_family_and_model() {
+        let cpu = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n";
+        assert_eq!(
+            described(&cpu.repeat(2), "MemTotal:       24683656 kB\n", "6.18.44\n"),
+            "2 × AMD EPYC (family 25, model 1), 24683656 kB of memory, Linux 6.18.44"
+        );
+        assert!(described("processor : 0\n", "", "").starts_with("1 × ? (family ?, model ?), ? of memory"));
     }
 }

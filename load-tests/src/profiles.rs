@@ -14,6 +14,7 @@ use crate::{
     fleet::{Connections, Fleet, State},
     pace::{Measured, Plan, Watched, drive},
     process::to_f64,
+    verify::exactly_the_cloned,
 };
 
 /// Joins at once.
@@ -227,15 +228,7 @@ pub(crate) async fn compare_locks(
     let ours: BTreeSet<&str> = fleet.bots.iter().map(|bot| bot.token.as_str()).collect();
     let locks = administrator.locks().await?;
     let locks = locks.iter().filter(|lock| lock.has_cause && ours.contains(lock.token.as_str()));
-    let locked: Vec<&str> = locks.map(|lock| lock.token.as_str()).collect();
-    let distinct: BTreeSet<&str> = locked.iter().copied().collect();
-    ensure!(distinct.len() == locked.len(), "a token has more than one lock");
-    let cloned: BTreeSet<&str> = cloned.iter().map(String::as_str).collect();
-    if let Some(token) = distinct.symmetric_difference(&cloned).next() {
-        let which = if cloned.contains(token) { "was cloned, and is not locked" } else { "is locked without a clone" };
-        anyhow::bail!("token {token} {which}");
-    }
-    Ok(())
+    exactly_the_cloned(locks.map(|lock| lock.token.as_str()), cloned)
 }
 
 /// How many joins of a fleet waited, as their bot was still at another one: their wait is in their latency.

@@ -1,5 +1,6 @@
 //! What came out: a table, a JSON file, and a page that stands by itself.
 
+mod figures;
 mod page;
 mod plot;
 
@@ -8,9 +9,11 @@ use std::{
     fmt::{self, Write as _},
     fs,
     path::Path,
+    time::Instant,
 };
 
 use comfy_table::{Table, presets};
+use figures::{judged, rank};
 use serde::{Deserialize, Serialize};
 
 use crate::{floor::median, pace::Measured, process, profiles::nobody_refused};
@@ -21,10 +24,16 @@ pub(crate) struct Report {
     command: String,
     seed: u64,
     at: String,
+    #[serde(skip)]
+    begun: Instant,
+    /// How long it took, until it was written.
+    took_s: f64,
     /// What the measured service says of its version.
     service: Option<String>,
     /// Of its sources; none when it doesn't say.
     commit: Option<String>,
+    /// The version of a PostgreSQL that the run started for itself.
+    postgres: Option<String>,
     machine: String,
     /// The figures that others go by.
     figures: BTreeMap<String, f64>,
@@ -70,8 +79,11 @@ impl Report {
             command: command.to_owned(),
             seed,
             at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            begun: Instant::now(),
+            took_s: 0.0,
             service: None,
             commit: None,
+            postgres: None,
             machine: process::machine(),
             figures: BTreeMap::new(),
             from: BTreeMap::new(),
@@ -91,6 +103,10 @@ impl Report {
     pub(crate) fn service(&mut self, version: String) {
         self.commit = commit_in(&version);
         self.service = Some(version);
+    }
+
+    pub(crate) fn postgres(&mut self, version: &str) {
+        self.postgres = Some(version.to_owned());
     }
 
     pub(crate) fn add(&mut self, measured: Measured) {
@@ -158,13 +174,22 @@ impl Report {
     /// # Errors
     /// When they can't be written.
     pub(crate) fn write(&mut self, directory: &Path) -> anyhow::Result<()> {
+        self.took_s = self.begun.elapsed().as_secs_f64();
         fs::create_dir_all(directory)?;
         let file = directory.join("report.json");
         if let Some(earlier) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             self.take(earlier);
         }
         fs::write(&file, serde_json::to_vec_pretty(self)?)?;
-        for (name, svg) in plot::all(&self.measured) {
+        // None stays behind with numbers of an earlier run.
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let is_svg = path.extension().is_some_and(|extension| extension == "svg");
+            if is_svg && path.file_stem().and_then(|name| name.to_str()).is_some_and(plot::is_one) {
+                fs::remove_file(path)?;
+            }
+        }
+        for (name, svg) in plot::all(&self.measured, &self.figures) {
             fs::write(directory.join(format!("{name}.svg")), svg)?;
         }
         fs::write(directory.join("report.html"), page::of(self))?;
@@ -182,12 +207,13 @@ impl Report {
         }
     }
 
-    /// Figures of this run, and those of others by their run.
+    /// Figures of this run, and those of others by their run; what matters most comes first.
     fn by_origin(&self) -> BTreeMap<Option<&Origin>, Vec<(&str, f64)>> {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::from([(None, Vec::new())]);
         for (name, value) in &self.figures {
             groups.entry(self.from.get(name)).or_default().push((name.as_str(), *value));
         }
+        groups.values_mut().for_each(|group| group.sort_by(|(one, _), (other, _)| rank(one).cmp(&rank(other))));
         groups
     }
 
@@ -200,51 +226,70 @@ impl Report {
         }
     }
 
+    /// What ran where, and for how long.
+    fn about(&self) -> [String; 3] {
+        let postgres = self.postgres.iter().map(|version| format!(", PostgreSQL {version}"));
+        let service = [self.version()].into_iter().chain(postgres).collect();
+        [service, self.machine.clone(), format!("begun at {}, took {:.0} s, seed {}", self.at, self.took_s, self.seed)]
+    }
+
+    /// A row under `FIGURE`.
+    fn figure_row(&self, name: &str, value: f64) -> [String; FIGURE.len()] {
+        let spread = self.spreads.get(name);
+        let of = |index: usize| spread.map_or(String::new(), |spread| short(spread[index]));
+        [name.to_owned(), short(value), of(0), of(2), judged(name, value)]
+    }
+
     /// For a terminal.
     pub(crate) fn table(&self) -> String {
-        let mut tables = String::new();
+        let mut text = self.about().join("\n") + "\n";
         for (origin, group) in self.by_origin() {
             let mut figures = Table::new();
-            figures.load_style(presets::NOTHING).set_header(["figure", "median", "least", "most"]);
-            for (name, value) in group {
-                let spread = self.spreads.get(name);
-                let of = |index: usize| spread.map_or(String::new(), |spread| short(spread[index]));
-                figures.add_row([name.to_owned(), short(value), of(0), of(2)]);
-            }
-            let heading = origin.map(|origin| format!("\nNot of this run, but of {origin}:\n")).unwrap_or_default();
-            let _ = write!(tables, "{heading}{figures}");
-            tables.push('\n');
+            figures.load_style(presets::NOTHING).set_header(FIGURE);
+            figures.add_rows(group.into_iter().map(|(name, value)| self.figure_row(name, value)));
+            let heading = origin.map(|origin| format!("Not of this run, but of {origin}:\n")).unwrap_or_default();
+            let _ = writeln!(text, "\n{heading}{figures}");
         }
         let mut runs = Table::new();
-        runs.load_style(presets::NOTHING).set_header([
-            "what",
-            "load",
-            "joins/s",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "joind µs",
-            "postgres µs",
-            "generator µs",
-            "refused",
-        ]);
-        for one in &self.measured {
-            let refused: Vec<String> = one.refusals.iter().map(|(code, count)| format!("{count} {code}")).collect();
-            runs.add_row([
-                one.what.clone(),
-                one.load.clone(),
-                short(one.joins_per_s),
-                short(one.p50_ms),
-                short(one.p99_ms),
-                short(one.max_ms),
-                short_or_blank(one.cpu.joind_us),
-                short_or_blank(one.cpu.postgres_us),
-                short_or_blank(one.cpu.generator_us),
-                refused.join(", "),
-            ]);
-        }
-        format!("{}\n{}\n{runs}\n{tables}", self.machine, self.version())
+        runs.load_style(presets::NOTHING).set_header(RUN).add_rows(self.measured.iter().map(run_row));
+        format!("{text}\n{runs}\n")
     }
+}
+
+/// What is told of a figure.
+const FIGURE: [&str; 5] = ["figure", "median", "least", "most", "target"];
+
+/// What is told of a run.
+const RUN: [&str; 11] = [
+    "what",
+    "load",
+    "joins/s",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "max ms",
+    "joind µs",
+    "postgres µs",
+    "generator µs",
+    "refused",
+];
+
+/// A row under `RUN`.
+fn run_row(run: &Measured) -> [String; RUN.len()] {
+    let refused: Vec<String> = run.refusals.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    [
+        run.what.clone(),
+        run.load.clone(),
+        short(run.joins_per_s),
+        short(run.p50_ms),
+        short(run.p99_ms),
+        short(run.p999_ms),
+        short(run.max_ms),
+        short_or_blank(run.cpu.joind_us),
+        short_or_blank(run.cpu.postgres_us),
+        short_or_blank(run.cpu.generator_us),
+        refused.join(", "),
+    ]
 }
 
 /// The commit that a version names in brackets.
@@ -255,7 +300,7 @@ fn commit_in(version: &str) -> Option<String> {
 }
 
 /// The same as `short`, and nothing for what nobody looked at.
-pub(crate) fn short_or_blank(value: Option<f64>) -> String {
+fn short_or_blank(value: Option<f64>) -> String {
     value.map(short).unwrap_or_default()
 }
 
@@ -271,6 +316,7 @@ pub(crate) fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::histogram;
 
     fn report(command: &str, figures: &[(&str, f64)]) -> Report {
         let mut report = Report::new(command, 1);
@@ -314,6 +360,52 @@ mod tests {
         assert_eq!(part.from.keys().collect::<Vec<_>>(), ["rss"]);
         assert_eq!(part.value("append"), 5.0);
         assert!(!part.figures.contains_key("peak"));
+        Ok(())
+    }
+
+    #[test]
+    fn terminal_and_page_tell_figures_first_with_their_targets_then_runs() {
+        let mut report = report("bench", &[("empty_call_cpu_us", 16.2), ("recovery_cpu_vs_floor", 2.4)]);
+        report.spread("append_vs_one_tx", vec![8.2, 8.1, 8.3]);
+        report.postgres("15.18");
+        let mut run = Measured::of("renewals", "closed, 64 at once".to_owned(), 5.0, &histogram());
+        run.refusals = BTreeMap::from([("LOCKED".to_owned(), 3)]);
+        report.add(run);
+        for text in [report.table(), page::of(&report)] {
+            let told = [
+                "PostgreSQL 15.18",
+                "append_vs_one_tx",
+                "8.20",
+                "8.10",
+                "8.30",
+                "8 or more: met",
+                "recovery_cpu_vs_floor",
+                "1.5 or less: not met",
+                "empty_call_cpu_us",
+                "p99.9 ms",
+                "refused",
+                "renewals",
+                "3 LOCKED",
+            ];
+            let mut rest = text.as_str();
+            for part in told {
+                let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part} at its place in {text}"));
+                rest = after;
+            }
+        }
+    }
+
+    #[test]
+    fn no_plot_of_an_earlier_run_stays_and_other_files_do() -> anyhow::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let file = |name: &str| directory.path().join(name);
+        for name in ["time-07-cpu.svg", "cost.svg", "logo.svg", "time-07-cpu.txt"] {
+            fs::write(file(name), "old")?;
+        }
+        report("bench", &[]).write(directory.path())?;
+        assert!(!file("time-07-cpu.svg").exists());
+        assert!(fs::read_to_string(file("cost.svg"))?.starts_with("<svg"));
+        assert!(file("logo.svg").exists() && file("time-07-cpu.txt").exists());
         Ok(())
     }
 }

@@ -51,24 +51,34 @@ pub(crate) async fn fleet(ledger: &Ledger, fleet: &Fleet) -> anyhow::Result<u64>
     Ok(joins)
 }
 
-/// Locks are exactly on these tokens, one on each.
+/// Locks that the authority itself made are exactly on these tokens, one on each.
 ///
 /// # Errors
 /// When a lock has no clone, or a clone no lock.
 pub(crate) async fn locks(superuser: &PgConnectOptions, cloned: &BTreeSet<String>) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect_with(superuser).await?;
-    let targets: Vec<String> =
-        sqlx::query_scalar("SELECT lock_target FROM folded WHERE kind = 'lock' AND live AND state LIKE '%\"by\":\"system\"%' OR kind = 'lock' AND live AND state NOT LIKE '%\"cause\":null%'")
-            .fetch_all(&mut connection)
-            .await?;
+    let made_by_itself =
+        "SELECT lock_target FROM folded WHERE kind = 'lock' AND live AND state::jsonb ->> 'cause' IS NOT NULL";
+    let targets: Vec<String> = sqlx::query_scalar(made_by_itself).fetch_all(&mut connection).await?;
     connection.close().await?;
-    let locked: BTreeSet<String> =
-        targets.iter().map(|target| target.strip_prefix("join_token:").unwrap_or(target).to_owned()).collect();
-    ensure!(locked.len() == targets.len(), "a token has more than one lock");
-    if let Some(token) = locked.difference(cloned).next() {
-        anyhow::bail!("token {token} is locked, and was not cloned");
+    let locked = targets.iter().map(|target| target.strip_prefix("join_token:").unwrap_or(target));
+    exactly_the_cloned(locked, cloned)
+}
+
+/// Those are locked that were cloned, once each, and no other.
+///
+/// # Errors
+/// The first for which that is not so.
+pub(crate) fn exactly_the_cloned<'a>(
+    locked: impl Iterator<Item = &'a str>,
+    cloned: &BTreeSet<String>,
+) -> anyhow::Result<()> {
+    let mut once = BTreeSet::new();
+    for token in locked {
+        ensure!(once.insert(token), "token {token} has more than one lock");
+        ensure!(cloned.contains(token), "token {token} is locked, and was not cloned");
     }
-    if let Some(token) = cloned.difference(&locked).next() {
+    if let Some(token) = cloned.iter().find(|token| !once.contains(token.as_str())) {
         anyhow::bail!("token {token} was cloned, and is not locked");
     }
     Ok(())
@@ -125,5 +135,24 @@ impl Recorded {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_too_many_too_few_or_twice_is_found() {
+        let cloned = ["one", "two"].map(str::to_owned).into();
+        let told = |locked: &[&str]| exactly_the_cloned(locked.iter().copied(), &cloned).map_err(|why| why.to_string());
+        assert_eq!(told(&["two", "one"]), Ok(()));
+        for (locked, why) in [
+            (&["one"][..], "token two was cloned, and is not locked"),
+            (&["one", "two", "three"], "token three is locked, and was not cloned"),
+            (&["one", "two", "one"], "token one has more than one lock"),
+        ] {
+            assert_eq!(told(locked), Err(why.to_owned()));
+        }
     }
 }

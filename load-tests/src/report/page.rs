@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::{
-    Report,
+    FIGURE, RUN, Report,
     plot::{self, escape},
-    short, short_or_blank,
+    run_row,
 };
 
-const STYLE: &str = "body{font:14px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
+const STYLE: &str = "body{font:14px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}\
 table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:2px 8px;text-align:right}\
 td:first-child,th:first-child{text-align:left}svg{max-width:100%;margin:.5em 0}";
 
@@ -16,39 +16,17 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%;margin:.5em 0}"
 pub(super) fn of(report: &Report) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>joinload {command}</title>\
-         <style>{STYLE}</style><h1>joinload {command}</h1><p>{at}, {version}, {machine}, seed {seed}</p>",
+         <style>{STYLE}</style><h1>joinload {command}</h1><p>{about}</p>",
         command = escape(&report.command),
-        at = report.at,
-        version = escape(&report.version()),
-        machine = escape(&report.machine),
-        seed = report.seed,
+        about = escape(&report.about().join(", ")),
     );
     for (origin, group) in report.by_origin() {
         let heading = origin.map_or("Figures".to_owned(), |origin| format!("Not of this run, but of {origin}"));
-        let _ = write!(page, "<h2>{}</h2><table><tr><th>figure</th><th>median</th>", escape(&heading));
-        page.push_str("<th>least</th><th>most</th></tr>");
-        for (name, value) in group {
-            let spread =
-                report.spreads.get(name).map(|[least, _, most]| (short(*least), short(*most))).unwrap_or_default();
-            let value = short(value);
-            let _ = write!(page, "<tr><td>{name}</td><td>{value}</td><td>{}</td><td>{}</td></tr>", spread.0, spread.1);
-        }
-        page.push_str("</table>");
+        let rows = group.into_iter().map(|(name, value)| report.figure_row(name, value));
+        table(&mut page, &heading, FIGURE, rows);
     }
-    page.push_str(
-        "<h2>Runs</h2><table><tr><th>what</th><th>load</th><th>joins/s</th><th>p50 ms</th>\
-         <th>p99 ms</th><th>p99.9 ms</th><th>joind µs</th><th>postgres µs</th><th>generator µs</th></tr>",
-    );
-    for run in &report.measured {
-        let _ = write!(page, "<tr><td>{}</td><td>{}</td>", escape(&run.what), escape(&run.load));
-        let rates = [run.joins_per_s, run.p50_ms, run.p99_ms, run.p999_ms].map(Some);
-        let cpu = [run.cpu.joind_us, run.cpu.postgres_us, run.cpu.generator_us];
-        rates.into_iter().chain(cpu).for_each(|number| {
-            let _ = write!(page, "<td>{}</td>", short_or_blank(number));
-        });
-        page.push_str("</tr>");
-    }
-    page.push_str("</table><h2>Checked</h2><ul>");
+    table(&mut page, "Runs", RUN, report.measured.iter().map(run_row));
+    page.push_str("<h2>Checked</h2><ul>");
     report.checked.iter().for_each(|what| {
         let _ = write!(page, "<li>{}</li>", escape(what));
     });
@@ -59,7 +37,26 @@ pub(super) fn of(report: &Report) -> String {
         let _ = write!(page, "<li>{}: {}</li>", escape(name), escape(&text));
     });
     page.push_str("</ul><h2>Plots</h2>");
-    plot::all(&report.measured).iter().for_each(|(_, svg)| page.push_str(svg));
+    plot::all(&report.measured, &report.figures).iter().for_each(|(_, svg)| page.push_str(svg));
     page.push_str("</html>\n");
     page
+}
+
+fn table<const COLUMNS: usize>(
+    page: &mut String,
+    heading: &str,
+    columns: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) {
+    let _ = write!(page, "<h2>{}</h2><table><tr>", escape(heading));
+    columns.iter().for_each(|column| {
+        let _ = write!(page, "<th>{column}</th>");
+    });
+    for row in rows {
+        page.push_str("</tr><tr>");
+        row.iter().for_each(|cell| {
+            let _ = write!(page, "<td>{}</td>", escape(cell));
+        });
+    }
+    page.push_str("</tr></table>");
 }

@@ -1,0 +1,116 @@
+//! In which order figures are told, and what those with a target are to be.
+
+/// What a figure is to be.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+use Target::{AtLeast, AtMost};
+
+/// The architecture's targets, the most telling first.
+const TARGETS: [(&str, Target); 12] = [
+    ("append_vs_one_tx", AtLeast(8.0)),
+    ("append_vs_postgres_es", AtLeast(15.0)),
+    ("recovery_cpu_vs_floor", AtMost(1.5)),
+    ("renewal_cpu_vs_floor", AtMost(1.6)),
+    ("growth_tokens", AtLeast(0.8)),
+    ("growth_events", AtLeast(0.8)),
+    ("kept_joins_per_s", AtLeast(8000.0)),
+    ("full_handshake_joins_per_s", AtLeast(2100.0)),
+    ("kept_p99_ms_at_half_peak", AtMost(15.0)),
+    ("renewal_p99_ms_at_half_peak", AtMost(40.0)),
+    ("rss_mb_100k_bots", AtMost(150.0)),
+    ("cold_start_s_1m_tokens", AtMost(5.0)),
+];
+
+/// What a figure is, in the order in which they are told: a ratio holds on other machines, too.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Ratio,
+    Rate,
+    Latency,
+    MemoryOrStart,
+    Rest,
+}
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        if name.contains("_vs_") || name.starts_with("growth_") || name.starts_with("cold_cache_") {
+            Self::Ratio
+        } else if name.contains("_per_s") {
+            Self::Rate
+        } else if name.contains("_ms") {
+            Self::Latency
+        } else if name.contains("rss_mb") || name.starts_with("cold_start") {
+            Self::MemoryOrStart
+        } else {
+            Self::Rest
+        }
+    }
+}
+
+/// What figures are sorted by: their kind, those with a target first, and the others by name.
+pub(super) fn rank(name: &str) -> impl Ord + use<'_> {
+    let target = TARGETS.iter().position(|(with_target, _)| *with_target == name);
+    (Kind::of(name), target.unwrap_or(TARGETS.len()), name)
+}
+
+/// A figure's target, and whether it is met; nothing for one without.
+pub(super) fn judged(name: &str, value: f64) -> String {
+    let Some((_, target)) = TARGETS.iter().find(|(with_target, _)| *with_target == name) else {
+        return String::new();
+    };
+    let (wanted, met) = match target {
+        AtLeast(least) => (format!("{least} or more"), value >= *least),
+        AtMost(most) => (format!("{most} or less"), value <= *most),
+    };
+    format!("{wanted}: {}", if met { "met" } else { "not met" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_come_first_and_those_with_a_target_before_others() {
+        let mut names = [
+            "floor_issue_us",
+            "cold_start_s_1m_tokens",
+            "storm_p50_ms",
+            "kept_p99_ms_at_half_peak",
+            "append_joins_per_s",
+            "kept_joins_per_s",
+            "append_vs_one_tx_same_rows",
+            "growth_tokens_kept_p99",
+            "renewal_cpu_vs_floor",
+            "append_vs_one_tx",
+        ];
+        names.sort_by(|one, other| rank(one).cmp(&rank(other)));
+        assert_eq!(
+            names,
+            [
+                "append_vs_one_tx",
+                "renewal_cpu_vs_floor",
+                "append_vs_one_tx_same_rows",
+                "growth_tokens_kept_p99",
+                "kept_joins_per_s",
+                "append_joins_per_s",
+                "kept_p99_ms_at_half_peak",
+                "storm_p50_ms",
+                "cold_start_s_1m_tokens",
+                "floor_issue_us",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_target_is_met_from_its_own_side() {
+        assert_eq!(judged("append_vs_one_tx", 8.0), "8 or more: met");
+        assert_eq!(judged("append_vs_one_tx", 7.96), "8 or more: not met");
+        assert_eq!(judged("recovery_cpu_vs_floor", 1.4), "1.5 or less: met");
+        assert_eq!(judged("recovery_cpu_vs_floor", 2.31), "1.5 or less: not met");
+        assert_eq!(judged("storm_s", 1.0), "");
+    }
+}
