@@ -148,7 +148,8 @@ impl Ledger {
         self.inner.clock.now()
     }
 
-    /// Records changes, durably, all or none, and returns the streams after it in the order of the append's. Tokens on the join path are appended through their [`TokenSlot`].
+    /// Records changes, durably, all or none, and returns the streams after it in the order of the append's. Tokens on the
+    /// join path are appended through their [`TokenSlot`].
     ///
     /// # Errors
     /// [`AppendError`].
