@@ -24,8 +24,8 @@ use quick_cache::{Weighter, sync::Cache};
 use crate::{
     Append, AppendError, Change, Ledger, LedgerError, Stored, StreamAppend,
     append::Prepared,
-    lease::in_time,
-    row::{ServerRun, StreamRow},
+    reader::{Found, Wanted},
+    row::ServerRun,
     turns::{Turn, Turns},
 };
 
@@ -314,23 +314,21 @@ async fn load(
     extra: &[LockTarget],
     attempt: Option<AttemptHash>,
 ) -> Result<(Option<KnownToken>, bool), LedgerError> {
-    let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+    let targets = extra.iter().map(ToString::to_string).collect();
     let attempt = attempt.map(|attempt| attempt.key());
     ledger.tokens().reads.fetch_add(1, Ordering::Relaxed);
-    // All at one moment, since it is one statement: what it finds together was true together.
-    let load = sqlx::query_file!("sql/load_token.sql", name.as_str(), &extra, ledger.now(), attempt);
-    let rows = in_time(load.fetch_all(&mut *ledger.connection().await?)).await?;
+    let found = ledger.reader().read(Wanted { name: name.clone(), targets, attempt }).await?;
 
     let (mut token, mut bot, mut locks, mut accepted, mut weight) = (None, None, Vec::new(), false, 0_u32);
-    for row in rows {
-        accepted = row.accepted;
+    for Found { row, accepted: has_accepted } in found {
         weight = weight.saturating_add(weight_of_text(&row.state));
-        let (stream_id, kind, version, fence, state) = (row.stream_id, row.kind, row.version, row.fence, row.state);
-        let (snapshot_version, since, server) = (row.snapshot_version, row.since, row.server);
-        let folded = since.len();
-        let stored = StreamRow { stream_id, kind, version, fence, state, snapshot_version, since, server }.stored()?;
+        let folded = row.since.len();
+        let stored = row.stored()?;
         match stored.state {
-            State::Token(found) => token = Some((found, stored.version, stored.fence, stored.server, folded)),
+            State::Token(found) => {
+                accepted = has_accepted;
+                token = Some((found, stored.version, stored.fence, stored.server, folded));
+            }
             State::Bot(found) if found.live => bot = Some(found),
             State::Bot(_) | State::Administrator(_) | State::Cluster => {}
             State::Lock(found) => locks.push(found),

@@ -27,6 +27,7 @@ use crate::{
     cache::{self, Tokens},
     fitness,
     lease::{ASK_AFTER, Lease},
+    reader::Reader,
     recent::Recent,
     row::ServerRun,
     transaction,
@@ -65,6 +66,7 @@ struct Inner {
     pool: PgPool,
     elsewhere: PgPool,
     followers: PgPool,
+    reader: Reader,
     writers: Vec<Writer>,
     tokens: Tokens,
     recent: Recent,
@@ -116,12 +118,14 @@ impl Ledger {
         // are taken in the order of the arrays only when they are looked up one by one.
         let writing =
             options.options([GENERIC, ("enable_seqscan", "off"), ("statement_timeout", "8s"), ("lock_timeout", "1s")]);
+        let clock = settings.clock.unwrap_or(measured);
         let start = |_| Writer::start(writing.clone(), settings.queue, settings.batch);
         let inner = Inner {
             writers: (0..settings.writers.max(1)).map(start).collect(),
             tokens: Tokens::new(settings.cache_bytes),
             recent: Recent::default(),
-            clock: settings.clock.unwrap_or(measured),
+            reader: Reader::start(pool.clone(), Arc::clone(&clock), settings.queue, settings.batch),
+            clock,
             node: settings.node,
             appended: Arc::default(),
             settled: watch::Sender::new(0),
@@ -275,6 +279,10 @@ impl Ledger {
     /// How to connect beside the pools.
     pub(crate) fn connect_options(&self) -> Arc<PgConnectOptions> {
         self.inner.pool.connect_options()
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.inner.reader
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

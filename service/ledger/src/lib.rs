@@ -29,6 +29,7 @@ mod measure;
 mod past;
 pub mod provision;
 mod read;
+mod reader;
 mod rebuild;
 mod recent;
 mod row;

@@ -1,6 +1,7 @@
 //! Lists, histories of streams, and states of the past.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,12 +12,13 @@ use std::{
 use join_domain::{
     envelope::StreamKind,
     event::{Event, Nothing},
-    id::TokenId,
+    id::{InstanceId, TokenId},
     resource::LockTarget,
     state::State,
 };
 use join_ledger::{ListFilter, Settings, StreamAppend};
 use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
 
 use crate::support::*;
 
@@ -156,6 +158,61 @@ async fn tokens_and_what_a_lock_concerns_are_found_by_index_when_the_tables_grew
                 WHERE relname IN ('stream', 'snapshot', 'entry', 'claim', 'lineage')";
     let read: i64 = sqlx::query_scalar(read).fetch_one(&mut superuser).await.unwrap();
     assert!((1..3000).contains(&read), "{read} rows were read for ten tokens and their locks");
+}
+
+/// They are read together; even so each is told what concerns it, and nothing of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_at_the_same_moment_is_told_of_the_own_token_alone() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    for number in 0..10_u8 {
+        let (bot, token) = (format!("bot-{number}"), format!("token-{number}"));
+        let id = create_bot(&ledger, &bot, (100 + number).into()).await;
+        create_token(&ledger, &token, (200 + number).into(), (&bot, id)).await;
+        first_join(&ledger, &token, key(number), u128::from(number)).await;
+        let mut slot = ledger.token(&name(&token)).await.unwrap();
+        renew(&ledger, &mut slot, Some(attempt(number.into()))).await.unwrap();
+    }
+    let locked = |number: u8| match number % 5 {
+        0 => Some(LockTarget::JoinToken(name(&format!("token-{number}")))),
+        1 => Some(LockTarget::User(name(&format!("bot-{number}")))),
+        2 => Some(LockTarget::BotInstanceId(InstanceId(id(number.into())))),
+        3 => Some(LockTarget::PublicKey(key(number).fingerprint())),
+        _ => None,
+    };
+    for number in 0..10 {
+        if let Some(target) = locked(number) {
+            ledger.append(lock_created(&ledger, 300 + u128::from(number), target)).await.unwrap();
+        }
+    }
+    // Not of the token, but the attempt asks about it.
+    let beside = LockTarget::PublicKey(key(99).fingerprint());
+    ledger.append(lock_created(&ledger, 400, beside.clone())).await.unwrap();
+
+    let cold = database.ledger().await;
+    let mut asking = JoinSet::new();
+    // Two of three are there; each second asks about an attempt, of which one of two was accepted.
+    for number in (0..15_u8).cycle().take(60) {
+        let (cold, beside) = (cold.clone(), beside.clone());
+        asking.spawn(async move {
+            let mut slot = cold.token(&name(&format!("token-{number}"))).await.unwrap();
+            let targets = if number % 3 == 0 { vec![beside] } else { Vec::new() };
+            let asked = (number % 2 == 0).then(|| attempt(if number % 4 == 0 { number.into() } else { 99 }));
+            slot.reload(&targets, asked).await.unwrap();
+            let known = slot.known().map(|known| {
+                let locks: BTreeSet<_> = known.locks.iter().map(|lock| lock.target.to_string()).collect();
+                (known.token.id, known.bot.as_ref().map(|bot| bot.name.to_string()), locks)
+            });
+            (number, known, slot.attempt_accepted_before())
+        });
+    }
+    for (number, known, accepted_before) in asking.join_all().await {
+        let also = (number % 3 == 0).then(|| LockTarget::PublicKey(key(99).fingerprint()));
+        let locks: BTreeSet<_> = locked(number).into_iter().chain(also).map(|target| target.to_string()).collect();
+        let there = (TokenId(id((200 + number).into())), Some(format!("bot-{number}")), locks);
+        assert_eq!(known, (number < 10).then_some(there), "token-{number}");
+        assert_eq!(accepted_before, number < 10 && number % 4 == 0, "token-{number}");
+    }
 }
 
 /// Strangers can ask for a token as often as they like.
