@@ -16,7 +16,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: need ## the five-minute story: join, renew, recover, be copied, be locked, be reinstated
+demo: need ## a bot's story in half a minute: join, renew, recover, be copied, be locked, be reinstated
 	@# A development build: the release profile optimises across crates, for minutes, which a story doesn't need.
 	cargo build -p join-server -p joinctl -p join-agent --bins
 	@scripts/demo

@@ -6,11 +6,11 @@
 //!
 //! # Why every stream keeps its order
 //!
-//! A statement that appends leaves its note in the same commit as its entries, at most one of each stream. The next append of
-//! that stream finds the guard row's new version only after that commit, so its own note gets a later position (positions are drawn from one sequence, without
-//! caching), and becomes visible later. Hence every snapshot that shows the later note shows the earlier one too, or
-//! finds it numbered already; and the earlier one stands before it in the order of positions, also when only the first
-//! so many notes are taken.
+//! A statement that appends leaves its note in the same commit as its entries, at most one of each stream. The next append
+//! of that stream finds the guard row's new version only after that commit, so its own note gets a later position
+//! (positions are drawn from one sequence, without caching), and becomes visible later. Hence every snapshot that shows
+//! the later note shows the earlier one too, or finds it numbered already; and the earlier one stands before it in the
+//! order of positions, also when only the first so many notes are taken.
 //!
 //! # Why nothing is skipped
 //!

@@ -38,9 +38,8 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
         || append.parts.iter().any(|part| reaches_out(part) || releases(part))
 }
 
-/// What it looks for are few rows in tables that may be large: it goes by their indices, whatever the tables were when its
-/// plans were made.
-/// And whoever waits for a row is given up by the server before this node gives up: it would keep what it took until then.
+/// Plans go by index, however large the tables were when they were made. And the server ends a wait for a row before this
+/// node gives up: otherwise it would keep what it took.
 const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = '15s'";
 
 /// Appends all or nothing, and returns where. Fences that moved are set in its parts.

@@ -1,4 +1,4 @@
-//! Logs, traces and metrics. Their names stand here and nowhere else.
+//! Logs, traces and metrics are started here. Names of metrics stand in `metrics`, values of labels in `labels`.
 //!
 //! Never in any of them: private keys, registration secrets, nonces, solutions, join states, certificates, attempt ids.
 

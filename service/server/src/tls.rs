@@ -82,7 +82,7 @@ impl ClientCertVerifier for PossessionOnly {
 pub struct ServerCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl ServerCertificate {
-    /// Presents this chain from now on.
+    /// Presents this chain until it is replaced.
     ///
     /// # Errors
     /// When the key does not fit the certificate.

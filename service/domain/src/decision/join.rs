@@ -1,7 +1,7 @@
 //! The decision of a join, once possession of the challenged key is proven (protocol, sections 3, 5, 6 and 7).
 //!
-//! The order is the protocol's: resume, locks, age of the evidence, join state, certificate, recovery limit, rotation,
-//! acceptance. Each step either refuses by name or hands on what it found.
+//! The order is the protocol's: resume, locks, key, age of the evidence, first join, earlier attempt, join state,
+//! certificate, recovery limit, rotation, acceptance. Each step either refuses by name or hands on what it found.
 
 mod check;
 mod record;

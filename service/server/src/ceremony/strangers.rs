@@ -1,7 +1,8 @@
 //! Those who proved nothing. They are counted, limited and summed up; they write nothing to a token's history.
 //!
 //! A limit is on failures, each minute, from one address and from one address on one token; never on a token alone, or
-//! a stranger could shut a bot out. Who solves the challenge is never refused for it.
+//! a stranger could shut a bot out. Whoever solves the challenge is never refused for it; what is limited of proven holders
+//! is how many of their refusals are recorded one by one.
 
 use std::{
     collections::HashMap,
