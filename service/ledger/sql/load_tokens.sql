@@ -1,6 +1,6 @@
 -- Each token that is asked for, with its bot and the locks that concern it, all at one moment, since it is one statement:
 -- what it finds together was true together. OFFSET 0 has everything looked up one by one. Without statistics the planner
--- believes in thousands of locks, and would read all streams for each token.
+-- believes in thousands of locks, and would read all streams for each token; and in few entries, and would read them all.
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS a(name, attempt, asked)
 ), token AS (
@@ -29,6 +29,6 @@ WITH asked AS (
 SELECT k.asked AS "asked!", k.stream_id AS "stream_id!", k.kind AS "kind!", k.version AS "version!", k.fence AS "fence!",
     f.state AS "state!", f.snapshot_version AS "snapshot_version!", f.since AS "since!", f.server AS "server!",
     k.attempt IS NOT NULL AND EXISTS (
-        SELECT FROM entry e WHERE e.stream_id = k.stream_id AND e.attempt = k.attempt
+        SELECT FROM entry e WHERE e.stream_id = k.stream_id AND e.attempt = k.attempt OFFSET 0
     ) AS "accepted!"
 FROM known k CROSS JOIN LATERAL (SELECT * FROM folded WHERE folded.stream_id = k.stream_id OFFSET 0) f

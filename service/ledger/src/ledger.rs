@@ -96,7 +96,7 @@ impl Ledger {
         let reading = options.clone().options([GENERIC]);
         let pool = pooled(settings.connections)
             // A connection that was in use a moment ago is taken as it is; if it broke since, the read fails, and is
-            // made again by who asked.
+            // made again: that of a join by the reader, others by who asked.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
@@ -124,7 +124,7 @@ impl Ledger {
             writers: (0..settings.writers.max(1)).map(start).collect(),
             tokens: Tokens::new(settings.cache_bytes),
             recent: Recent::default(),
-            reader: Reader::start(pool.clone(), Arc::clone(&clock), settings.queue, settings.batch),
+            reader: Reader::start(pool.clone(), Arc::clone(&clock), settings.queue),
             clock,
             node: settings.node,
             appended: Arc::default(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use join_domain::resource::LockTarget;
 use join_ledger::{AppendError, Ledger, LedgerError, PgConnectOptions, Settings, provision};
 use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
 
 use crate::support::*;
 
@@ -40,6 +41,34 @@ async fn renew_in_the_end(ledger: &Ledger) -> u32 {
         }
     }
     panic!("it did not come back");
+}
+
+/// A connection that was in use a moment ago is not asked whether it lives; all of those that broke since are found out by
+/// one read, and whoever waits for it knows nothing of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_token_does_not_notice_that_connections_broke() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let bot = create_bot(&ledger, "example", 1).await;
+    let names: Vec<_> = (0..100_u8).map(|number| name(&format!("token-{number}"))).collect();
+    for (number, name) in (100..).zip(&names) {
+        create_token(&ledger, name.as_str(), number, ("example", bot)).await;
+    }
+    let cold = database.ledger().await;
+    let read_all = async || {
+        let mut reading = JoinSet::new();
+        for name in names.clone() {
+            let cold = cold.clone();
+            reading.spawn(async move { cold.read_token(&name).await });
+        }
+        reading.join_all().await
+    };
+    for _ in 0..3 {
+        for read in read_all().await {
+            assert!(read.unwrap().is_some());
+        }
+        end_sessions(&database, "").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,7 +133,10 @@ async fn tokens_and_what_a_lock_concerns_are_found_by_index_when_the_tables_grew
         cold.append(lock_created(&cold, number, target)).await.unwrap();
     };
     for (number, name) in (1000..).zip(early) {
-        assert!(cold.token(&self::name(name)).await.unwrap().known().is_some());
+        let mut slot = cold.token(&self::name(name)).await.unwrap();
+        slot.reload(&[], Some(attempt(1))).await.unwrap();
+        assert!(slot.known().is_some());
+        drop(slot);
         lock(number, name).await;
     }
     for sql in [
@@ -142,6 +145,8 @@ async fn tokens_and_what_a_lock_concerns_are_found_by_index_when_the_tables_grew
              SELECT gen_random_uuid(), kind, version, fence, name || number, live, bot_id
              FROM stream, generate_series(1, 300) number WHERE kind = 'token' RETURNING stream_id, version
          ) INSERT INTO snapshot SELECT stream_id, version, '{}' FROM more",
+        "INSERT INTO entry SELECT stream_id, 1, 1, 'token', now(), '{}', stream_id FROM stream WHERE kind = 'token'
+         ON CONFLICT DO NOTHING",
         "SELECT pg_stat_force_next_flush()",
     ] {
         sqlx::query(sql).execute(&mut superuser).await.unwrap();
@@ -150,7 +155,10 @@ async fn tokens_and_what_a_lock_concerns_are_found_by_index_when_the_tables_grew
     ledger.close().await;
     sqlx::query("SELECT pg_stat_reset()").execute(&mut superuser).await.unwrap();
     for (number, name) in (2000..).zip(late) {
-        assert!(cold.token(&self::name(name)).await.unwrap().known().is_some());
+        let mut slot = cold.token(&self::name(name)).await.unwrap();
+        slot.reload(&[], Some(attempt(1))).await.unwrap();
+        assert!(slot.known().is_some());
+        drop(slot);
         lock(number, name).await;
     }
     until_counted(cold, &mut superuser).await;
