@@ -3,11 +3,12 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use chrono::{DurationRound as _, TimeDelta};
 use join_domain::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +28,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
 }
 
-/// An estimate of the database's clock: what it showed at the last measurement, and the time since on this machine's
-/// monotonic clock. It is off by half a round trip at most, and by the drift of ten seconds.
+/// An estimate of the database's clock: what it showed at the last measurement, and the time since. It is off by half a
+/// round trip at most, and by the drift of ten seconds.
 #[derive(Debug)]
 pub struct DatabaseClock {
     measured: Mutex<Measured>,
@@ -36,7 +37,8 @@ pub struct DatabaseClock {
 
 #[derive(Debug, Clone, Copy)]
 struct Measured {
-    at: Instant,
+    /// Since the machine started.
+    at: Duration,
     showed: Timestamp,
 }
 
@@ -65,19 +67,25 @@ impl DatabaseClock {
 impl Clock for DatabaseClock {
     fn now(&self) -> Timestamp {
         let measured = *self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = TimeDelta::from_std(measured.at.elapsed()).unwrap_or(TimeDelta::MAX);
+        let since = TimeDelta::from_std(since_start().saturating_sub(measured.at)).unwrap_or(TimeDelta::MAX);
         to_microseconds(measured.showed.checked_add_signed(since).unwrap_or(measured.showed))
     }
+}
+
+/// Time since the machine started, with what it slept: a node that was suspended must not decide by the hour at which it
+/// fell asleep, which is where the clock of [`std::time::Instant`] goes on.
+fn since_start() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 async fn sample(connection: &mut PgConnection) -> Result<Measured, LedgerError> {
     connection.ping().await?;
     let mut best: Option<(Duration, Measured)> = None;
     for _ in 0..SAMPLES {
-        let before = Instant::now();
+        let before = since_start();
         let showed = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *connection).await?;
-        let round_trip = before.elapsed();
-        let at = before.checked_add(round_trip / 2).unwrap_or(before);
+        let round_trip = since_start().saturating_sub(before);
+        let at = before.saturating_add(round_trip / 2);
         if best.is_none_or(|(shortest, _)| round_trip < shortest) {
             best = Some((round_trip, Measured { at, showed }));
         }
