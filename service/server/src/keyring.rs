@@ -44,12 +44,17 @@ pub struct Opened {
     complete: bool,
 }
 
+/// The last time that the database was asked for the keys.
+struct Followed {
+    at: Instant,
+    came: bool,
+}
+
 /// The keys in use.
 pub struct Keyring {
     master: MasterKey,
     opened: RwLock<Arc<Opened>>,
-    /// When the database was last asked.
-    followed: Mutex<Option<Instant>>,
+    followed: Mutex<Option<Followed>>,
     /// True while the key that signs can't be opened here: this node must not go on with the one before.
     shut_out: AtomicBool,
 }
@@ -99,8 +104,16 @@ impl Keyring {
         self.ask(ledger, &mut followed).await
     }
 
-    async fn ask(&self, ledger: &Ledger, followed: &mut Option<Instant>) -> anyhow::Result<bool> {
+    async fn ask(&self, ledger: &Ledger, followed: &mut Option<Followed>) -> anyhow::Result<bool> {
         let asked = Instant::now();
+        let opened = self.open_stored(ledger).await;
+        // What came was true when it was asked for. What failed is not tried again by each of those who waited meanwhile.
+        let at = if opened.is_ok() { asked } else { Instant::now() };
+        *followed = Some(Followed { at, came: opened.is_ok() });
+        opened
+    }
+
+    async fn open_stored(&self, ledger: &Ledger) -> anyhow::Result<bool> {
         let stored = cluster::keys(ledger).await?;
         let before = self.get();
         if before.stored != stored || self.is_shut_out() {
@@ -108,7 +121,6 @@ impl Keyring {
             self.shut_out.store(opened.is_err(), Ordering::Relaxed);
             *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened?);
         }
-        *followed = Some(asked);
         Ok(self.get().complete)
     }
 
@@ -118,13 +130,19 @@ impl Keyring {
     /// UNAVAILABLE when they can't be read, or this node is shut out.
     pub async fn newest(&self, ledger: &Ledger) -> Result<Arc<Opened>, Refusal> {
         let mut followed = self.followed.lock().await;
-        if (self.is_shut_out() || followed.is_none_or(|followed| followed.elapsed() >= FRESH))
-            && let Err(error) = self.ask(ledger, &mut followed).await
-        {
-            self.usable()?;
-            return Err(unavailable(error));
+        let came = match &*followed {
+            Some(last) if last.at.elapsed() < FRESH => {
+                last.came.then_some(()).context("they could not be read a moment ago")
+            }
+            _ => self.ask(ledger, &mut followed).await.map(|_| ()),
+        };
+        match came {
+            Ok(()) => self.usable(),
+            Err(error) => {
+                self.usable()?;
+                Err(unavailable(error))
+            }
         }
-        Ok(self.get())
     }
 }
 
