@@ -139,8 +139,12 @@ impl Tokens {
             return self.memory.insert(name.clone(), Arc::new(Place::of(Arc::clone(read))));
         };
         let mut known = place.known();
-        if place.fits(read) && known.as_ref().is_some_and(|known| known.is_no_newer_than(read)) {
-            *known = Some(Arc::clone(read));
+        if known.as_ref().is_some_and(|known| known.is_no_newer_than(read)) {
+            match place.fits(read) {
+                true => *known = Some(Arc::clone(read)),
+                // Whoever asks next reads it into a place that fits. A join that goes on meanwhile has this one.
+                false => self.forget(name),
+            }
         }
     }
 

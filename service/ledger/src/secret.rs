@@ -2,8 +2,13 @@
 
 use join_domain::{Timestamp, envelope::StreamId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use crate::{Ledger, LedgerError, lease::in_time};
+use crate::{
+    Ledger, LedgerError, Stored,
+    lease::in_time,
+    row::{StreamRow, folded, signed},
+};
 
 /// A key of the authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,46 @@ impl Ledger {
         let sealed =
             sqlx::query_scalar!("SELECT sealed FROM secret WHERE stream_id = $1 AND purpose = $2", stream.id, purpose);
         Ok(in_time(sealed.fetch_optional(&mut *self.connection().await?)).await?)
+    }
+
+    /// Streams with a sealed secret for this purpose, in the order of ids: at most `limit`, behind `after`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn with_secret(
+        &self,
+        purpose: &str,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Vec<Stored>, LedgerError> {
+        let rows = folded!(
+            r#"WHERE stream_id IN (
+                 SELECT stream_id FROM secret WHERE purpose = $1 AND ($2::uuid IS NULL OR stream_id > $2)
+                 ORDER BY stream_id LIMIT $3
+               ) ORDER BY stream_id"#,
+            purpose,
+            after,
+            i64::from(limit)
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
+        rows.into_iter().map(StreamRow::stored).collect()
+    }
+
+    /// Deletes the sealed secret of a stream that is still as it was read: a secret that was stored since stays.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn forget_secret(&self, of: &Stored, purpose: &str) -> Result<(), LedgerError> {
+        let delete = sqlx::query!(
+            "DELETE FROM secret USING (
+                 SELECT stream_id FROM stream WHERE stream_id = $1 AND version = $2 FOR NO KEY UPDATE
+             ) read WHERE secret.stream_id = read.stream_id AND purpose = $3",
+            of.stream.id,
+            signed(of.version),
+            purpose
+        );
+        in_time(delete.execute(&mut *self.connection().await?)).await?;
+        Ok(())
     }
 
     /// The authority's keys, oldest first.

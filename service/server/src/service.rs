@@ -162,6 +162,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
     tasks.spawn(readiness::look(Arc::clone(&app), stopping.clone()));
     tasks.spawn(sum_up(Arc::clone(&app), stopping.clone()));
+    tasks.spawn(forget_secrets(Arc::clone(&app), stopping.clone()));
     tasks.spawn(measure(Arc::clone(&app), stopping.clone()));
     let (ledger, stop) = (app.ceremonies.ledger.clone(), stopping.clone());
     tasks.spawn(async move { ledger.run_sequencer(stop).await });
@@ -279,6 +280,17 @@ async fn sum_up(app: Arc<App>, stop: CancellationToken) {
         if let Err(refusal) = app.ceremonies.strangers.summarise(&app.ceremonies.ledger).await {
             tracing::warn!("refusals could not be summed up: {refusal}");
         }
+    }
+}
+
+/// Deletes stored secrets that ended, some of them each minute.
+async fn forget_secrets(app: Arc<App>, stop: CancellationToken) {
+    let mut after = None;
+    while stop.run_until_cancelled(tokio::time::sleep(SUMMARY)).await.is_some() {
+        after = app.ceremonies.forget_ended_secrets(after).await.unwrap_or_else(|error| {
+            tracing::warn!("registration secrets that ended could not be deleted: {error}");
+            None
+        });
     }
 }
 

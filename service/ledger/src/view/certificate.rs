@@ -160,4 +160,13 @@ impl Ledger {
         let revoked = sqlx::query_file_as!(RevokedCertificate, "sql/revoked_certificates.sql", now);
         Ok(in_time(revoked.fetch_all(&mut *self.connection().await?)).await?)
     }
+
+    /// When the last of the certificates ends that were issued before `moment`; none when none of them may be in use.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn last_end_of_certificates(&self, moment: Timestamp) -> Result<Option<Timestamp>, LedgerError> {
+        let last = sqlx::query_scalar!("SELECT max(not_after) FROM certificate_view WHERE issued_at < $1", moment);
+        Ok(in_time(last.fetch_one(&mut *self.connection().await?)).await?)
+    }
 }

@@ -184,6 +184,11 @@ impl Ceremonies {
             tracing::debug!(join.token = %pending.token, "solution refused: {error}");
             let refusal = if solved.is_some() {
                 Refusal::new(Code::RotationFailed, format!("the new key's challenge failed: {error}"))
+            } else if self.has_moved_on(&pending, &issued.key).await? {
+                Refusal::new(
+                    Code::Conflict,
+                    "the token has got another key since this node read it: retry the same attempt",
+                )
             } else {
                 Refusal::new(
                     Code::ChallengeFailed,
@@ -213,6 +218,15 @@ impl Ceremonies {
         let nonce = self.entropy.bytes();
         let challenge = Challenge::issue(&self.cluster, &key, pending.attempt.clone(), subject_keys, nonce, at);
         Issued { document: challenge.to_document(), challenge, key, purpose, at }
+    }
+
+    /// True when the token, read again, would not be asked for this key any more. What this node remembered when it asked may
+    /// have been outdated, and nobody is refused by that.
+    async fn has_moved_on(&self, pending: &Pending, asked: &PublicKey) -> Result<bool, Refusal> {
+        let known = self.ledger.read_token(&pending.token).await.or_refuse()?;
+        Ok(known.is_none_or(|known| {
+            known.token.id != pending.token_id || expected_key(&known.token).is_some_and(|key| key != asked)
+        }))
     }
 
     fn in_time(&self, pending: &Pending) -> Result<(), Refusal> {
@@ -262,11 +276,15 @@ fn may_know_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStat
     let newer_join_state = matches!(join_state, JoinStateSeen::Authentic { instance, sequence, .. }
         if *sequence > token.recovery_count || latest.is_none_or(|latest| *instance != latest.instance));
     let nothing_shown = opening.certificate.is_none() && *join_state == JoinStateSeen::Missing && latest.is_some();
-    let bound = token.binding.as_ref().map(|binding| &binding.key);
-    let other_keys = bound.or(token.spec.initial_public_key.as_ref()).is_some_and(|key| {
+    let other_keys = expected_key(token).is_some_and(|key| {
         !opening.held_keys.is_empty() && !opening.held_keys.contains(key) || opening.secret == SecretShown::Wrong
     });
     newer_certificate || newer_join_state || nothing_shown || other_keys
+}
+
+/// The key that a client of this token is challenged for; none before one is bound, or was registered in advance.
+fn expected_key(token: &TokenState) -> Option<&PublicKey> {
+    token.binding.as_ref().map(|binding| &binding.key).or(token.spec.initial_public_key.as_ref())
 }
 
 fn refused_subject(why: SubjectError) -> Refusal {

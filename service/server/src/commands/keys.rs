@@ -94,7 +94,7 @@ async fn check_standby(ledger: &Ledger, purpose: Purpose) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// How long something that a key signed can live.
+/// How long something that a key signed can live: by the limits of today, or as was allowed when it was signed.
 async fn longest_life(place: &Place, kid: &str, ledger: &Ledger) -> anyhow::Result<TimeDelta> {
     let keys = cluster::keys(ledger).await?;
     let key = keys.iter().find(|key| key.kid == kid).ok_or_else(|| KeysError::Unknown(kid.to_owned()))?;
@@ -102,5 +102,9 @@ async fn longest_life(place: &Place, kid: &str, ledger: &Ledger) -> anyhow::Resu
         Some(file) => Config::read(file)?.limits,
         None => Limits::default(),
     };
-    Ok(if key.purpose == Purpose::X509Ca { administrators::LIFE } else { limits.policy().max_life })
+    let allowed = limits.policy().max_life;
+    let allowed = if key.purpose == Purpose::X509Ca { allowed.max(administrators::LIFE) } else { allowed };
+    // Nodes look at the keys now and then, so the last one may be a little younger than the key's retirement.
+    let last = ledger.last_end_of_certificates(key.phase_since + STANDBY).await?;
+    Ok(last.map_or(allowed, |end| allowed.max(end - key.phase_since)))
 }

@@ -449,6 +449,13 @@ async fn keys_go_through_their_phases() {
     let unsaid = keys(&["revoke", &old, "--reason", ""]).await.refused();
     assert!(unsaid.contains("it is empty: say why"), "{unsaid}");
     waits("retired", "2 days").await;
+    let lives_longer =
+        "INSERT INTO certificate_view SELECT 'older', token_id, token_name, bot_name, instance_id, generation,
+        key, issued_at - '3 days'::interval, issued_at + '7 days'::interval FROM certificate_view LIMIT 1";
+    installed.database.tamper(lives_longer).await;
+    let in_use = keys(&["forget", &old]).await.refused();
+    assert!(in_use.contains("must stay trusted until"), "more was allowed when it was issued: {in_use}");
+    installed.database.tamper("DELETE FROM certificate_view WHERE serial = 'older'").await;
     assert_eq!(keys(&["forget", &old]).await.done(), format!("{old} is forgotten\n"));
 
     keys(&["prepare", "ssh-ca"]).await.done();

@@ -1,6 +1,7 @@
 //! First joins (protocol, sections 2 and 3).
 
 use chrono::TimeDelta;
+use join_server::ceremony::secret::REGISTRATION_SECRET;
 use rstest::rstest;
 
 use crate::world::{
@@ -137,6 +138,35 @@ async fn a_registration_secret_is_refused_after_its_time(#[values(Transport::Grp
         .unwrap();
     assert_ne!(world.token("example").await.registration_secret, "", "and again when it counts again");
     bot.join().await.expect("it is the one that the bot was given");
+    world.check().await;
+}
+
+/// Until then the time can be moved, and the secret is shown again.
+#[tokio::test]
+async fn a_registration_secret_that_ended_is_deleted_a_day_later() {
+    let world = World::start().await;
+    let end = world.now() + TimeDelta::hours(1);
+    let mut bot = world.bot("example").must_register_before(end).await;
+    world.bot("other").await;
+    let ceremonies = &world.node(0).app.ceremonies;
+    let kept_after = async |hours: i64| {
+        world.advance(TimeDelta::hours(hours));
+        assert_eq!(ceremonies.forget_ended_secrets(None).await.unwrap(), None);
+        world.ledger().with_secret(REGISTRATION_SECRET, None, 10).await.unwrap().len()
+    };
+
+    assert_eq!(kept_after(24).await, 2);
+    assert_eq!(kept_after(1).await, 1);
+
+    let later = world.now() + TimeDelta::hours(1);
+    world
+        .admin
+        .edit("example", |token| onboarding_of(token).must_register_before = Some(wire_time(later)))
+        .await
+        .unwrap();
+    assert_eq!(world.token("example").await.registration_secret, "");
+    assert_ne!(world.token("other").await.registration_secret, "");
+    bot.join().await.expect("who has it can still use it");
     world.check().await;
 }
 
