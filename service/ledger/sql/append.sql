@@ -1,9 +1,8 @@
--- Moves the guard rows that are at the expected version and fence on the expected server, begins new streams, and stores everything that
--- belongs to those that succeeded, and to no other.
+-- Moves the guard rows that are at the expected version and fence on the expected server, begins new streams, and stores
+-- everything that belongs to those that succeeded, and to no other.
 --
 -- All parts share one snapshot. A conflicting writer is waited for at the guard row, whose version and fence are then
--- checked as it left them; a claim that is taken fails the whole statement. `held` are appends that would bind a key
--- while a lock on it is in force.
+-- checked as it left them. A claim that is taken fails the whole statement, and so does a key that is locked.
 --
 -- Guard rows are taken in the order of the arrays, which is the order of stream ids: two statements never wait for
 -- each other in a circle. History tells the entries by `ord`, the order in which they were asked for.
@@ -16,22 +15,17 @@ WITH j AS MATERIALIZED (
              recorded_at, envelope, attempt, lineage, server)
 ), claimed AS MATERIALIZED (
     SELECT * FROM unnest($18::int8[], $19::text[], $20::text[], $21::bool[]) AS c(ord, namespace, value, unlocked)
-), held AS (
-    SELECT c.ord FROM claimed c JOIN j USING (ord)
-        JOIN stream l ON l.live AND l.lock_target = 'public_key:' || c.value
-            AND (l.expires_at IS NULL OR l.expires_at > j.recorded_at)
-    WHERE c.unlocked
 ), moved AS (
     UPDATE stream s SET version = j.last_version, name = j.name, live = j.live, bot_id = j.bot_id,
         instance_id = j.instance_id, lock_target = j.lock_target, expires_at = j.expires_at
     FROM j
     WHERE j.first_version > 1 AND s.stream_id = j.stream_id AND s.version = j.first_version - 1 AND s.fence = j.fence
-        AND j.server = pg_postmaster_start_time() AND j.ord NOT IN (SELECT ord FROM held)
+        AND j.server = pg_postmaster_start_time()
     RETURNING j.ord
 ), begun AS (
     INSERT INTO stream (stream_id, kind, version, fence, name, live, bot_id, instance_id, lock_target, expires_at)
     SELECT stream_id, kind, last_version, fence, name, live, bot_id, instance_id, lock_target, expires_at FROM j
-    WHERE first_version = 1 AND ord NOT IN (SELECT ord FROM held)
+    WHERE first_version = 1
     ON CONFLICT (stream_id) DO NOTHING
     RETURNING stream_id
 ), done AS MATERIALIZED (
@@ -53,6 +47,7 @@ WITH j AS MATERIALIZED (
 ), claims AS (
     INSERT INTO claim (namespace, value, stream_id)
     SELECT c.namespace, c.value, j.stream_id FROM claimed c JOIN done USING (ord) JOIN j USING (ord)
+    RETURNING namespace, value
 ), released AS (
     DELETE FROM claim c
     USING unnest($22::int8[], $23::text[], $24::text[]) AS r(ord, namespace, value) JOIN done USING (ord) JOIN j USING (ord)
@@ -67,4 +62,7 @@ WITH j AS MATERIALIZED (
     USING unnest($28::int8[], $29::text[]) AS f(ord, purpose) JOIN done USING (ord) JOIN j USING (ord)
     WHERE s.stream_id = j.stream_id AND s.purpose = f.purpose
 )
-SELECT ord AS "ord!", pg_postmaster_start_time() AS "server!" FROM done
+SELECT ord AS "ord!", pg_postmaster_start_time() AS "server!" FROM done CROSS JOIN (
+    SELECT count(check_unlocked(value, j.recorded_at)) AS keys
+    FROM claims JOIN claimed USING (namespace, value) JOIN j USING (ord) WHERE unlocked
+) checked WHERE keys >= 0

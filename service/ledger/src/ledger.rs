@@ -124,7 +124,7 @@ impl Ledger {
             writers: (0..settings.writers.max(1)).map(start).collect(),
             tokens: Tokens::new(settings.cache_bytes),
             recent: Recent::default(),
-            reader: Reader::start(pool.clone(), Arc::clone(&clock), settings.queue),
+            reader: Reader::start(pool.clone(), Arc::clone(&clock)),
             clock,
             node: settings.node,
             appended: Arc::default(),

@@ -17,6 +17,8 @@ use crate::{
 
 /// Tokens of one statement: what is read of all of them is in memory at once.
 const BATCH: usize = 32;
+/// How many may wait; more are turned away.
+const QUEUE: usize = 8192;
 /// Statements at once: one that finds its connection silent does not hold up the next.
 const AT_ONCE: usize = 2;
 
@@ -51,9 +53,9 @@ struct Waiting {
 }
 
 impl Reader {
-    /// Starts a reader; it ends when this handle and its clones are gone. At most `queue` may wait.
-    pub(crate) fn start(pool: PgPool, clock: Arc<dyn Clock>, queue: usize) -> Self {
-        let (sender, receiver) = mpsc::channel(queue.max(1));
+    /// Starts a reader; it ends when this handle and its clones are gone.
+    pub(crate) fn start(pool: PgPool, clock: Arc<dyn Clock>) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(serve(receiver, Arc::new(Database { pool, clock })));
         Self { queue: sender }
     }

@@ -119,23 +119,65 @@ async fn a_locked_key_is_not_bound() {
     slot.append(append).await.unwrap();
 }
 
-/// A lock is being appended while a token begins to be what it stops: it is created, or binds the key. Neither is
-/// visible to the other yet. However they end, the node that has the token in its cache must learn of the lock.
+/// A lock of a key that no token has is being appended, and a first join that knows nothing of it waits for the key. It is
+/// not accepted behind the lock; who joins beside it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_locked_at_that_moment_is_not_bound() {
+    let database = Database::fresh().await;
+    let (one, other) = (database.ledger().await, database.ledger().await);
+    let token = example(&one).await;
+    let names = ["new", "beside"].map(name);
+    for (number, name) in (3..).zip(&names) {
+        create_token(&one, name.as_str(), number, ("example", BotId(id(1)))).await;
+    }
+    // Locks are appended together, and wait for a row of somebody else with the key taken.
+    let blocked = Blocked::stream(&database, token.0).await;
+    let target = LockTarget::PublicKey(key(2).fingerprint());
+    let locks = Append::all(vec![
+        lock_created(&one, 50, target.clone()),
+        lock_created(&one, 51, LockTarget::JoinToken(name("example"))),
+    ]);
+    let locking = tokio::spawn({
+        let one = one.clone();
+        async move { one.append(locks).await.unwrap() }
+    });
+    blocked.until_waiting().await;
+
+    let joining = (2..).zip(names.clone()).map(|(number, name)| {
+        let other = other.clone();
+        tokio::spawn(async move {
+            let mut slot = other.token(&name).await.unwrap();
+            let events = vec![
+                Event::KeypairBound(KeypairBound { key: key(number) }),
+                accepted(other.now(), number.into(), 1, None),
+            ];
+            let append = slot.known().unwrap().following(change(&other, events));
+            slot.append(append).await.map(drop)
+        })
+    });
+    let [new, beside] = <[_; 2]>::try_from(joining.collect::<Vec<_>>()).unwrap();
+    while blocked.waiters().await < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    blocked.release().await;
+    locking.await.unwrap();
+
+    let refused = new.await.unwrap();
+    assert!(matches!(refused, Err(AppendError::Conflict)), "{refused:?}");
+    beside.await.unwrap().unwrap();
+    let mut slot = other.token(&name("new")).await.unwrap();
+    slot.reload(std::slice::from_ref(&target), None).await.unwrap();
+    assert_eq!(slot.known().unwrap().locks[0].target, target, "the reload tells why");
+}
+
+/// A lock is being appended while a token is created that it stops. Neither is visible to the other yet. However they end,
+/// the node that has the token in its cache must learn of the lock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_and_what_it_stops_meet_when_both_are_new() {
-    for target in [
-        LockTarget::JoinToken(name("new")),
-        LockTarget::User(name("example")),
-        LockTarget::PublicKey(key(2).fingerprint()),
-    ] {
+    for target in [LockTarget::JoinToken(name("new")), LockTarget::User(name("example"))] {
         let database = Database::fresh().await;
         let (one, other) = (database.ledger().await, database.ledger().await);
         let token = example(&one).await;
-        let bot = BotId(id(1));
-        let binds = matches!(target, LockTarget::PublicKey(_));
-        if binds {
-            create_token(&one, "new", 3, ("example", bot)).await;
-        }
 
         // The lock's append gets as far as the fences, and waits there for a row of somebody else.
         let blocked = Blocked::stream(&database, token.0).await;
@@ -152,11 +194,7 @@ async fn a_lock_and_what_it_stops_meet_when_both_are_new() {
         let beginning = tokio::spawn({
             let other = other.clone();
             async move {
-                if binds {
-                    first_join(&other, "new", key(2), 78).await;
-                } else {
-                    create_token(&other, "new", 3, ("example", bot)).await;
-                }
+                create_token(&other, "new", 3, ("example", BotId(id(1)))).await;
                 // Into the cache.
                 assert!(other.token(&name("new")).await.unwrap().known().is_some());
             }
