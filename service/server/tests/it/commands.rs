@@ -683,6 +683,28 @@ async fn what_compose_tells_to_type_goes_to_the_public_address() {
     assert_eq!(given, "--addr authority.example.com:3025 --identity ./admin status\n");
 }
 
+#[tokio::test]
+async fn the_keys_that_compose_makes_are_for_the_owner_and_leave_neither_host_nor_volume() {
+    let read = |file: &str| fs::read_to_string(repository().join(file)).unwrap();
+    let compose = read("deploy/compose.yaml");
+    let typed = |what: &str| compose.lines().position(|line| line.starts_with("#   ") && line.contains(what)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("env.example"), read("deploy/env.example")).unwrap();
+    let makes = compose.lines().nth(typed("env.example .env")).unwrap().trim_start_matches('#');
+    let mut shell = Command::new("sh");
+    shell.current_dir(folder.path()).args(["-c", makes]);
+    Finished::of(shell).await.done();
+    assert_eq!(fs::metadata(folder.path().join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    for file in [".gitignore", ".dockerignore", ".containerignore"] {
+        let ignored = read(file);
+        for key in ["deploy/.env", "deploy/admin"] {
+            assert!(ignored.lines().any(|line| line.trim_matches('/') == key), "{file} lacks {key}");
+        }
+    }
+    assert!(typed("cp joind:/var/lib/joind/admin ./admin") < typed("rm -r /state/admin"), "fetched, then removed");
+}
+
 /// `${NAME:-default}` as Compose fills it in when the environment has no such name, and `${NAME:?else}` when it has.
 fn with_defaults(text: &str) -> String {
     let mut filled = String::new();
