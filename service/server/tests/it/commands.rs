@@ -268,6 +268,13 @@ async fn every_alert_is_of_metrics_that_there_are_and_says_what_it_means() {
     let explained = guide.lines().filter_map(|line| line.strip_prefix("| `Join")?.split_once("` |"));
     let explained: BTreeSet<_> = explained.map(|(name, _)| format!("Join{name}")).collect();
     assert_eq!(named, explained, "the alerts, and those in the guide");
+    // Who is dead has no metrics that another alert could be of.
+    let expressions: Vec<_> = rules.iter().map(|rule| text(rule, "expr")).collect();
+    for job in ["joind", "joinbot"] {
+        let down = format!("up{{job=\"{job}\"}} == 0");
+        assert!(expressions.iter().any(|expression| expression.starts_with(&down)), "nobody looks for {down}");
+    }
+    assert!(expressions.iter().any(|expression| expression.contains(r#"absent(up{job="joind"})"#)));
 
     let installed = Installed::with_cluster().await;
     let (running, address) = measured(&installed).await;
