@@ -239,6 +239,26 @@ async fn metrics_are_where_the_command_line_says_and_tell_the_end_of_the_ca() {
     assert!(running.stop().await.success());
 }
 
+/// A node that is full answers there, and takes its time.
+#[tokio::test]
+async fn kubernetes_asks_beside_the_metrics_how_a_node_is() {
+    let documents = fs::read_to_string(repository().join("deploy/kubernetes.yaml")).unwrap();
+    let documents = documents.split("\n---\n").map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
+    let container =
+        |one: Value| Some(one.get("spec")?.get("template")?.get("spec")?.get("containers")?.get(0)?.clone());
+    let [container] = documents.filter_map(container).collect::<Vec<_>>().try_into().unwrap();
+    let installed = Installed::with_cluster().await;
+    let (running, address) = measured(&installed).await;
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let probe = &container[probe];
+        assert_eq!((&probe["httpGet"]["port"], &probe["timeoutSeconds"]), (&"metrics".into(), &5.into()), "{probe:?}");
+        assert_eq!(probe["httpGet"].get("scheme"), None, "that port has no TLS");
+        let answer = Http::plain(address).await.get(probe["httpGet"]["path"].as_str().unwrap()).await;
+        assert_eq!(answer.text(), "ok\n");
+    }
+    running.stop().await;
+}
+
 /// The names in an expression of Prometheus that can be those of metrics: no functions, no labels, no operators.
 fn metrics_in(expression: &str) -> BTreeSet<String> {
     let mut without_labels = String::new();
