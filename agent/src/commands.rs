@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use join_agent::{
     config::{Config, StorageConfig, process_environment},
     storage::{Directory, Memory, Storage},
+    vault::Vault,
 };
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -90,14 +91,25 @@ fn parse_config(path: &Path, text: &str) -> Result<Config> {
     Config::from_yaml(text, &process_environment).with_context(|| path.display().to_string())
 }
 
+/// The storage of an agent that starts. One that can't be written is refused unless it holds what a join brought.
 fn open_storage(config: &StorageConfig) -> Result<Arc<dyn Storage>> {
     Ok(match config {
         StorageConfig::Directory(path) => {
-            let directory = Directory::open(path)?;
+            let directory = Directory::hold(path)?;
             if let Some(warning) = directory.warning() {
                 warn!("{warning}");
             }
-            Arc::new(directory)
+            let probed = directory.probe();
+            let directory: Arc<dyn Storage> = Arc::new(directory);
+            if let Err(unwritable) = probed {
+                // A bot that has joined can go on with that for a while; each join tries to write before it is sent.
+                let has_joined = Vault::open(directory.clone()).is_ok_and(|vault| vault.state().accepted.is_some());
+                if !has_joined {
+                    return Err(unwritable.into());
+                }
+                warn!("{unwritable}; going on with what is stored, and nothing is renewed before it can be written");
+            }
+            directory
         }
         StorageConfig::Memory => Arc::new(Memory::default()),
     })

@@ -38,12 +38,17 @@ pub enum Order {
     Stop,
 }
 
-/// Joins and writes the outputs; a few tries within half a minute when the authority is away or busy. On a host whose clock
-/// is so wrong that the certificate would be over soon, the time that the join told makes a second one right: a renewal.
+/// Joins and writes the outputs; a few tries within half a minute when the authority is away or busy. Outputs that lack a
+/// stored certificate which lives get it first. On a host whose clock is so wrong that the certificate would be over soon,
+/// the time that the join told makes a second one right: a renewal.
 ///
 /// # Errors
 /// The last try's.
 pub async fn once(agent: &mut Agent) -> Result<Joined, JoinError> {
+    // While the authority is away, programs on this host go on with what is stored.
+    if let Err(failed) = agent.restore_outputs() {
+        warn!("{failed}");
+    }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
     let began = Instant::now();
     let mut once_more = false;

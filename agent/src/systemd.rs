@@ -26,8 +26,8 @@ pub struct Unit<'a> {
 
 impl Unit<'_> {
     /// The unit file. `ProtectSystem=full` leaves /var, /opt, /srv and /home writable, where storage and outputs usually
-    /// are; directories elsewhere are opened one by one. A bot that never joined ends when it is refused; started again at
-    /// once, it would fill the ledger with its refusals.
+    /// are; directories elsewhere are opened one by one. A dump of its memory would hold keys, so none is written. A bot that
+    /// never joined ends when it is refused; started again at once, it would fill the ledger with its refusals.
     ///
     /// # Errors
     /// When a name or path can't stand in a unit file.
@@ -54,6 +54,7 @@ impl Unit<'_> {
              ExecReload=/bin/kill -USR1 $MAINPID\n\
              Restart=on-failure\n\
              RestartSec=5min\n\
+             LimitCORE=0\n\
              UMask=0022\n\
              CapabilityBoundingSet=\n\
              LockPersonality=yes\n\

@@ -19,11 +19,22 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Creates the directory when it is missing, locks it, and makes sure that it can be written.
+    /// Holds the directory, and makes sure that it can be written.
     ///
     /// # Errors
     /// [`StorageError`]: found out here, so that it is found out before a join.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
+        let held = Self::hold(path)?;
+        held.probe()?;
+        Ok(held)
+    }
+
+    /// Creates the directory when it is missing, and locks it. It need not have room for more: what a full or read-only
+    /// disk holds can be read.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn hold(path: &Path) -> Result<Self, StorageError> {
         let failed_at = |action, path: &Path| {
             let place = path.display().to_string();
             move |error| StorageError::Io { action, place, error }
@@ -35,7 +46,9 @@ impl Directory {
             return Err(StorageError::Open(path.to_owned()));
         }
         // Before there is a file with a name: its owner could not even open a lock of root's.
-        let user = files::owner_of_new(path).map_err(failed("write into"))?;
+        // Where nothing can be made, it would be this process's user's.
+        let user = files::owner_of_new(path).or_else(|error| files::user().ok_or(error));
+        let user = user.map_err(failed("write into"))?;
         // Where it has always run like this, as in some containers, nobody else's files are in the way.
         let lock_path = path.join("lock");
         let ran_before = fs::metadata(&lock_path).is_ok_and(|lock| lock.uid() == user);
@@ -48,13 +61,26 @@ impl Directory {
             .truncate(false)
             .mode(files::PRIVATE)
             .open(&lock_path)
+            .or_else(|error| match error.kind() {
+                // One that is there can be held all the same.
+                io::ErrorKind::ReadOnlyFilesystem => File::open(&lock_path).map_err(|_| error),
+                _ => Err(error),
+            })
             .map_err(failed_at("open", &lock_path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StorageError::InUse(path.to_owned()),
             TryLockError::Error(error) => failed_at("lock", &lock_path)(error),
         })?;
-        files::probe(path).map_err(failed("write into"))?;
         Ok(Self { path: path.to_owned(), lock: Some(lock) })
+    }
+
+    /// Makes sure that it can be written.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when it can't be.
+    pub fn probe(&self) -> Result<(), StorageError> {
+        let place = self.path.display().to_string();
+        files::probe(&self.path).map_err(|error| StorageError::Io { action: "write into", place, error })
     }
 
     /// Looks at a directory that another process may be using. Nothing may be written through this.

@@ -303,6 +303,26 @@ async fn one_shot_tries_a_few_times() {
 }
 
 #[tokio::test]
+async fn one_shot_that_finds_no_authority_leaves_the_outputs_with_what_lives() {
+    let root = tempfile::tempdir().unwrap();
+    let mut host = Host::new().await;
+    host.agent().join_once().await.unwrap();
+    host.config.outputs = vec![Identity::new(root.path()).unwrap()];
+    let stored = host.agent().state().unwrap().accepted.unwrap().credentials;
+    let lost = || std::iter::repeat_n(Trouble::LoseRequest, 5);
+
+    host.authority.trouble(lost());
+    assert!(matches!(run::once(&mut host.agent()).await, Err(JoinError::Network(_))));
+    assert!(host.config.outputs[0].holds(&stored));
+
+    std::fs::remove_file(root.path().join("tlscert")).unwrap();
+    host.let_certificate_expire();
+    host.authority.trouble(lost());
+    assert!(matches!(run::once(&mut host.agent()).await, Err(JoinError::Network(_))));
+    assert!(!root.path().join("tlscert").exists(), "that of a certificate that ended is no use");
+}
+
+#[tokio::test]
 async fn one_shot_does_not_wait_longer_than_it_may() {
     let host = Host::new().await;
     let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(600)));

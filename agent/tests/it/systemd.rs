@@ -71,6 +71,27 @@ fn a_bot_that_was_refused_is_not_started_again_at_once() {
 }
 
 #[test]
+fn a_crash_writes_no_keys_to_disk() {
+    let installed = unit("/bin/true", "/etc/x", "joinbot").render().unwrap();
+    for text in [installed.as_str(), include_str!("../../../deploy/joinbot@.service")] {
+        assert!(text.contains("\nLimitCORE=0\n"), "{text}");
+    }
+}
+
+#[test]
+fn each_bot_of_a_host_has_a_user_of_its_own() {
+    let shipped = include_str!("../../../deploy/joinbot@.service");
+    let installed = unit("/bin/true", "/etc/x", "joinbot-%i");
+    assert!(installed.render().is_err(), "a unit for a single bot names its user");
+    let installed = Unit { group: "joinbot-web", ..unit("/bin/true", "/etc/x", "joinbot-web") }.render().unwrap();
+    assert!(installed.contains(&"\nUser=joinbot-%i\nGroup=joinbot-%i\n".replace("%i", "web")), "{installed}");
+    assert!(shipped.contains("\nUser=joinbot-%i\nGroup=joinbot-%i\n"), "{shipped}");
+    // What is typed before makes that user.
+    let made = shipped.lines().find(|line| line.starts_with("#   useradd ")).unwrap();
+    assert!(made.contains(" --user-group ") && made.ends_with(" joinbot-NAME"), "{made}");
+}
+
+#[test]
 fn systemd_accepts_it() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
         // Not with `eprintln!`: of a test that passes, nobody would see it. Not every machine has systemd, so that this is

@@ -98,7 +98,7 @@ pub(crate) struct DevArgs {
     /// Where to listen; port 0 picks a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3025")]
     listen: SocketAddr,
-    /// Where to serve metrics; by default on a free port.
+    /// Where to serve metrics and health; by default on a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     metrics_listen: SocketAddr,
 }
@@ -108,7 +108,7 @@ pub(crate) struct DevArgs {
 struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Where to serve metrics, without TLS; in place of the configuration's metrics_listen.
+    /// Where to serve metrics and health, without TLS; in place of the configuration's metrics_listen.
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<SocketAddr>,
 }

@@ -25,7 +25,7 @@ pub struct Config {
     /// Where gRPC and HTTP are served, over TLS.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Where metrics are served, without TLS.
+    /// Where metrics and health are served, without TLS.
     #[serde(default = "default_metrics_listen")]
     pub metrics_listen: SocketAddr,
     /// Host names and addresses under which clients reach this node; they stand in the server certificate.

@@ -32,7 +32,8 @@ const HEAD: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long open requests may go on once the service stops.
 const GRACE: Duration = Duration::from_secs(10);
-/// The most header bytes of a request over HTTP/2; HTTP/1.1 has a buffer of 64 KiB.
+/// The most header bytes of a request; over HTTP/1.1 with its first line. Who sends no more than half of them keeps the
+/// memory until its time is over, on as many connections as there may be.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// The most bytes that a connection may send before somebody reads them.
 const WINDOW: u32 = 64 * 1024;
@@ -104,7 +105,7 @@ pub async fn serve(
 
 fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEADERS as usize);
     builder
         .http2()
         .timer(TokioTimer::new())

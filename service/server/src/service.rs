@@ -57,7 +57,7 @@ pub struct Parts {
     pub cluster: Option<Name>,
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where to serve metrics.
+    /// Where to serve metrics and health.
     pub metrics_listen: SocketAddr,
     /// Names and addresses in the server certificate.
     pub names: Vec<String>,
@@ -96,7 +96,7 @@ pub struct Node {
     pub app: Arc<App>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where it serves metrics.
+    /// Where it serves metrics and health.
     pub metrics_address: SocketAddr,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -158,7 +158,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let stop = stopping.clone();
     let served = Served { router, app: Arc::clone(&app) };
     tasks.spawn(async move { listen::serve(listener, Arc::new(server), served, &limits, stop).await });
-    tasks.spawn(serve_metrics(metrics_listener, app.ceremonies.ledger.clone(), stopping.clone()));
+    tasks.spawn(serve_metrics(metrics_listener, Arc::clone(&app), stopping.clone()));
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
     tasks.spawn(readiness::look(Arc::clone(&app), stopping.clone()));
     tasks.spawn(sum_up(Arc::clone(&app), stopping.clone()));
@@ -227,12 +227,13 @@ pub async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener
     })
 }
 
-async fn serve_metrics(listener: TcpListener, ledger: Ledger, stop: CancellationToken) {
+async fn serve_metrics(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
+    let ledger = app.ceremonies.ledger.clone();
     let metrics = move || {
         METRICS.tokens(ledger.tokens_cached(), ledger.token_reads());
         std::future::ready(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()))
     };
-    let router = Router::new().route("/metrics", get(metrics));
+    let router = Router::new().route("/metrics", get(metrics)).merge(request::public::health(app));
     // Nobody waits for their last request: a scraper that sends half of one would hold the service up.
     if let Some(Err(error)) = stop.run_until_cancelled(axum::serve(listener, router).into_future()).await {
         tracing::error!("metrics are not served any more: {error}");

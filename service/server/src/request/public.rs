@@ -24,14 +24,19 @@ use crate::{app::App, ceremony::internal, revocation};
 /// Health, revocation lists, log files and the OpenAPI document.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
         .route("/crl", get(crl))
         .route("/krl", get(krl))
         .route("/log/checkpoint", get(checkpoint))
         .route("/log/tile/{*path}", get(tile))
         .route("/openapi.json", get(openapi))
-        .with_state(app)
+        .with_state(Arc::clone(&app))
+        .merge(health(app))
+}
+
+/// Whether the node lives, and whether it can serve. It is served beside metrics, too: the TLS port has no place for who
+/// asks there while it is full, and a node that is full is well.
+pub fn health(app: Arc<App>) -> Router {
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready)).with_state(app)
 }
 
 /// Ready: database reachable, schema usable, keys loaded.

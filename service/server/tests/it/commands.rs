@@ -239,6 +239,26 @@ async fn metrics_are_where_the_command_line_says_and_tell_the_end_of_the_ca() {
     assert!(running.stop().await.success());
 }
 
+/// A node that is full answers there, and takes its time.
+#[tokio::test]
+async fn kubernetes_asks_beside_the_metrics_how_a_node_is() {
+    let documents = fs::read_to_string(repository().join("deploy/kubernetes.yaml")).unwrap();
+    let documents = documents.split("\n---\n").map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
+    let container =
+        |one: Value| Some(one.get("spec")?.get("template")?.get("spec")?.get("containers")?.get(0)?.clone());
+    let [container] = documents.filter_map(container).collect::<Vec<_>>().try_into().unwrap();
+    let installed = Installed::with_cluster().await;
+    let (running, address) = measured(&installed).await;
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let probe = &container[probe];
+        assert_eq!((&probe["httpGet"]["port"], &probe["timeoutSeconds"]), (&"metrics".into(), &5.into()), "{probe:?}");
+        assert_eq!(probe["httpGet"].get("scheme"), None, "that port has no TLS");
+        let answer = Http::plain(address).await.get(probe["httpGet"]["path"].as_str().unwrap()).await;
+        assert_eq!(answer.text(), "ok\n");
+    }
+    running.stop().await;
+}
+
 /// The names in an expression of Prometheus that can be those of metrics: no functions, no labels, no operators.
 fn metrics_in(expression: &str) -> BTreeSet<String> {
     let mut without_labels = String::new();
@@ -268,6 +288,13 @@ async fn every_alert_is_of_metrics_that_there_are_and_says_what_it_means() {
     let explained = guide.lines().filter_map(|line| line.strip_prefix("| `Join")?.split_once("` |"));
     let explained: BTreeSet<_> = explained.map(|(name, _)| format!("Join{name}")).collect();
     assert_eq!(named, explained, "the alerts, and those in the guide");
+    // Who is dead has no metrics that another alert could be of.
+    let expressions: Vec<_> = rules.iter().map(|rule| text(rule, "expr")).collect();
+    for job in ["joind", "joinbot"] {
+        let down = format!("up{{job=\"{job}\"}} == 0");
+        assert!(expressions.iter().any(|expression| expression.starts_with(&down)), "nobody looks for {down}");
+    }
+    assert!(expressions.iter().any(|expression| expression.contains(r#"absent(up{job="joind"})"#)));
 
     let installed = Installed::with_cluster().await;
     let (running, address) = measured(&installed).await;
@@ -688,6 +715,28 @@ async fn what_compose_tells_to_type_goes_to_the_public_address() {
     shell.current_dir(folder.path()).args(["-c", &format!("joinctl() {{ echo \"$@\"; }}; {typed}")]);
     let given = Finished::of(shell).await.done();
     assert_eq!(given, "--addr authority.example.com:3025 --identity ./admin status\n");
+}
+
+#[tokio::test]
+async fn the_keys_that_compose_makes_are_for_the_owner_and_leave_neither_host_nor_volume() {
+    let read = |file: &str| fs::read_to_string(repository().join(file)).unwrap();
+    let compose = read("deploy/compose.yaml");
+    let typed = |what: &str| compose.lines().position(|line| line.starts_with("#   ") && line.contains(what)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("env.example"), read("deploy/env.example")).unwrap();
+    let makes = compose.lines().nth(typed("env.example .env")).unwrap().trim_start_matches('#');
+    let mut shell = Command::new("sh");
+    shell.current_dir(folder.path()).args(["-c", makes]);
+    Finished::of(shell).await.done();
+    assert_eq!(fs::metadata(folder.path().join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    for file in [".gitignore", ".dockerignore", ".containerignore"] {
+        let ignored = read(file);
+        for key in ["deploy/.env", "deploy/admin"] {
+            assert!(ignored.lines().any(|line| line.trim_matches('/') == key), "{file} lacks {key}");
+        }
+    }
+    assert!(typed("cp joind:/var/lib/joind/admin ./admin") < typed("rm -r /state/admin"), "fetched, then removed");
 }
 
 /// `${NAME:-default}` as Compose fills it in when the environment has no such name, and `${NAME:?else}` when it has.

@@ -13,7 +13,7 @@ use join_server::config::Limits;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::world::{
-    Bot, Database, Finished, Installed, PATIENCE, RENEWED, Transport, World, open_directory, terminate, until,
+    Bot, Database, Finished, Http, Installed, PATIENCE, RENEWED, Transport, World, open_directory, terminate, until,
 };
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -49,6 +49,9 @@ async fn without_its_database_the_service_says_so_and_recovers() {
     let mut http = world.stranger().http().await;
     assert_eq!(http.get("/healthz").await.status, StatusCode::OK, "it is alive");
     until("it is not ready", async || world.readiness().await.contains("database")).await;
+    let mut beside_metrics = Http::plain(world.node(0).metrics_address).await;
+    assert_eq!(beside_metrics.get("/healthz").await.status, StatusCode::OK);
+    assert_eq!(beside_metrics.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(http.get("/crl").await.status, StatusCode::SERVICE_UNAVAILABLE, "no list is better than an old one");
     for bot in &mut bots {
         let refused = bot.join().await.unwrap_err();

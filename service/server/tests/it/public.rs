@@ -1,7 +1,11 @@
 //! What needs no identity: health, metrics, revocation lists, the OpenAPI document, reflection.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use join_proto::v1::{self, LockTarget};
+use join_server::config::Limits;
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
@@ -124,6 +128,27 @@ async fn a_node_says_that_it_is_alive_and_ready() {
     }
     let unknown = health.check(HealthCheckRequest { service: "unknown".to_owned() }).await.unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::NotFound);
+    world.check().await;
+}
+
+/// Whoever restarts nodes that don't answer must not restart one for being in use.
+#[tokio::test]
+async fn a_node_without_a_place_for_a_connection_more_is_alive_and_ready_beside_its_metrics() {
+    let world = World::with(Limits { connections: 50, ..Limits::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(TcpStream::connect(world.network.address(0)).await.unwrap());
+    }
+    let mut late = TcpStream::connect(world.network.address(0)).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(5), late.read(&mut [0])).await.expect("it is closed at once");
+    assert!(matches!(closed, Ok(0) | Err(_)), "there is no place for it: {closed:?}");
+    for path in ["/healthz", "/readyz"] {
+        let answer = Http::plain(world.node(0).metrics_address).await.get(path).await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok\n"), "{path}");
+    }
+    drop(held);
+    let mut bot = world.bot("example").await;
+    bot.join().await.expect("there is room again");
     world.check().await;
 }
 
