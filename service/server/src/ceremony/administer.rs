@@ -3,7 +3,7 @@
 use join_domain::{
     Timestamp,
     decision::administer::{self, GrantAsked, SecretSource, TokenWritten},
-    envelope::{Origin, StreamId},
+    envelope::StreamId,
     event::{BotCreated, BotUpdated, Event, LockCreated, LockDeleted, LockUpdated, Nothing},
     id::{BotId, GrantId, LockId, Name, TokenId},
     refusal::{Code, Refusal},
@@ -12,7 +12,7 @@ use join_domain::{
 };
 use join_ledger::{Append, AppendError, Change, SecretChange, Stored, StreamAppend};
 
-use super::{Ceremonies, OrRefuse as _, internal, secret::REGISTRATION_SECRET};
+use super::{Ceremonies, OrRefuse as _, internal, not_found, secret::REGISTRATION_SECRET};
 use crate::caller::Administrator;
 
 /// How often an act is decided again after a conflict.
@@ -73,7 +73,7 @@ impl Ceremonies {
                 None => self.new_bot(admin, &name, &spec),
                 Some((stored, _)) => {
                     let updated = Event::BotUpdated(BotUpdated { spec: spec.clone() });
-                    StreamAppend::following(&stored, self.change(vec![updated], admin.origin()))
+                    self.next(admin, &stored, vec![updated])
                 }
             };
             Ok((append.into(), ()))
@@ -98,7 +98,7 @@ impl Ceremonies {
                 ));
             }
             let deleted = Event::BotDeleted(Nothing {});
-            Ok((StreamAppend::following(&stored, self.change(vec![deleted], admin.origin())).into(), ()))
+            Ok((self.next(admin, &stored, vec![deleted]).into(), ()))
         })
         .await
     }
@@ -155,10 +155,9 @@ impl Ceremonies {
             check_revision(revision, Some(token.revision))?;
             let (stored_locks, locks) = self.own_locks(name).await?;
             let released = administer::locks_ended_by_deletion(&token, &locks);
-            let change = self.change(vec![administer::delete_token()], admin.origin());
-            let first = StreamAppend::following(&stored, change);
+            let first = self.next(admin, &stored, vec![administer::delete_token()]);
             let first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
-            Ok((Append::all(self.releasing(first, &stored_locks, released, admin)), ()))
+            Ok((self.releasing(admin, first, &stored_locks, released), ()))
         })
         .await
     }
@@ -171,7 +170,7 @@ impl Ceremonies {
         self.write(|| async {
             let (stored, token) = self.token(name).await?;
             let event = administer::rotate(&token, self.ledger.now())?;
-            Ok((StreamAppend::following(&stored, self.change(vec![event], admin.origin())).into(), ()))
+            Ok((self.next(admin, &stored, vec![event]).into(), ()))
         })
         .await
     }
@@ -185,7 +184,7 @@ impl Ceremonies {
             let (stored, _) = self.token(name).await?;
             let id = GrantId(self.entropy.uuid());
             let event = administer::grant(asked, id, self.ledger.now())?;
-            Ok((StreamAppend::following(&stored, self.change(vec![event], admin.origin())).into(), id))
+            Ok((self.next(admin, &stored, vec![event]).into(), id))
         })
         .await
     }
@@ -205,7 +204,7 @@ impl Ceremonies {
         self.write(|| async {
             let (stored, token) = self.token(token).await?;
             let event = administer::revoke(&token, id, self.ledger.now())?;
-            Ok((StreamAppend::following(&stored, self.change(vec![event], admin.origin())).into(), ()))
+            Ok((self.next(admin, &stored, vec![event]).into(), ()))
         })
         .await
     }
@@ -220,8 +219,8 @@ impl Ceremonies {
             let (stored_locks, locks) = self.own_locks(name).await?;
             let id = GrantId(self.entropy.uuid());
             let act = administer::reinstate(&token, &locks, reason, id, self.ledger.now())?;
-            let first = StreamAppend::following(&stored, self.change(act.events, admin.origin()));
-            Ok((Append::all(self.releasing(first, &stored_locks, act.released, admin)), ()))
+            let first = self.next(admin, &stored, act.events);
+            Ok((self.releasing(admin, first, &stored_locks, act.released), ()))
         })
         .await
     }
@@ -236,9 +235,9 @@ impl Ceremonies {
             let (stored_locks, locks) = self.own_locks(name).await?;
             let secret = self.entropy.secret();
             let act = administer::reopen(&token, &locks, reason, self.secret_hash(&secret))?;
-            let first = StreamAppend::following(&stored, self.change(act.events, admin.origin()));
+            let first = self.next(admin, &stored, act.events);
             let first = self.storing_secret(first, token.id, SecretSource::Generated, None, &secret);
-            Ok((Append::all(self.releasing(first, &stored_locks, act.released, admin)), ()))
+            Ok((self.releasing(admin, first, &stored_locks, act.released), ()))
         })
         .await
     }
@@ -280,7 +279,7 @@ impl Ceremonies {
             }
             let updated =
                 Event::LockUpdated(LockUpdated { message: written.message.clone(), expires: written.expires });
-            Ok((StreamAppend::following(&stored, self.change(vec![updated], admin.origin())).into(), ()))
+            Ok((self.next(admin, &stored, vec![updated]).into(), ()))
         })
         .await?;
         Ok(id)
@@ -295,7 +294,7 @@ impl Ceremonies {
             let (stored, _) = self.lock(id).await?;
             check_revision(revision, Some(stored.version))?;
             let deleted = Event::LockDeleted(LockDeleted { reason: None });
-            Ok((StreamAppend::following(&stored, self.change(vec![deleted], admin.origin())).into(), ()))
+            Ok((self.next(admin, &stored, vec![deleted]).into(), ()))
         })
         .await
     }
@@ -371,7 +370,7 @@ impl Ceremonies {
     fn new_bot(&self, admin: &Administrator, name: &Name, spec: &BotSpec) -> StreamAppend {
         let stream = StreamId::from(BotId(self.entropy.uuid()));
         let created = Event::BotCreated(BotCreated { name: name.clone(), spec: spec.clone() });
-        StreamAppend::begin(stream, self.change(vec![created], admin.origin()))
+        StreamAppend::begin(stream, self.change(admin, vec![created]))
     }
 
     fn new_lock(&self, admin: &Administrator, id: LockId, written: &LockWritten) -> StreamAppend {
@@ -382,7 +381,7 @@ impl Ceremonies {
             cause: None,
             by: format!("admin/{}", admin.name),
         });
-        StreamAppend::begin(StreamId::from(id), self.change(vec![created], admin.origin()))
+        StreamAppend::begin(StreamId::from(id), self.change(admin, vec![created]))
     }
 
     /// A new token, or another specification of the one that was found.
@@ -409,11 +408,11 @@ impl Ceremonies {
             None => {
                 let (event, source) = administer::create_token(written)?;
                 let id = TokenId(self.entropy.uuid());
-                (StreamAppend::begin(StreamId::from(id), self.change(vec![event], admin.origin())), id, source)
+                (StreamAppend::begin(StreamId::from(id), self.change(admin, vec![event])), id, source)
             }
             Some((stored, token)) => {
                 let (event, source) = administer::update_token(&token, written)?;
-                (StreamAppend::following(&stored, self.change(vec![event], admin.origin())), token.id, source)
+                (self.next(admin, &stored, vec![event]), token.id, source)
             }
         };
         Ok(self.storing_secret(append, id, source, secret, &generated))
@@ -438,23 +437,29 @@ impl Ceremonies {
         append.with_secret(SecretChange::Put { purpose: REGISTRATION_SECRET, sealed })
     }
 
+    /// An append to a token, with the locks that end with it.
     fn releasing(
         &self,
+        admin: &Administrator,
         first: StreamAppend,
         locks: &[Stored],
         released: Vec<(LockId, Event)>,
-        admin: &Administrator,
-    ) -> Vec<StreamAppend> {
+    ) -> Append {
         let mut streams = vec![first];
         for (id, event) in released {
             let lock = locks.iter().find(|stored| stored.stream == StreamId::from(id));
-            streams.extend(lock.map(|lock| StreamAppend::following(lock, self.change(vec![event], admin.origin()))));
+            streams.extend(lock.map(|lock| self.next(admin, lock, vec![event])));
         }
-        streams
+        Append::all(streams)
     }
 
-    fn change(&self, events: Vec<Event>, origin: Origin) -> Change {
-        Change { events, decided_at: self.ledger.now(), origin }
+    fn change(&self, admin: &Administrator, events: Vec<Event>) -> Change {
+        Change { events, decided_at: self.ledger.now(), origin: admin.origin() }
+    }
+
+    /// What follows in a stream that is there.
+    fn next(&self, admin: &Administrator, stored: &Stored, events: Vec<Event>) -> StreamAppend {
+        StreamAppend::following(stored, self.change(admin, events))
     }
 
     fn check_expiry(&self, written: &LockWritten) -> Result<(), Refusal> {
@@ -479,10 +484,6 @@ impl Ceremonies {
         }
         Err(AppendError::Conflict).or_refuse()
     }
-}
-
-fn not_found(kind: &str, name: impl std::fmt::Display) -> Refusal {
-    Refusal::new(Code::NotFound, format!("there is no {kind} `{name}`"))
 }
 
 fn exists(kind: &str, name: &Name) -> Refusal {

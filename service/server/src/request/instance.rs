@@ -16,7 +16,7 @@ use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, List
 use join_proto::v1;
 
 use super::values::{self, to_wire_time};
-use crate::ceremony::{OrRefuse as _, administer::ONLY_REVISION};
+use crate::ceremony::{OrRefuse as _, administer::ONLY_REVISION, not_found};
 
 /// The health words, worst last.
 const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"];
@@ -34,7 +34,7 @@ const INSTANCES: usize = 1000;
 /// NOT_FOUND, or when the database can't be read.
 pub async fn get(ledger: &Ledger, id: InstanceId, at: Option<Timestamp>) -> Result<v1::BotInstance, Refusal> {
     let newest = ledger.instance(id).await.or_refuse()?;
-    let newest = newest.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no bot instance `{id}`")))?;
+    let newest = newest.ok_or_else(|| not_found("bot instance", id))?;
     let found = match at {
         None => Some(newest),
         Some(at) => ledger.instances_at(newest.token, at).await.or_refuse()?.into_iter().find(|found| found.id == id),

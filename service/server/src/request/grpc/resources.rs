@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     app::App,
     caller::Administrator,
-    ceremony::{OrRefuse as _, internal},
+    ceremony::{OrRefuse as _, internal, not_found},
     request::{instance, problem::reply, resource, values},
 };
 
@@ -128,9 +128,7 @@ impl Administration {
     async fn exemption(&self, id: &str) -> Result<(TokenState, GrantId), Refusal> {
         let id: GrantId = id.parse().map_err(|_| Refusal::invalid("name", "the name of an exemption is a UUID"))?;
         let token = self.0.ceremonies.ledger.token_of_grant(id).await.or_refuse()?;
-        token
-            .map(|token| (token, id))
-            .ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))
+        token.map(|token| (token, id)).ok_or_else(|| not_found("exemption", id))
     }
 }
 
@@ -414,7 +412,7 @@ impl Resources for Administration {
                     .unwrap_or(TokenState { grants: Vec::new(), ..token });
             }
             let grant = token.grants.iter().find(|grant| grant.id == id);
-            let grant = grant.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))?;
+            let grant = grant.ok_or_else(|| not_found("exemption", id))?;
             Ok(resource::write_exemption(&token, grant, at.unwrap_or_else(|| self.now())))
         };
         reply(got.await)
