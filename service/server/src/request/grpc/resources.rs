@@ -108,16 +108,8 @@ impl Administration {
         if labels.is_empty() {
             return Err(Refusal::invalid("selector", "it is empty: give key=value, so that not every token is meant"));
         }
-        let mut names = Vec::new();
-        let mut filter = ListFilter { selector: labels, after: None, limit: values::MAX_PAGE };
-        loop {
-            let listed = self.0.ceremonies.ledger.list(StreamKind::Token, &filter).await.or_refuse()?;
-            names.extend(listed.streams.iter().filter_map(Stored::token).map(|token| token.name.clone()));
-            filter.after = listed.next;
-            if filter.after.is_none() {
-                break;
-            }
-        }
+        let name = |stored: &Stored| Some(stored.token()?.name.clone());
+        let names = self.0.ceremonies.ledger.list_all(StreamKind::Token, labels, None, name).await.or_refuse()?;
         if names.is_empty() {
             return Err(Refusal::new(Code::NotFound, format!("no token has the labels `{selector}`")));
         }
