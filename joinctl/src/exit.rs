@@ -42,7 +42,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 /// Prints why the command failed and chooses its exit code. A reader of stdout that has gone away (`| head`) is no
 /// failure and gets no message.
 pub(crate) fn report(error: &Error) -> ExitCode {
-    if error.chain().filter_map(|cause| cause.downcast_ref()).any(output::is_unread) {
+    if output::is_unread(error) {
         return ExitCode::SUCCESS;
     }
     output::say(format!("error: {}", sentence(error)));

@@ -9,10 +9,9 @@ mod story;
 use std::fmt;
 
 use anyhow::Result;
-use futures::{StreamExt as _, stream};
 
 use self::{schedule::Schedule, story::Story};
-use super::{in_time, storage};
+use super::{in_time, in_worlds, storage};
 use crate::{
     database::Database,
     report::{KindReport, Selection, Survived, Tally},
@@ -63,9 +62,7 @@ fn all(writes: &[(Scenario, usize)]) -> Vec<Case> {
 pub async fn run(selection: &Selection) -> Result<KindReport> {
     let tally = Tally::new("clones");
     let cases = selection.pick(all(&storage::writes().await?));
-    stream::iter(cases.chunks(IN_A_WORLD))
-        .for_each_concurrent(WORLDS, async |cases| tally.fail("clones", run_in_one_world(cases, &tally).await))
-        .await;
+    in_worlds(&tally, "clones", &cases, (IN_A_WORLD, WORLDS), run_in_one_world).await;
     Ok(tally.finish())
 }
 

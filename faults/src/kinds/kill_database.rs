@@ -3,10 +3,9 @@
 use std::fmt;
 
 use anyhow::{Result, ensure};
-use futures::{StreamExt as _, stream};
 use tempfile::TempDir;
 
-use super::{Aftermath, Lengths, bearable, in_time, set_up};
+use super::{Aftermath, Lengths, bearable, in_time, in_worlds, set_up};
 use crate::{
     database::{Database, Server},
     fault::{Act, Blow, Counts, Fault, How, Moment, Side},
@@ -90,9 +89,7 @@ fn all(lengths: &Lengths, appends: &[(Scenario, Counts)]) -> Vec<Case> {
 pub async fn run(selection: &Selection, lengths: &Lengths) -> Result<KindReport> {
     let tally = Tally::new("database killed or cut off");
     let cases = selection.pick(all(lengths, &measure().await?));
-    stream::iter(cases.chunks(IN_A_WORLD))
-        .for_each_concurrent(WORLDS, async |cases| tally.fail("kill-database", run_in_one_world(cases, &tally).await))
-        .await;
+    in_worlds(&tally, "kill-database", &cases, (IN_A_WORLD, WORLDS), run_in_one_world).await;
     Ok(tally.finish())
 }
 

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use anyhow::{Context as _, Result};
-use futures::{StreamExt as _, stream};
 
-use super::{Aftermath, Lengths, bearable, in_time, set_up};
+use super::{Aftermath, Lengths, bearable, in_time, in_worlds, set_up};
 use crate::{
     database::Database,
     fault::{Act, Fault, Moment, Side},
@@ -50,9 +49,7 @@ fn all(lengths: &Lengths) -> Vec<Case> {
 pub async fn run(selection: &Selection, lengths: &Lengths) -> Result<KindReport> {
     let tally = Tally::new("service killed");
     let cases = selection.pick(all(lengths));
-    stream::iter(cases.chunks(IN_A_WORLD))
-        .for_each_concurrent(WORLDS, async |cases| tally.fail("kill-service", run_in_one_world(cases, &tally).await))
-        .await;
+    in_worlds(&tally, "kill-service", &cases, (IN_A_WORLD, WORLDS), run_in_one_world).await;
     Ok(tally.finish())
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::Result;
 use futures::{StreamExt as _, stream};
 
-use super::{AT_ONCE, Aftermath, Lengths, bearable, in_time, set_up};
+use super::{AT_ONCE, Aftermath, Lengths, bearable, in_time, in_worlds, set_up};
 use crate::{
     database::Database,
     fault::{Act, Fault, How, Moment, Side},
@@ -83,9 +83,7 @@ fn all(lengths: &Lengths) -> Vec<Case> {
 pub async fn run(selection: &Selection, lengths: &Lengths) -> Result<KindReport> {
     let tally = Tally::new("network");
     let cases = selection.pick(all(lengths));
-    stream::iter(cases.chunks(IN_A_WORLD))
-        .for_each_concurrent(WORLDS, async |cases| tally.fail("network", run_in_one_world(cases, &tally).await))
-        .await;
+    in_worlds(&tally, "network", &cases, (IN_A_WORLD, WORLDS), run_in_one_world).await;
     Ok(tally.finish())
 }
 

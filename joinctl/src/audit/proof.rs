@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use join_audit::{Policy, Proven, verify_portable};
-use serde_yaml_ng::{Mapping, Value};
+use serde_yaml_ng::Value;
 
 use super::trust::Trust;
 use crate::{
     cli::Context,
     exit::Fault,
-    output::{print, printable},
+    output::{print, printable, tree},
 };
 
 /// `joinctl audit verify --proof FILE`: prints what is proven, the entry.
@@ -22,11 +22,12 @@ pub(super) async fn verify(context: &Context, file: &Path, trust: &Trust) -> any
         None => super::trust::of_authority(&context.connect().await?).await?,
     };
     let (envelope, proven) = check(&text, &policy)?;
-    let mut tree = Mapping::new();
-    tree.insert("log_index".into(), proven.index.into());
-    tree.insert("checkpoint".into(), serde_yaml_ng::to_value(&proven.checkpoint)?);
-    tree.insert("envelope".into(), serde_json::from_str::<Value>(&envelope).unwrap_or(Value::String(envelope.clone())));
-    print(context.format, &tree.into(), || {
+    let tree = tree::mapping([
+        ("log_index", proven.index.into()),
+        ("checkpoint", serde_yaml_ng::to_value(&proven.checkpoint)?),
+        ("envelope", serde_json::from_str(&envelope).unwrap_or(Value::String(envelope.clone()))),
+    ]);
+    print(context.format, &tree, || {
         let checkpoint = &proven.checkpoint;
         format!(
             "proven: entry {} of {} stands in the checkpoint of {} entries\n{}\n",

@@ -12,7 +12,6 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use join_log::{Hash, Tile, TileReader, portable, tile::hashes_from_bytes};
 use join_proto::v1::{Event, ExportRequest, ListEventsRequest};
-use serde_yaml_ng::Mapping;
 
 use super::{
     ls, proof,
@@ -23,7 +22,7 @@ use crate::{
     cli::Context,
     connection::{Client, PAGE_SIZE},
     exit::Fault,
-    output::print,
+    output::{print, tree},
 };
 
 /// How long an event may wait for its place in the log.
@@ -86,11 +85,12 @@ impl Prove {
         // Nobody is handed a proof that does not hold.
         let (_, proven) = proof::check(&text, &trust::of_authority(&client).await?)?;
 
-        let mut tree = Mapping::new();
-        tree.insert("log_index".into(), proven.index.into());
-        tree.insert("envelope".into(), envelope.into());
-        tree.insert("proof".into(), text.clone().into());
-        print(context.format, &tree.into(), || text)
+        let tree = tree::mapping([
+            ("log_index", proven.index.into()),
+            ("envelope", envelope.into()),
+            ("proof", text.clone().into()),
+        ]);
+        print(context.format, &tree, || text)
     }
 }
 

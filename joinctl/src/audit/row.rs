@@ -5,7 +5,7 @@ use serde_yaml_ng::Value;
 
 use crate::{
     moment::milliseconds,
-    output::{printable, tree},
+    output::{cell, cut, tree},
 };
 
 /// What of an event's data is told first; the rest follows in alphabetical order.
@@ -40,26 +40,21 @@ pub(super) fn line_without_log(event: &Event) -> String {
 fn cells(event: &Event) -> [String; 7] {
     let time = event.recorded_at.or(event.decided_at).as_ref().map(milliseconds).unwrap_or_default();
     let (kind, actor, address) = (event.kind.clone(), event.actor.clone(), event.remote_addr.clone());
-    [time, place(event), kind, actor, address, short(&event.attempt, 8), facts(event)]
+    [time, place(event), kind, actor, address, cut(&event.attempt, 8), facts(event)]
 }
 
 /// Fixed widths: a followed list has no last line from which the widths could be known.
 fn columns(log: Option<&str>, columns: [&str; 7]) -> String {
-    let [time, place, kind, actor, address, attempt, facts] = columns.map(cell);
+    let [time, place, kind, actor, address, attempt, facts] = columns.map(|text| cell(text.trim_end()));
     let log = log.map(|log| format!("{:>6}  ", cell(log))).unwrap_or_default();
     format!("{time:<24}  {log}{place:<26}  {kind:<25}  {actor:<16}  {address:<21}  {attempt:<8}  {facts}")
-}
-
-fn cell(text: &str) -> String {
-    let text = text.trim_end();
-    if text.is_empty() { "-".to_owned() } else { printable(text).replace('\n', " ") }
 }
 
 /// `token/example/3` by the token's name, others by the beginning of their id.
 fn place(event: &Event) -> String {
     let stream = match event.stream.split_once('/') {
         Some((kind, _)) if !event.token.is_empty() => format!("{kind}/{}", event.token),
-        Some((kind, id)) => format!("{kind}/{}", short(id, 9)),
+        Some((kind, id)) => format!("{kind}/{}", cut(id, 9)),
         None => event.stream.clone(),
     };
     format!("{stream}/{}", event.version)
@@ -95,22 +90,14 @@ fn data_tree(data: &prost_types::Struct) -> Value {
 fn plain(value: &Value, longest: usize) -> Option<String> {
     match value {
         Value::String(text) if text.is_empty() => None,
-        Value::String(text) if text.contains(char::is_whitespace) => Some(format!("{:?}", short(text, longest))),
-        Value::String(text) => Some(short(text, longest)),
+        Value::String(text) if text.contains(char::is_whitespace) => Some(format!("{:?}", cut(text, longest))),
+        Value::String(text) => Some(cut(text, longest)),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Sequence(items) if !items.is_empty() => {
             Some(items.iter().map(|item| plain(item, longest)).collect::<Option<Vec<_>>>()?.join(","))
         }
         _ => None,
-    }
-}
-
-fn short(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        text.to_owned()
-    } else {
-        text.chars().take(length - 1).chain(['…']).collect()
     }
 }
 

@@ -22,7 +22,7 @@ impl Table {
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(&self.headings);
         for row in rows {
-            table.add_row(row.iter().map(|cell| one_line(cell)));
+            table.add_row(row.iter().map(|text| cell(text)));
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
@@ -38,8 +38,18 @@ impl Table {
     }
 }
 
-fn one_line(cell: &str) -> String {
-    if cell.is_empty() { "-".to_owned() } else { printable(cell).replace('\n', " ") }
+/// A text as a cell: on one line, and a dash when it is empty.
+pub(crate) fn cell(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { printable(text).replace('\n', " ") }
+}
+
+/// At most so many characters; `…` stands for the rest.
+pub(crate) fn cut(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        text.to_owned()
+    } else {
+        text.chars().take(length - 1).chain(['…']).collect()
+    }
 }
 
 #[cfg(test)]

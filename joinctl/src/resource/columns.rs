@@ -1,15 +1,19 @@
 //! Resources as rows of a table.
 
+use join_domain::state::token::CONTESTED_HOURS;
 use join_proto::v1::{Bot, BotInstance, Exemption, Lock, LockTarget, Metadata, Token};
 
 use super::{Kind, Resource, locks::Locks};
-use crate::{moment::seconds, output::Table, token::is_bound};
+use crate::{
+    moment::seconds,
+    output::{Table, cut},
+    token::is_bound,
+};
 
 /// How much of a key or an id is enough to tell one from another.
 const SHORT: usize = 40;
-/// How long after a proven holder was refused a token counts as contested, in seconds: a day, as in the health of
-/// instances.
-const CONTESTED_FOR: i64 = 24 * 60 * 60;
+/// How long after a proven holder was refused a token counts as contested, in seconds: as in the health of instances.
+const CONTESTED_FOR: i64 = CONTESTED_HOURS * 60 * 60;
 
 /// The table of resources of one kind.
 pub(super) fn table(kind: Kind) -> Table {
@@ -144,7 +148,7 @@ pub(crate) fn target(target: &LockTarget) -> String {
     [("user", user), ("bot_instance_id", bot_instance_id), ("join_token", join_token), ("public_key", public_key)]
         .iter()
         .find(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name}={}", shortened(value)))
+        .map(|(name, value)| format!("{name}={}", cut(value, SHORT)))
         .unwrap_or_default()
 }
 
@@ -167,11 +171,6 @@ fn labels(metadata: &Metadata) -> String {
     let mut labels: Vec<_> = metadata.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort();
     labels.join(",")
-}
-
-/// Long texts, such as a public key, cut in the middle of nowhere useful.
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= SHORT { text.to_owned() } else { text.chars().take(SHORT - 1).chain(['…']).collect() }
 }
 
 #[cfg(test)]

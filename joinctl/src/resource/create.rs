@@ -87,5 +87,5 @@ impl Done {
 }
 
 fn unless_unread(error: anyhow::Error) -> anyhow::Result<()> {
-    if error.chain().filter_map(|cause| cause.downcast_ref()).any(output::is_unread) { Ok(()) } else { Err(error) }
+    if output::is_unread(&error) { Ok(()) } else { Err(error) }
 }

@@ -20,10 +20,9 @@ use crate::{
 macro_rules! catalogue {
     ($($(#[doc = $about:literal])+ $name:ident($data:ty) = $kind:literal v $schema:literal;)+) => {
         /// Something that happened.
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-        #[serde(tag = "kind", content = "data")]
+        #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Event {
-            $($(#[doc = $about])+ #[serde(rename = $kind)] $name($data),)+
+            $($(#[doc = $about])+ $name($data),)+
         }
 
         impl Event {
@@ -131,6 +130,14 @@ catalogue! {
 }
 
 impl Event {
+    /// The data alone, as it is stored.
+    ///
+    /// # Errors
+    /// When it has no JSON form.
+    pub fn data(&self) -> serde_json::Result<serde_json::Value> {
+        self.serialize_data(serde_json::value::Serializer)
+    }
+
     /// The attempt that it decides.
     pub fn attempt(&self) -> Option<AttemptHash> {
         match self {

@@ -337,9 +337,10 @@ impl<'a> Jws<'a> {
 
     /// Under exactly `key`, with its algorithm; what the payload says is the caller's to judge.
     fn verify(&self, key: &PublicKey) -> Result<(), SolutionError> {
-        let (algorithm, key) = match key.algorithm() {
-            Algorithm::EdDsa => (jsonwebtoken::Algorithm::EdDSA, DecodingKey::from_ed_der(key.raw())),
-            Algorithm::Es256 => (jsonwebtoken::Algorithm::ES256, DecodingKey::from_ec_der(key.raw())),
+        let algorithm = jose(key.algorithm());
+        let key = match key.algorithm() {
+            Algorithm::EdDsa => DecodingKey::from_ed_der(key.raw()),
+            Algorithm::Es256 => DecodingKey::from_ec_der(key.raw()),
         };
         let holds = self.header.alg == algorithm
             && jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), &key, algorithm)

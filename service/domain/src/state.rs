@@ -61,7 +61,7 @@ pub enum State {
 }
 
 /// Something that only one live stream may have.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
     /// What kind of thing.
     pub namespace: Namespace,
@@ -70,8 +70,7 @@ pub struct Claim {
 }
 
 /// Kinds of things that are unique.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Namespace {
     /// Names of tokens.
     TokenName,

@@ -1,5 +1,7 @@
 //! How the ledger fails. What the database says stays inside: callers learn what it means for them.
 
+use std::borrow::Cow;
+
 use join_domain::{
     envelope::EnvelopeError,
     state::{FoldError, Namespace},
@@ -134,17 +136,21 @@ fn namespace_in_words(namespace: Namespace) -> &'static str {
     }
 }
 
-/// The SQLSTATE of an answer of the database, with the name of the constraint that it names.
-pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<(String, String)> {
-    let error = error.as_database_error()?;
-    Some((error.code()?.into_owned(), error.constraint().unwrap_or_default().to_owned()))
+/// The SQLSTATE of an answer of the database.
+pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error()?.code()
+}
+
+/// The constraint that an answer of the database names.
+pub(crate) fn constraint(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error()?.constraint()
 }
 
 /// True when the session ended, or the server is about to end it: what was sent last may have been done.
 pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => {
-            sqlstate(error).is_some_and(|(code, _)| code.starts_with("57P") || code.starts_with("08"))
+            sqlstate(error).is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -158,23 +164,23 @@ pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
 
 /// True when somebody else holds a row for longer than a statement may wait.
 pub(crate) fn is_held(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|(code, _)| code == "55P03")
+    sqlstate(error).is_some_and(|code| code == "55P03")
 }
 
 /// True when the database takes nothing at the moment: too many connections, no memory or disk, a timeout, or it is only
 /// for reading, as a primary that another server took over from.
 pub(crate) fn takes_nothing(error: &sqlx::Error) -> bool {
     let takes_nothing = |code: &str| code.starts_with("53") || matches!(code, "57014" | "55P03" | "25006");
-    sqlstate(error).is_some_and(|(code, _)| takes_nothing(&code))
+    sqlstate(error).is_some_and(|code| takes_nothing(&code))
 }
 
 /// What an answer of the database to an append means. The append was not made.
 pub(crate) fn append_refused(error: &sqlx::Error) -> AppendError {
-    match sqlstate(error) {
+    match sqlstate(error).as_deref() {
         _ if takes_nothing(error) => AppendError::Unavailable(error.to_string()),
-        Some((code, constraint)) if code == "23505" && constraint == "entry_attempt" => AppendError::AttemptSeen,
+        Some("23505") if constraint(error) == Some("entry_attempt") => AppendError::AttemptSeen,
         // Unique violations, serialization failures and deadlocks all say: somebody else was faster.
-        Some((code, _)) if matches!(code.as_str(), "23505" | "40001" | "40P01") => AppendError::Conflict,
+        Some("23505" | "40001" | "40P01") => AppendError::Conflict,
         _ => AppendError::Refused(error.to_string()),
     }
 }

@@ -58,11 +58,9 @@ async fn check_schema(connection: &mut PgConnection) -> Result<(), LedgerError> 
             Ok(())
         }
         Ok(_) => unfit("the database's schema is older than this program: run `joind migrate`".to_owned()),
-        Err(error) => match sqlstate(&error) {
-            Some((code, _)) if code == "42P01" => {
-                unfit("the database has no schema yet: run `joind migrate`".to_owned())
-            }
-            Some((code, _)) if code == "42501" => unfit(
+        Err(error) => match sqlstate(&error).as_deref() {
+            Some("42P01") => unfit("the database has no schema yet: run `joind migrate`".to_owned()),
+            Some("42501") => unfit(
                 "this role may not read the schema's version: connect as a role that is granted join_service"
                     .to_owned(),
             ),

@@ -131,9 +131,7 @@ impl Ledger {
         let mut lease = self.connection().await?;
         in_time(async {
             let mut transaction = lease.begin().await?;
-            // First, so that what follows is looked at after any wait for it: an origin may be ending at this moment.
-            sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await?;
-            if !has(&mut transaction, size, last).await? {
+            if !holds_head(&mut transaction, size, last).await? {
                 return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
             }
             let update = sqlx::query!(
@@ -169,8 +167,7 @@ impl Ledger {
         let mut lease = self.connection().await?;
         in_time(async {
             let mut transaction = lease.begin().await?;
-            sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await?;
-            if !has(&mut transaction, size, last).await? {
+            if !holds_head(&mut transaction, size, last).await? {
                 return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
             }
             let update = sqlx::query!(
@@ -240,8 +237,11 @@ pub(crate) async fn decide_log(connection: &mut PgConnection, decision: &LogDeci
     }
 }
 
-/// Whether the entry before `size` is the one that somebody took for the last, if there is any.
-async fn has(connection: &mut PgConnection, size: u64, last: Option<&EntryMark>) -> Result<bool, LedgerError> {
+/// Holds the head until the transaction ends, and says whether the entry before `size` is the one that somebody took for
+/// the last, if there is any.
+async fn holds_head(transaction: &mut PgConnection, size: u64, last: Option<&EntryMark>) -> Result<bool, LedgerError> {
+    // First, so that what follows is looked at after any wait for it: an origin may be ending at this moment.
+    sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await?;
     let Some(last) = last else { return Ok(true) };
     let there = sqlx::query!(
         r#"SELECT l.stream_id, l.first_version, e.recorded_at, pg_postmaster_start_time() AS "server!"
@@ -254,7 +254,7 @@ async fn has(connection: &mut PgConnection, size: u64, last: Option<&EntryMark>)
         recorded_at: row.recorded_at,
         server: ServerRun(row.server),
     });
-    Ok(there.fetch_optional(connection).await?.as_ref() == Some(last))
+    Ok(there.fetch_optional(transaction).await?.as_ref() == Some(last))
 }
 
 fn stops(json: &str) -> Result<Stops, LedgerError> {

@@ -92,7 +92,10 @@ impl Ledger {
             return Ok(HistoryPage { entries: Vec::new(), next: from, settled });
         }
         let (candidates, end, settled) = match self.streams_of(filter).await? {
-            Some(streams) => self.log_of(&streams, from, settled, scan).await?,
+            Some(streams) => {
+                let (entries, next) = self.log_of(&streams, from, settled, scan).await?;
+                (entries, next, settled)
+            }
             None => {
                 let page = self.log(from, scan).await?;
                 (page.entries, page.next, page.settled)
@@ -147,7 +150,7 @@ impl Ledger {
         from: u64,
         settled: u64,
         limit: u32,
-    ) -> Result<(Vec<Indexed>, u64, u64), LedgerError> {
+    ) -> Result<(Vec<Indexed>, u64), LedgerError> {
         let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
         let rows = sqlx::query_as!(
             IndexedRow,
@@ -163,7 +166,7 @@ impl Ledger {
         let entries = rows.into_iter().map(IndexedRow::indexed).collect::<Result<Vec<_>, _>>()?;
         let all = u32::try_from(entries.len()).is_ok_and(|count| count < limit);
         let after_last = entries.last().map_or(from, |last| last.index.saturating_add(1));
-        Ok((entries, if all { settled.max(from) } else { after_last }, settled))
+        Ok((entries, if all { settled.max(from) } else { after_last }))
     }
 
     /// An index before which everything was recorded earlier than `time`. The log's order follows time but for the

@@ -15,6 +15,7 @@ use crate::{
     Clock as _, LedgerError, Progress,
     clock::DatabaseClock,
     copy::{Field, Rows},
+    error::is_held,
     fitness,
     rebuild::{guard, views},
     row::signed,
@@ -61,14 +62,14 @@ impl Import {
         for sql in ["BEGIN", "SET LOCAL idle_in_transaction_session_timeout = 0"] {
             sqlx::query(sql).execute(&mut connection).await?;
         }
-        sqlx::query(AssertSqlSafe(lock)).execute(&mut connection).await.map_err(
-            |error| match crate::error::sqlstate(&error) {
-                Some((code, _)) if code == "55P03" => LedgerError::Unfit(
-                    "somebody is working with this database: stop every node before an import".to_owned(),
-                ),
-                _ => error.into(),
-            },
-        )?;
+        sqlx::query(AssertSqlSafe(lock)).execute(&mut connection).await.map_err(|error| {
+            if is_held(&error) {
+                let in_use = "somebody is working with this database: stop every node before an import";
+                LedgerError::Unfit(in_use.to_owned())
+            } else {
+                error.into()
+            }
+        })?;
         if !sqlx::query_scalar::<_, bool>(IS_EMPTY).fetch_one(&mut connection).await? {
             return Err(LedgerError::Unfit(
                 "this database holds history already, and an archive goes into an empty one only: create another \

@@ -108,8 +108,8 @@ fn quoted(identifier: &str) -> String {
 fn unless_there<T>(created: Result<T, sqlx::Error>) -> Result<(), LedgerError> {
     match created {
         Ok(_) => Ok(()),
-        Err(error) => match sqlstate(&error) {
-            Some((code, _)) if matches!(code.as_str(), "42710" | "42P04" | "23505") => Ok(()),
+        Err(error) => match sqlstate(&error).as_deref() {
+            Some("42710" | "42P04" | "23505") => Ok(()),
             _ => Err(error.into()),
         },
     }

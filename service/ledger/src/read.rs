@@ -90,6 +90,32 @@ impl Ledger {
         in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()
     }
 
+    /// What `pick` takes of each live stream of one kind that has some labels, as it is or as it was at a moment.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn list_all<T>(
+        &self,
+        kind: StreamKind,
+        selector: Labels,
+        at: Option<Timestamp>,
+        pick: impl Fn(&Stored) -> Option<T>,
+    ) -> Result<Vec<T>, LedgerError> {
+        let mut filter = ListFilter { selector, after: None, limit: 1000 };
+        let mut picked = Vec::new();
+        loop {
+            let page = match at {
+                None => self.list(kind, &filter).await?,
+                Some(at) => self.list_at(kind, &filter, at).await?,
+            };
+            picked.extend(page.streams.iter().filter_map(&pick));
+            match page.next {
+                Some(next) => filter.after = Some(next),
+                None => return Ok(picked),
+            }
+        }
+    }
+
     /// Live streams of one kind, page by page.
     ///
     /// # Errors

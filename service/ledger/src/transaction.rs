@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     AppendError,
     append::{Prepared, PreparedAppend, Row},
-    error::{append_refused, is_connection_lost, sqlstate},
+    error::{append_refused, constraint, is_connection_lost, sqlstate},
     head::decide_log,
     lease::{Lease, in_time},
     row::{ServerRun, unsigned},
@@ -224,8 +224,7 @@ pub(crate) async fn taken_claim(
     rows: &[&Row],
     error: &sqlx::Error,
 ) -> Option<AppendError> {
-    let (code, constraint) = sqlstate(error)?;
-    if code != "23505" || constraint != "claim_pkey" {
+    if sqlstate(error).as_deref() != Some("23505") || constraint(error) != Some("claim_pkey") {
         return None;
     }
     for row in rows {

@@ -12,9 +12,10 @@ use join_domain::{
     envelope::{StreamId, StreamKind},
     event::{AdministratorIssued, AdministratorRevoked, Event},
     id::Name,
+    resource::Labels,
     state::AdministratorState,
 };
-use join_ledger::{Change, Ledger, ListFilter, StreamAppend};
+use join_ledger::{Change, Ledger, Stored, StreamAppend};
 use uuid::Uuid;
 
 use crate::{cluster::system, entropy::Entropy};
@@ -65,16 +66,9 @@ pub fn stream(serial: &Serial) -> StreamId {
 /// # Errors
 /// When the database can't be read.
 pub async fn list(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
-    let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
-    let mut found = Vec::new();
-    loop {
-        let page = ledger.list(StreamKind::Administrator, &filter).await?;
-        found.extend(page.streams.iter().filter_map(|stored| stored.administrator().cloned()));
-        match page.next {
-            Some(next) => filter.after = Some(next),
-            None => return Ok(found),
-        }
-    }
+    let everyone = Labels::new();
+    let identity = |stored: &Stored| stored.administrator().cloned();
+    Ok(ledger.list_all(StreamKind::Administrator, everyone, None, identity).await?)
 }
 
 /// Revokes an identity, at once and on every node.

@@ -54,6 +54,11 @@ pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
     )
 }
 
+/// What was asked for by its name does not exist.
+pub(crate) fn not_found(kind: &str, name: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Code::NotFound, format!("there is no {kind} `{name}`"))
+}
+
 /// Failures of the ledger as answers; a trait, for neither type is this crate's own.
 pub(crate) trait OrRefuse<T> {
     /// The value, or the refusal that the caller gets.

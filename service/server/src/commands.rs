@@ -116,8 +116,8 @@ struct ServeArgs {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration.
-    #[arg(short, long = "config", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(id = "config", short, long = "config", value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -304,28 +304,23 @@ impl Cli {
         match self.command {
             Command::Dev(args) => dev::run(&args).await,
             Command::Serve(args) => serve::run(args.read()?).await,
-            Command::Init { config, admin_identity } => {
-                init::run(&Config::read(&config.config)?, &admin_identity).await
-            }
-            Command::Migrate(file) => init::migrate(&Config::read(&file.config)?).await,
+            Command::Init { config, admin_identity } => init::run(&config.read()?, &admin_identity).await,
+            Command::Migrate(config) => init::migrate(&config.read()?).await,
             Command::Rebuild { place, check } => rebuild::run(&place, check).await,
-            Command::Import { config, from, policy } => {
-                import::run(&Config::read(&config.config)?, &from, policy.as_deref()).await
-            }
+            Command::Import { config, from, policy } => import::run(&config.read()?, &from, policy.as_deref()).await,
             Command::Log { command: LogCommand::Begin { config, reason, ended } } => {
-                log::begin(&Config::read(&config.config)?, &reason, ended.as_deref()).await
+                log::begin(&config.read()?, &reason, ended.as_deref()).await
             }
             Command::Log { command: LogCommand::Resume { config, reason } } => {
-                log::resume(&Config::read(&config.config)?, &reason).await
+                log::resume(&config.read()?, &reason).await
             }
-            Command::Config { command: ConfigCommand::Check(file) } => {
-                let config = Config::read(&file.config)?;
-                config.master_key()?;
-                terminal::line(format_args!("{} is usable", file.config.display()))?;
+            Command::Config { command: ConfigCommand::Check(config) } => {
+                config.read()?.master_key()?;
+                terminal::line(format_args!("{} is usable", config.file.display()))?;
                 Ok(0)
             }
-            Command::Config { command: ConfigCommand::Show(file) } => {
-                terminal::print(&Config::read(&file.config)?.to_masked_yaml()?)?;
+            Command::Config { command: ConfigCommand::Show(config) } => {
+                terminal::print(&config.read()?.to_masked_yaml()?)?;
                 Ok(0)
             }
             Command::Admin { command: AdminCommand::Issue { place, role, name, out } } => {
@@ -340,10 +335,16 @@ impl Cli {
     }
 }
 
+impl ConfigFile {
+    fn read(&self) -> anyhow::Result<Config> {
+        Config::read(&self.file)
+    }
+}
+
 impl ServeArgs {
     /// The configuration, with what the command line says instead.
     fn read(&self) -> anyhow::Result<Config> {
-        let mut config = Config::read(&self.config.config)?;
+        let mut config = self.config.read()?;
         if let Some(address) = self.metrics_listen {
             config.metrics_listen = address;
         }

@@ -55,7 +55,7 @@ fn joining(app: &Arc<App>) -> anyhow::Result<Router> {
     let mut grpc = Routes::builder();
     grpc.add_service(JoinServiceServer::new(grpc::join::Joining(share())).max_decoding_message_size(ANYONES_MESSAGE));
     grpc.add_service(
-        CeremonyServer::new(grpc::ceremony::Ceremonies(share())).max_decoding_message_size(ANYONES_MESSAGE),
+        CeremonyServer::new(grpc::ceremony::JoinCalls(share())).max_decoding_message_size(ANYONES_MESSAGE),
     );
     grpc.add_service(
         tonic_reflection::server::Builder::configure()

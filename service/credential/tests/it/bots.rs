@@ -5,13 +5,13 @@ use join_domain::{id::InstanceId, proof::JoinState};
 use ssh_key::certificate::CertType;
 use uuid::Uuid;
 use x509_parser::{
-    extensions::{GeneralName, ParsedExtension},
+    extensions::GeneralName,
     prelude::{FromDer as _, X509Certificate},
 };
 
 use crate::{
     tools::{openssh_line, openssl, pem, ssh_keygen},
-    world::{World, name},
+    world::{World, assert_names_key_of, name},
 };
 
 fn parse(der: &[u8]) -> X509Certificate<'_> {
@@ -74,16 +74,7 @@ fn the_client_certificate_says_what_was_recorded() {
         )
     );
 
-    let authority = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
-    });
-    let subject = ca.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    });
-    assert!(authority.is_some());
-    assert_eq!(authority, subject);
+    assert_names_key_of(certificate.extensions(), &ca);
 }
 
 #[test]

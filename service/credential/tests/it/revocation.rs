@@ -4,14 +4,11 @@ use join_credential::{
     crl::{REFRESH, Revoked},
 };
 use rustls_pki_types::CertificateDer;
-use x509_parser::{
-    extensions::ParsedExtension,
-    prelude::{CertificateRevocationList, FromDer as _, X509Certificate},
-};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use crate::{
     tools::{openssh_line, openssl, pem, ssh_keygen},
-    world::World,
+    world::{World, assert_names_key_of},
 };
 
 fn lists(world: &World, revoked: &[Serial]) -> Vec<Vec<u8>> {
@@ -36,16 +33,7 @@ fn the_list_is_signed_by_the_ca_and_names_each_revoked_certificate() {
     assert_eq!(list.next_update().unwrap().timestamp(), (world.now + TimeDelta::minutes(5)).timestamp());
     let found: Vec<_> = list.iter_revoked_certificates().map(|entry| entry.raw_serial().to_vec()).collect();
     assert_eq!(found, serials.map(|serial| serial.as_bytes().to_vec()));
-    let authority = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
-    });
-    let subject = ca.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    });
-    assert!(authority.is_some());
-    assert_eq!(authority, subject);
+    assert_names_key_of(list.extensions(), &ca);
 }
 
 #[test]

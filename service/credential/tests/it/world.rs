@@ -10,6 +10,10 @@ use join_domain::{
 };
 use ssh_key::{public::KeyData, sec1::EncodedPoint};
 use uuid::Uuid;
+use x509_parser::{
+    extensions::{ParsedExtension, X509Extension},
+    prelude::X509Certificate,
+};
 
 pub(crate) struct World {
     pub(crate) keys: AuthorityKeys,
@@ -129,4 +133,18 @@ pub(crate) fn spki(prefix: &[u8], key: &[u8]) -> Vec<u8> {
 pub(crate) fn ssh_p256(point: &[u8]) -> Vec<u8> {
     let point = EncodedPoint::from_bytes(point).unwrap();
     ssh_key::PublicKey::from(KeyData::Ecdsa(ssh_key::public::EcdsaPublicKey::NistP256(point))).to_bytes().unwrap()
+}
+
+/// What is signed names the key that signed it: that of the CA.
+pub(crate) fn assert_names_key_of(signed: &[X509Extension<'_>], ca: &X509Certificate<'_>) {
+    let authority = signed.iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
+    });
+    let subject = ca.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    assert!(authority.is_some());
+    assert_eq!(authority, subject);
 }

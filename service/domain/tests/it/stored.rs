@@ -7,7 +7,7 @@ use join_domain::{
     event::Event,
     upcast::{self, UpcastError},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/stored")
@@ -42,8 +42,7 @@ fn every_stored_example_is_read() {
         let (name, newest) = event.kind();
         assert_eq!(name, kind);
         if version == newest {
-            let written = serde_json::to_value(&event).unwrap();
-            assert_eq!(written, json!({ "kind": kind, "data": data }), "and written as it was");
+            assert_eq!(event.data().unwrap(), data, "and written as it was");
         }
     }
 }

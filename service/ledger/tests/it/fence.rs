@@ -34,15 +34,7 @@ async fn next_join_sees(other: &Ledger, target: &LockTarget) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_on_one_node_stops_the_cached_token_of_another() {
-    for (number, target) in [
-        LockTarget::JoinToken(name("example")),
-        LockTarget::User(name("example")),
-        LockTarget::BotInstanceId(InstanceId(id(77))),
-        LockTarget::PublicKey(key(1).fingerprint()),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (number, target) in every_target().into_iter().enumerate() {
         let database = Database::fresh().await;
         let (one, other) = two_nodes(&database).await;
         one.append(lock_created(&one, 50 + number as u128, target.clone())).await.unwrap();

@@ -270,6 +270,16 @@ pub(crate) async fn renew(ledger: &Ledger, slot: &mut TokenSlot, by: Option<Atte
     slot.append(append).await.map(|_| generation)
 }
 
+/// All that locks the first join of the example, instance 77 with key 1.
+pub(crate) fn every_target() -> [LockTarget; 4] {
+    [
+        LockTarget::JoinToken(name("example")),
+        LockTarget::User(name("example")),
+        LockTarget::BotInstanceId(InstanceId(id(77))),
+        LockTarget::PublicKey(key(1).fingerprint()),
+    ]
+}
+
 pub(crate) fn lock_created(ledger: &Ledger, number: u128, target: LockTarget) -> StreamAppend {
     let created = Event::LockCreated(LockCreated {
         target,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use join_domain::{
     event::{BotCreated, Event, JoinResumed, Nothing, TokenReinstated},
     id::{BotId, InstanceId},
-    resource::{BotSpec, LockTarget},
+    resource::BotSpec,
 };
 use join_ledger::{InstanceFilter, Ledger, StreamAppend};
 use sqlx::{Connection as _, PgConnection};
@@ -71,15 +71,7 @@ async fn certificates_are_revoked_by_locks_and_by_the_end_of_their_binding() {
     };
     assert_eq!(revoked().await, [0_u64; 0]);
 
-    for (number, target) in [
-        LockTarget::JoinToken(name("example")),
-        LockTarget::User(name("example")),
-        LockTarget::BotInstanceId(InstanceId(id(77))),
-        LockTarget::PublicKey(key(1).fingerprint()),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (number, target) in every_target().into_iter().enumerate() {
         let lock = ledger.append(lock_created(&ledger, 50 + number as u128, target.clone())).await.unwrap();
         assert_eq!(revoked().await, [1, 2], "{target}");
         let deleted = join_domain::event::LockDeleted { reason: None };

@@ -9,14 +9,14 @@ use join_domain::{
     event::JoinCase,
     id::{InstanceId, Name, TokenId},
     refusal::{Code, Refusal},
-    resource::LockTarget,
+    resource::{Labels, LockTarget},
     state::{TokenState, token::CONTESTED_HOURS},
 };
-use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, ListFilter, NotACursor, Stored};
+use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, NotACursor, Stored};
 use join_proto::v1;
 
 use super::values::{self, to_wire_time};
-use crate::ceremony::{OrRefuse as _, administer::ONLY_REVISION};
+use crate::ceremony::{OrRefuse as _, administer::ONLY_REVISION, not_found};
 
 /// The health words, worst last.
 const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"];
@@ -34,7 +34,7 @@ const INSTANCES: usize = 1000;
 /// NOT_FOUND, or when the database can't be read.
 pub async fn get(ledger: &Ledger, id: InstanceId, at: Option<Timestamp>) -> Result<v1::BotInstance, Refusal> {
     let newest = ledger.instance(id).await.or_refuse()?;
-    let newest = newest.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no bot instance `{id}`")))?;
+    let newest = newest.ok_or_else(|| not_found("bot instance", id))?;
     let found = match at {
         None => Some(newest),
         Some(at) => ledger.instances_at(newest.token, at).await.or_refuse()?.into_iter().find(|found| found.id == id),
@@ -258,17 +258,8 @@ impl Showing {
 
 /// What was locked at a moment.
 async fn locked_at(ledger: &Ledger, at: Timestamp) -> Result<Vec<LockTarget>, Refusal> {
-    let mut filter = ListFilter { limit: 1000, ..ListFilter::default() };
-    let mut locked = Vec::new();
-    loop {
-        let page = ledger.list_at(StreamKind::Lock, &filter, at).await.or_refuse()?;
-        let locks = page.streams.iter().filter_map(Stored::lock);
-        locked.extend(locks.filter(|lock| lock.in_force(at)).map(|lock| lock.target.clone()));
-        match page.next {
-            Some(next) => filter.after = Some(next),
-            None => return Ok(locked),
-        }
-    }
+    let locked = |stored: &Stored| Some(stored.lock().filter(|lock| lock.in_force(at))?.target.clone());
+    ledger.list_all(StreamKind::Lock, Labels::new(), Some(at), locked).await.or_refuse()
 }
 
 fn authentication(seen: &Authentication) -> v1::Authentication {

@@ -10,7 +10,7 @@ use join_ledger::{Cursor, NotACursor};
 use prost_types::Timestamp as WireTime;
 
 /// The most of one page.
-pub const MAX_PAGE: u32 = 1000;
+const MAX_PAGE: u32 = 1000;
 
 /// How many are on a page, when a call asks for so many or, with 0, for as many as usual.
 pub fn page_size(asked: u32, usual: u32) -> u32 {

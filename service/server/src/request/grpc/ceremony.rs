@@ -27,10 +27,10 @@ const CONTINUATION: &str = "join-continuation";
 
 /// The service.
 #[derive(Clone)]
-pub struct Ceremonies(pub Arc<App>);
+pub struct JoinCalls(pub Arc<App>);
 
 #[tonic::async_trait]
-impl Ceremony for Ceremonies {
+impl Ceremony for JoinCalls {
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<CeremonyStep>, Status> {
         let (service, extensions) = (self.clone(), request.extensions().clone());
         let opened = async move {
@@ -73,7 +73,7 @@ impl Ceremony for Ceremonies {
     }
 }
 
-impl Ceremonies {
+impl JoinCalls {
     fn unseal(&self, continuation: &str) -> Result<Box<Pending>, Refusal> {
         let opened: Result<Box<Pending>, _> =
             self.0.ceremonies.keyring.get().keys.sealer().open_token(CONTINUATION, continuation);

@@ -43,12 +43,11 @@ impl Search {
             "" => Ok(None),
             name => name.parse::<Name>().map(Some).map_err(|error| Refusal::invalid(field, error)),
         };
-        let time = |field: &str, time: Option<&prost_types::Timestamp>| values::optional_time(field, time);
         let filter = HistoryFilter {
             token: named("token", &request.token)?,
             bot: named("bot", &request.bot)?,
-            since: time("since", request.since.as_ref())?,
-            until: time("until", request.until.as_ref())?,
+            since: values::optional_time("since", request.since.as_ref())?,
+            until: values::optional_time("until", request.until.as_ref())?,
             kinds: Kinds(request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect()),
         };
         let from = match request.cursor.as_str() {
@@ -230,7 +229,7 @@ pub(super) fn wire_events(
         if !kinds.include(kind) {
             continue;
         }
-        let data = serde_json::to_value(event).map_err(internal)?.get_mut("data").map(Value::take);
+        let data = event.data().map_err(internal)?;
         events.push(v1::Event {
             stream: entry.stream.to_string(),
             version,
@@ -243,7 +242,7 @@ pub(super) fn wire_events(
             attempt: entry.origin.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
             request_id: entry.origin.request.clone().unwrap_or_default(),
             trace_id: entry.origin.trace.clone().unwrap_or_default(),
-            data: data.and_then(to_struct),
+            data: to_struct(data),
             log_index: index,
             token: if entry.stream.kind == StreamKind::Token { token.to_owned() } else { String::new() },
         });

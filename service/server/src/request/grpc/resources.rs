@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     app::App,
     caller::Administrator,
-    ceremony::{OrRefuse as _, internal},
+    ceremony::{OrRefuse as _, internal, not_found},
     request::{instance, problem::reply, resource, values},
 };
 
@@ -108,16 +108,8 @@ impl Administration {
         if labels.is_empty() {
             return Err(Refusal::invalid("selector", "it is empty: give key=value, so that not every token is meant"));
         }
-        let mut names = Vec::new();
-        let mut filter = ListFilter { selector: labels, after: None, limit: values::MAX_PAGE };
-        loop {
-            let listed = self.0.ceremonies.ledger.list(StreamKind::Token, &filter).await.or_refuse()?;
-            names.extend(listed.streams.iter().filter_map(Stored::token).map(|token| token.name.clone()));
-            filter.after = listed.next;
-            if filter.after.is_none() {
-                break;
-            }
-        }
+        let name = |stored: &Stored| Some(stored.token()?.name.clone());
+        let names = self.0.ceremonies.ledger.list_all(StreamKind::Token, labels, None, name).await.or_refuse()?;
         if names.is_empty() {
             return Err(Refusal::new(Code::NotFound, format!("no token has the labels `{selector}`")));
         }
@@ -128,9 +120,7 @@ impl Administration {
     async fn exemption(&self, id: &str) -> Result<(TokenState, GrantId), Refusal> {
         let id: GrantId = id.parse().map_err(|_| Refusal::invalid("name", "the name of an exemption is a UUID"))?;
         let token = self.0.ceremonies.ledger.token_of_grant(id).await.or_refuse()?;
-        token
-            .map(|token| (token, id))
-            .ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))
+        token.map(|token| (token, id)).ok_or_else(|| not_found("exemption", id))
     }
 }
 
@@ -414,7 +404,7 @@ impl Resources for Administration {
                     .unwrap_or(TokenState { grants: Vec::new(), ..token });
             }
             let grant = token.grants.iter().find(|grant| grant.id == id);
-            let grant = grant.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no exemption `{id}`")))?;
+            let grant = grant.ok_or_else(|| not_found("exemption", id))?;
             Ok(resource::write_exemption(&token, grant, at.unwrap_or_else(|| self.now())))
         };
         reply(got.await)

@@ -12,7 +12,10 @@ use std::{
 use clap::ValueEnum;
 use serde_yaml_ng::Value;
 
-pub(crate) use self::{items::Items, table::Table};
+pub(crate) use self::{
+    items::Items,
+    table::{Table, cell, cut},
+};
 
 /// The shape of data on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -59,8 +62,9 @@ impl std::fmt::Display for Unread {
 impl std::error::Error for Unread {}
 
 /// True when nobody reads what is printed, which is no failure.
-pub(crate) fn is_unread(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Unread>())
+pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
+    let of = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<Unread>());
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(of)
 }
 
 fn unread(error: io::Error) -> io::Error {

@@ -17,7 +17,7 @@ use crate::{
     fault::{Counts, Side},
     history::{History, happened_once},
     host::{Client, Disk, Failure, Host},
-    report::Survived,
+    report::{Survived, Tally},
     scenario::Scenario,
     world::World,
 };
@@ -73,6 +73,19 @@ async fn set_up_on<C>(
         kind(at).1.make_due(world, host).await?;
     }
     Ok(hosts)
+}
+
+/// Runs cases, so many in one cluster, and so many clusters at the same time.
+async fn in_worlds<C>(
+    tally: &Tally,
+    kind: &str,
+    cases: &[C],
+    (in_a_world, worlds): (usize, usize),
+    run: impl AsyncFn(&[C], &Tally) -> Result<()>,
+) {
+    stream::iter(cases.chunks(in_a_world))
+        .for_each_concurrent(worlds, async |cases| tally.fail(kind, run(cases, tally).await))
+        .await;
 }
 
 /// What a case must bear: an error that needs nobody.
