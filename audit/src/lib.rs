@@ -37,6 +37,7 @@
 //!
 //! [`verify_portable`] checks the `.tlog-proof` of a single entry.
 
+mod challenges;
 mod checkpoint;
 mod claims;
 mod comparison;
@@ -49,6 +50,7 @@ mod policy;
 mod portable;
 mod rules;
 mod streams;
+mod times;
 mod verify;
 
 pub use checkpoint::Checkpoint;
