@@ -5,7 +5,7 @@ use join_domain::{
     envelope::Entry,
     event::{ChallengeIssued, Event},
     proof,
-    state::TokenState,
+    state::{TokenState, token::Accepted},
 };
 
 use crate::rules::{Checked, ensure};
@@ -33,7 +33,9 @@ pub(crate) fn first_challenge<'e>(token: &TokenState, entry: &'e Entry) -> Resul
     };
     ensure(challenges(entry).all(solved), "a challenge is not solved")?;
     let first = challenges(entry).next().ok_or("no key was proven")?;
-    let refused = token.has_refused(first.challenge, first.at + ANSWERED);
+    // A forger may write times that nothing can be added to.
+    let replayable_until = first.at.checked_add_signed(ANSWERED).unwrap_or(first.at);
+    let refused = token.has_refused(first.challenge, replayable_until);
     ensure(!refused, "its challenge was refused before")?;
     Ok(first)
 }
@@ -42,7 +44,7 @@ pub(crate) fn first_challenge<'e>(token: &TokenState, entry: &'e Entry) -> Resul
 pub(crate) fn are_in_time(entry: &Entry) -> Checked {
     let (mut answered, mut within) = (entry.decided_at, ANSWERED);
     for challenge in challenges(entry).rev() {
-        ensure(challenge.at <= answered + LEEWAY, "a challenge was issued after it was answered")?;
+        ensure(challenge.at - answered <= LEEWAY, "a challenge was issued after it was answered")?;
         ensure(answered - challenge.at <= within, "a challenge was answered after its time")?;
         (answered, within) = (challenge.at, ANSWERED + KEY_SENT);
     }
@@ -51,6 +53,6 @@ pub(crate) fn are_in_time(entry: &Entry) -> Checked {
 
 /// What was asked before the latest accepted join decides nothing: evidence has an age (section 3).
 pub(crate) fn are_newer_than_latest(token: &TokenState, entry: &Entry) -> Checked {
-    let newer = |latest: &join_domain::state::token::Accepted| challenges(entry).all(|it| latest.at <= it.at + LEEWAY);
+    let newer = |latest: &Accepted| challenges(entry).all(|it| latest.at - it.at <= LEEWAY);
     ensure(token.latest().is_none_or(newer), "a challenge is older than the join before it")
 }

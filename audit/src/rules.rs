@@ -179,7 +179,7 @@ impl<'a> Join<'a> {
             Event::ExemptionConsumed(consumed) => token.grants.iter().find(|grant| grant.id == consumed.grant),
             _ => None,
         });
-        let now = join.not_before + BACKDATED;
+        let now = join.not_before.checked_add_signed(BACKDATED).unwrap_or(join.not_before);
         Self { rules, token, join, entry, at, now, rotated, spent: spent.collect() }
     }
 

@@ -351,6 +351,17 @@ fn a_challenge_has_an_age(#[case] seconds: i64, #[case] why: Option<&str>) {
 }
 
 #[test]
+fn times_that_nothing_can_be_added_to_are_found() {
+    let end = Timestamp::MAX_UTC;
+    let mut story = lived();
+    story.last_challenge().at = end;
+    story.is_forbidden("a challenge was issued after it was answered");
+    let mut story = lived();
+    story.last_accepted().not_before = end;
+    story.is_forbidden("its certificates don't begin when it was decided");
+}
+
+#[test]
 fn a_challenge_of_before_the_latest_join_is_found() {
     let mut story = lived();
     story.joins();
