@@ -11,7 +11,7 @@ use join_domain::{
 
 use crate::{
     finding::{Fault, Finding, Findings, Place},
-    rules::AT_ONCE,
+    times::AT_ONCE,
 };
 
 /// Who has what, as the log goes on.
@@ -30,14 +30,22 @@ struct Overlap {
 }
 
 impl Claims {
-    /// Follows an entry, from what its stream had before to what it has after.
-    pub(crate) fn follow(&mut self, log_index: u64, entry: &envelope::Entry, before: &[Claim], after: &State) {
+    /// Follows an entry, recorded `at` this time by its place in the log, from what its stream had before to what it has
+    /// after.
+    pub(crate) fn follow(
+        &mut self,
+        log_index: u64,
+        entry: &envelope::Entry,
+        at: Timestamp,
+        before: &[Claim],
+        after: &State,
+    ) {
         let after = after.claims();
         for claim in before.iter().filter(|claim| !after.contains(claim)) {
             if self.holders.get(claim) == Some(&entry.stream) {
                 self.holders.remove(claim);
             } else if let Entry::Occupied(overlap) = self.overlaps.entry((claim.clone(), entry.stream))
-                && entry.recorded_at < overlap.get().since + AT_ONCE
+                && at < overlap.get().since + AT_ONCE
             {
                 overlap.remove();
             }
@@ -50,7 +58,7 @@ impl Claims {
                     stream: Some(entry.stream.to_string()),
                     version: Some(entry.first_version),
                 };
-                let overlap = Overlap { second, since: entry.recorded_at };
+                let overlap = Overlap { second, since: at };
                 self.overlaps.entry((claim, first)).or_insert(overlap);
             }
         }

@@ -38,6 +38,8 @@ pub enum Fault {
     ImpossibleHistory,
     /// The rules did not allow what was recorded.
     ForbiddenHistory,
+    /// What an entry says of its time can't be at its place in the log: it was backdated, or a clock was wrong.
+    TimeWentBack,
     /// An event of a kind or version that is not known here, as a newer version writes it: nothing is said of its stream,
     /// nor of what depends on it.
     Newer,

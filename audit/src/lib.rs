@@ -27,16 +27,24 @@
 //! with the tree of each older checkpoint that the export or the auditor kept; they stand in log order without a gap; each
 //! stream's versions are 1, 2, 3, …; every envelope is canonical; the history is one that the rules allow (below); and the claimed views are what follows from it.
 //!
-//! Of the rules: each accepted join proved the bound key, the preregistered one or, in time, the secret, was under no lock,
-//! showed the newest generation and join state or spent an exemption, has the next generation or is counted as the next
-//! recovery within the limit, replaced a key that was due, and has the bot's roles; what was given again is the latest answer,
-//! to a proof of the bound key that was asked for within that answer's life. No two live tokens have one name or one key, and no
-//! two bots one name. What was recorded within a minute of a lock, of a change of the bot or of the end of what had a name or
-//! key may have met it. An attempt that was accepted once is known until the token's next join. What a newer version wrote is
-//! no fault, but makes a history unclean: nothing can be said of it here. Refusals are taken as they are: that one is missing can't be seen.
+//! Of the rules: each accepted join proved the bound key, the preregistered one or, in time, the secret, by challenges that were
+//! answered in their time and issued after the join before, was under no lock, showed the newest generation and join state or
+//! spent an exemption, has the next generation or is counted as the next recovery within the limit, replaced a key that was due,
+//! and has the bot's roles; a recovery showed no live certificate but one that the rules let it pass over; a reinstatement is
+//! spent by the next join; what was given again is the latest answer, to a proof of the bound key that was asked for within that
+//! answer's life. No two live tokens have one name or one key, and no two bots one name. An attempt that was accepted once is
+//! known until the token's next join. What a newer version wrote is no fault, but makes a history unclean: nothing can be said
+//! of it here. Refusals are taken as they are: that one is missing can't be seen.
+//!
+//! Times are what entries say, and their order is sealed. An entry that says that it is more than a minute older than what
+//! stands before it is a finding ([`Fault::TimeWentBack`]): it was backdated, or a clock was set back. A join that stands behind
+//! a lock on what its token has was under it, whatever its times say: the ledger gives a lock its place after the joins that
+//! were decided without it. What was recorded within a minute of a lock on what a client only showed or first binds, of a change
+//! of the bot or of the end of what had a name or key may have met it.
 //!
 //! [`verify_portable`] checks the `.tlog-proof` of a single entry.
 
+mod challenges;
 mod checkpoint;
 mod claims;
 mod comparison;
@@ -49,6 +57,7 @@ mod policy;
 mod portable;
 mod rules;
 mod streams;
+mod times;
 mod verify;
 
 pub use checkpoint::Checkpoint;

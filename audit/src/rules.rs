@@ -1,8 +1,9 @@
 //! The rules of a join, written a second time: whether what an entry records was allowed after what stands before it
 //! (protocol, sections 3, 4, 6 and 7). What events mean is the states' to say; they follow forbidden ones as well.
 //!
-//! Streams have no order among each other but that of cause and effect: of a join and a lock that met, either may stand
-//! first in the log. So what was recorded within [`AT_ONCE`] of each other passes in both orders.
+//! Times are what entries say, and the order of the log is sealed: where both tell something, the order counts. A lock on a
+//! token, or on what it has, stands behind every join that was decided without it. Other streams have no order among each
+//! other but that of cause and effect: what was recorded within [`AT_ONCE`] of each other passes in both orders.
 
 use std::collections::HashMap;
 
@@ -10,15 +11,20 @@ use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
     envelope::Entry,
-    event::{ChallengeIssued, Event, JoinAccepted, JoinCase, JoinResumed, JoinStateSeen, KeypairRotated},
+    event::{Event, JoinAccepted, JoinCase, JoinResumed, JoinStateSeen, KeypairRotated},
     id::{BotId, LockId, user_name},
-    proof,
     resource::{ExemptionKind, LockTarget, RecoveryMode},
-    state::{BotState, LockState, State, TokenState, token::Grant},
+    state::{
+        BotState, LockState, State, TokenState,
+        token::{Accepted, Grant},
+    },
 };
 
-/// Longer than an append takes.
-pub(crate) const AT_ONCE: TimeDelta = TimeDelta::seconds(60);
+use crate::{
+    challenges::{are_in_time, are_newer_than_latest, challenges, first_challenge},
+    times::AT_ONCE,
+};
+
 /// How long before its join a certificate begins.
 const BACKDATED: TimeDelta = TimeDelta::seconds(120);
 
@@ -37,15 +43,15 @@ struct Bot {
     before: Vec<(BotState, Timestamp)>,
 }
 
-type Checked = Result<(), String>;
+pub(crate) type Checked = Result<(), String>;
 
-fn ensure(holds: bool, otherwise: &str) -> Checked {
+pub(crate) fn ensure(holds: bool, otherwise: &str) -> Checked {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
 impl Rules {
-    /// Why the entry was not allowed.
-    pub(crate) fn check(&self, before: Option<&State>, entry: &Entry) -> Checked {
+    /// Why the entry, which was decided `at` this time by its place in the log, was not allowed.
+    pub(crate) fn check(&self, before: Option<&State>, entry: &Entry, at: Timestamp) -> Checked {
         let token = match before {
             Some(State::Token(token)) => token,
             Some(_) => return Ok(()),
@@ -57,22 +63,21 @@ impl Rules {
         let mut answers = entry.events.iter().filter(|event| answers(event));
         match (answers.next(), answers.next()) {
             (_, Some(_)) => Err("one append gives two answers".to_owned()),
-            (Some(Event::JoinAccepted(join)), None) => Join::new(self, token, join, entry).check(),
+            (Some(Event::JoinAccepted(join)), None) => Join::new(self, token, join, entry, at).check(),
             (answer, None) => {
                 if let Some(stray) = entry.events.iter().find(|event| belongs_to_a_join(event)) {
                     return Err(format!("`{}` is part of an accepted join, and none is there", stray.kind().0));
                 }
                 match answer {
-                    Some(Event::JoinResumed(resumed)) => self.check_resume(token, resumed, entry),
+                    Some(Event::JoinResumed(resumed)) => self.check_resume(token, resumed, entry, at),
                     _ => Ok(()),
                 }
             }
         }
     }
 
-    /// Follows bots and locks.
-    pub(crate) fn take(&mut self, state: &State, entry: &Entry) {
-        let at = entry.recorded_at;
+    /// Follows bots and locks, which changed `at` this time by the place in the log.
+    pub(crate) fn take(&mut self, state: &State, at: Timestamp) {
         match state {
             State::Bot(bot) => {
                 let known = self.bots.entry(bot.id).or_insert_with(|| Bot { now: bot.clone(), before: Vec::new() });
@@ -90,7 +95,7 @@ impl Rules {
         }
     }
 
-    fn check_resume(&self, token: &TokenState, resumed: &JoinResumed, entry: &Entry) -> Checked {
+    fn check_resume(&self, token: &TokenState, resumed: &JoinResumed, entry: &Entry, at: Timestamp) -> Checked {
         let latest = token.binding.as_ref().zip(token.latest()).filter(|(binding, latest)| {
             let attempt = latest.join.attempt.as_ref();
             binding.resumable && attempt == Some(&resumed.attempt) && latest.join.serial == resumed.serial
@@ -99,19 +104,30 @@ impl Rules {
         let asked = first_challenge(token, entry)?;
         ensure(asked.key == binding.key.fingerprint(), "the key that was proven is not the bound one")?;
         ensure(asked.at <= latest.join.not_after, "what was given again had ended when it was asked for")?;
-        self.check_locks(token, entry, None)
+        are_in_time(entry)?;
+        self.check_locks(token, entry, None, at)
     }
 
-    fn check_locks(&self, token: &TokenState, entry: &Entry, join: Option<&JoinAccepted>) -> Checked {
+    /// No lock stood. The append of one on what the token has waits for joins that are under way, and later ones find it:
+    /// the order of the log is exact. What a client only showed, or binds with this join, is not the token's yet, and a
+    /// lock on it may have been committed at that moment.
+    fn check_locks(&self, token: &TokenState, entry: &Entry, join: Option<&JoinAccepted>, at: Timestamp) -> Checked {
         let shown = join.and_then(|join| join.seen.certificate.as_ref()).map(|certificate| certificate.instance);
-        let concerns = |target: &LockTarget| match target {
+        let bound = token.binding.as_ref().map(|binding| &binding.key).or(token.spec.initial_public_key.as_ref());
+        let has = |target: &LockTarget| match target {
             LockTarget::JoinToken(name) => *name == token.name,
             LockTarget::User(name) => *name == token.spec.bot_name,
-            LockTarget::BotInstanceId(id) => token.instance() == Some(*id) || shown == Some(*id),
+            LockTarget::BotInstanceId(id) => token.instance() == Some(*id),
+            LockTarget::PublicKey(key) => bound.is_some_and(|bound| bound.fingerprint() == *key),
+        };
+        let shows = |target: &LockTarget| match target {
+            LockTarget::JoinToken(_) | LockTarget::User(_) => false,
+            LockTarget::BotInstanceId(id) => shown == Some(*id),
             LockTarget::PublicKey(key) => challenges(entry).any(|challenge| challenge.key == *key),
         };
         let stood = |(lock, changed): &&(LockState, Timestamp)| {
-            lock.in_force(entry.decided_at) && *changed + AT_ONCE < entry.decided_at && concerns(&lock.target)
+            let concerns = has(&lock.target) || *changed + AT_ONCE < at && shows(&lock.target);
+            concerns && lock.in_force(entry.decided_at)
         };
         match self.locks.values().find(stood) {
             None => Ok(()),
@@ -138,34 +154,15 @@ fn belongs_to_a_join(event: &Event) -> bool {
     )
 }
 
-fn challenges(entry: &Entry) -> impl Iterator<Item = &ChallengeIssued> {
-    entry.events.iter().filter_map(|event| match event {
-        Event::ChallengeIssued(issued) => Some(issued),
-        _ => None,
-    })
-}
-
-/// The challenge that was solved first. All that stand there must be solved, and this one for the first time.
-fn first_challenge<'e>(token: &TokenState, entry: &'e Entry) -> Result<&'e ChallengeIssued, String> {
-    let solved = |challenge: &ChallengeIssued| {
-        let is_it = |event: &Event| matches!(event, Event::ChallengeSolved(it) if it.challenge == challenge.challenge);
-        entry.events.iter().any(is_it)
-    };
-    ensure(challenges(entry).all(solved), "a challenge is not solved")?;
-    let first = challenges(entry).next().ok_or("no key was proven")?;
-    let replayable_until = first.at + TimeDelta::seconds(proof::REPLAYABLE);
-    let refused = token.has_refused(first.challenge, replayable_until);
-    ensure(!refused, "its challenge was refused before")?;
-    Ok(first)
-}
-
 /// An accepted join, and the token before it.
 struct Join<'a> {
     rules: &'a Rules,
     token: &'a TokenState,
     join: &'a JoinAccepted,
     entry: &'a Entry,
-    /// The second in which it was decided.
+    /// When it was decided, by its place in the log.
+    at: Timestamp,
+    /// The second in which it was decided, as its certificates say.
     now: Timestamp,
     rotated: Option<&'a KeypairRotated>,
     /// The exemptions that it spent.
@@ -173,7 +170,7 @@ struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(rules: &'a Rules, token: &'a TokenState, join: &'a JoinAccepted, entry: &'a Entry) -> Self {
+    fn new(rules: &'a Rules, token: &'a TokenState, join: &'a JoinAccepted, entry: &'a Entry, at: Timestamp) -> Self {
         let rotated = entry.events.iter().find_map(|event| match event {
             Event::KeypairRotated(rotated) => Some(rotated),
             _ => None,
@@ -182,20 +179,29 @@ impl<'a> Join<'a> {
             Event::ExemptionConsumed(consumed) => token.grants.iter().find(|grant| grant.id == consumed.grant),
             _ => None,
         });
-        let now = join.not_before + BACKDATED;
-        Self { rules, token, join, entry, now, rotated, spent: spent.collect() }
+        let now = join.not_before.checked_add_signed(BACKDATED).unwrap_or(join.not_before);
+        Self { rules, token, join, entry, at, now, rotated, spent: spent.collect() }
     }
 
     fn check(&self) -> Checked {
         let apart = (self.entry.decided_at - self.now).abs();
         ensure(apart <= AT_ONCE, "its certificates don't begin when it was decided")?;
         self.check_bot()?;
-        self.rules.check_locks(self.token, self.entry, Some(self.join))?;
+        self.rules.check_locks(self.token, self.entry, Some(self.join), self.at)?;
         self.check_key()?;
+        are_in_time(self.entry)?;
+        are_newer_than_latest(self.token, self.entry)?;
         self.check_rotation()?;
         self.check_case()?;
         self.check_count()?;
         self.check_join_state()?;
+        self.check_spent()
+    }
+
+    /// Exemptions are spent while they are open, and a reinstatement by the next join, needed or not.
+    fn check_spent(&self) -> Checked {
+        let open = self.token.open_grant(ExemptionKind::Reinstatement, self.entry.decided_at);
+        ensure(open.is_none() || self.spends_reinstatement(), "it does not spend the reinstatement that was open")?;
         ensure(self.spent.iter().all(|grant| grant.is_open(self.now)), "it spends an exemption that was not open")
     }
 
@@ -210,7 +216,7 @@ impl<'a> Join<'a> {
                 && bot.spec.logins() == join.principals
         };
         let bot = self.rules.bots.get(&token.bot).ok_or("the token's bot is not there")?;
-        let before = bot.before.iter().filter(|(_, until)| entry.decided_at < *until + AT_ONCE);
+        let before = bot.before.iter().filter(|(_, until)| self.at < *until + AT_ONCE);
         let known = before.map(|(before, _)| before).chain([&bot.now]).any(fits);
         ensure(known, "its roles or principals are not those of the bot, or the bot was deleted")?;
         ensure(entry.origin.actor == user_name(&token.spec.bot_name), "it is not recorded as the bot's")?;
@@ -261,6 +267,7 @@ impl<'a> Join<'a> {
             ensure(challenges(entry).count() == 1, "more than one key was proven")?;
             return ensure(!token.rotation_due(self.now) || just_made, "a new key was due");
         };
+        ensure(challenges(entry).count() <= 2, "more than two keys were proven")?;
         let second = challenges(entry).nth(1).ok_or("the new key was not proven")?;
         ensure(second.key == rotated.new.fingerprint(), "the key that was proven is not the new one")?;
         let had = rotated.new == rotated.old || token.retired.iter().any(|retired| retired.key == rotated.new);
@@ -279,7 +286,8 @@ impl<'a> Join<'a> {
             (JoinCase::Recovery, Some(latest)) => {
                 let follows = join.previous_instance == Some(latest.join.instance);
                 let new = join.instance != latest.join.instance && join.generation == 1;
-                ensure(follows && new, "it does not begin a lineage that follows the latest")
+                ensure(follows && new, "it does not begin a lineage that follows the latest")?;
+                self.check_passed_over(latest)
             }
             (JoinCase::Renewal, Some(latest)) => {
                 let shown = join.seen.certificate.as_ref().ok_or("it renews without a certificate")?;
@@ -298,6 +306,29 @@ impl<'a> Join<'a> {
             }
             _ => Err("it is called a first join, a renewal or a recovery, and is none".to_owned()),
         }
+    }
+
+    /// A live certificate makes a join a renewal. It counts as none only where it is of another lineage and the client was
+    /// let pass without a fitting join state, in insecure mode if it is the token's own, and where the owner comes back
+    /// late.
+    fn check_passed_over(&self, latest: &Accepted) -> Checked {
+        let Self { token, join, .. } = self;
+        let Some(shown) = &join.seen.certificate else { return Ok(()) };
+        if token.is_latest_attempt(join.attempt, &join.subject_keys) {
+            return Ok(());
+        }
+        let own = shown.token == token.id;
+        let bound = own && shown.instance == latest.join.instance;
+        let waived = match token.spec.recovery.mode {
+            RecoveryMode::Insecure => own,
+            RecoveryMode::Standard | RecoveryMode::Relaxed => {
+                !self.shows_join_state(latest) && self.spends(ExemptionKind::JoinState)
+            }
+        };
+        ensure(
+            !bound && (waived || self.spends_reinstatement()),
+            "it recovers though it shows a live certificate, which nothing lets it pass over",
+        )
     }
 
     /// A recovery costs one, and there must be one.
@@ -334,13 +365,34 @@ impl<'a> Join<'a> {
         if token.spec.recovery.mode == RecoveryMode::Insecure || token.recovery_count == 0 {
             return Ok(());
         }
-        let fits = matches!(&join.seen.join_state, JoinStateSeen::Authentic { bot, token: id, instance, sequence }
+        let known = match &join.seen.join_state {
+            JoinStateSeen::Missing => true,
+            JoinStateSeen::NotAuthentic(_) => false,
+            JoinStateSeen::Authentic { bot, token: id, .. } => {
+                *bot == token.spec.bot_name.as_str() && *id == Some(token.id)
+            }
+        };
+        ensure(known, "it showed a join state that is not of this cluster, bot and token")?;
+        ensure(
+            self.shows_join_state(latest) || self.spends(ExemptionKind::JoinState),
+            "it did not show the join state of the latest join",
+        )
+    }
+
+    /// Whether it showed the document of the latest join.
+    fn shows_join_state(&self, latest: &Accepted) -> bool {
+        let Self { token, join, .. } = self;
+        matches!(&join.seen.join_state, JoinStateSeen::Authentic { bot, token: id, instance, sequence }
             if *bot == token.spec.bot_name.as_str() && *id == Some(token.id) && *instance == latest.join.instance
-                && *sequence == token.recovery_count);
-        ensure(fits || self.spends(ExemptionKind::JoinState), "it did not show the join state of the latest join")
+                && *sequence == token.recovery_count)
     }
 
     fn spends(&self, kind: ExemptionKind) -> bool {
-        self.spent.iter().any(|grant| grant.kind == kind || grant.kind == ExemptionKind::Reinstatement)
+        self.spends_reinstatement() || self.spent.iter().any(|grant| grant.kind == kind)
+    }
+
+    /// Which stands for every other kind.
+    fn spends_reinstatement(&self) -> bool {
+        self.spent.iter().any(|grant| grant.kind == ExemptionKind::Reinstatement)
     }
 }

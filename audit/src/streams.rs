@@ -13,6 +13,7 @@ use crate::claims::Claims;
 use crate::envelope::Envelope;
 use crate::finding::{Fault, Finding, Findings, Place};
 use crate::rules::Rules;
+use crate::times::Times;
 
 /// Streams by name, and what joins depend on beside their own.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ pub(crate) struct Streams {
     streams: HashMap<String, Stream>,
     rules: Rules,
     claims: Claims,
+    times: Times,
     /// True once an event of a newer version was met in a stream that others depend on: what it means to them is not known.
     newer: bool,
 }
@@ -74,7 +76,11 @@ impl Streams {
         });
         let followed = entry.and_then(|entry| {
             let before = stream.state.as_ref().map(State::claims).unwrap_or_default();
-            if let Err(why) = self.rules.check(stream.state.as_ref(), &entry)
+            let (decided, recorded) = (self.times.reached(entry.decided_at), self.times.reached(entry.recorded_at));
+            if let Err(why) = self.times.follow(&entry) {
+                findings.add(Finding::new(Fault::TimeWentBack, at(envelope.first_version), why));
+            }
+            if let Err(why) = self.rules.check(stream.state.as_ref(), &entry, decided)
                 && !self.newer
             {
                 findings.add(Finding::new(Fault::ForbiddenHistory, at(envelope.first_version), why));
@@ -83,8 +89,8 @@ impl Streams {
                 let why = format!("`{}` cannot follow what came before", error.event);
                 unfollowed(Fault::ImpossibleHistory, error.version, why)
             })?;
-            self.rules.take(&state, &entry);
-            self.claims.follow(log_index, &entry, &before, &state);
+            self.rules.take(&state, recorded);
+            self.claims.follow(log_index, &entry, recorded, &before, &state);
             Ok(state)
         });
         match followed {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use join_domain::Timestamp;
 use join_domain::envelope::{Entry, Origin, StreamId, StreamKind};
 use join_domain::event::{
@@ -31,22 +32,28 @@ impl History {
     }
 
     pub(crate) fn append(&mut self, stream: StreamId, events: Vec<Event>) {
+        let decided_at = moment(self.entries.len());
+        self.append_as("admin/example \"quoted\" é", stream, events, decided_at);
+    }
+
+    pub(crate) fn append_as(&mut self, actor: &str, stream: StreamId, events: Vec<Event>, decided_at: Timestamp) {
         let before = self.states.get(&stream);
         let entry = Entry {
             stream,
             first_version: before.map_or(1, |(version, _)| version + 1),
             events,
-            decided_at: moment(self.entries.len()),
-            recorded_at: moment(self.entries.len() + 1),
-            origin: Origin {
-                actor: "admin/example \"quoted\" é".into(),
-                address: Some("192.0.2.7".into()),
-                ..Origin::default()
-            },
+            decided_at,
+            recorded_at: decided_at + TimeDelta::seconds(1),
+            origin: Origin { actor: actor.into(), address: Some("192.0.2.7".into()), ..Origin::default() },
         };
         let state = State::after(before.map(|(_, state)| state.clone()), &entry).unwrap();
         self.states.insert(stream, (entry.last_version(), state));
         self.entries.push(entry);
+    }
+
+    /// What its events made of a stream.
+    pub(crate) fn state(&self, stream: StreamId) -> &State {
+        &self.states[&stream].1
     }
 
     pub(crate) fn envelopes(&self) -> Vec<String> {
@@ -86,11 +93,11 @@ pub(crate) fn stream(kind: StreamKind, number: u128) -> StreamId {
     StreamId { kind, id: Uuid::from_u128(0x1000 + number) }
 }
 
-fn moment(number: usize) -> Timestamp {
+pub(crate) fn moment(number: usize) -> Timestamp {
     Timestamp::from_timestamp(1_760_000_000 + number as i64, 123_456_000).unwrap()
 }
 
-fn bot_created(number: u128) -> Event {
+pub(crate) fn bot_created(number: u128) -> Event {
     Event::BotCreated(BotCreated { name: format!("bot-{number}").parse().unwrap(), spec: BotSpec::default() })
 }
 

@@ -3,10 +3,12 @@
 mod export;
 mod findings;
 mod history;
+mod joins;
 mod keys;
 mod merkle;
 mod policy;
 mod portable;
 mod sealing;
 mod tampering;
+mod times;
 mod views;

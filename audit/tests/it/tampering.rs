@@ -48,11 +48,14 @@ fn an_inserted_event() {
     let last_of_its_token = (150..300).find(|index| reopens(&history.entries[*index])).unwrap();
     let mut longer = history.clone();
     longer.append(history.entries[last_of_its_token].stream, vec![reopened("nobody knows")]);
+    let mut inserted = longer.entries.pop().unwrap();
+    inserted.decided_at = history.entries[last_of_its_token].decided_at;
+    inserted.recorded_at = history.entries[last_of_its_token].recorded_at;
 
     let mut export = Export::of(&history);
     export.views = Some(longer.views());
     let index = last_of_its_token + 1;
-    export.lines.insert(index, (0, longer.envelopes().pop().unwrap()));
+    export.lines.insert(index, (0, inserted.to_envelope().unwrap()));
     export.renumber();
     // Versions, history and views are all possible: only the tree knows.
     assert_eq!(export.faults(), [(Fault::ChangedEntry, Some(index as u64)), (Fault::Unsealed, Some(300))]);
@@ -264,6 +267,8 @@ fn an_impossible_history_even_when_the_log_sealed_it() {
     let after = join_domain::envelope::Entry {
         first_version: deleted.last_version() + 1,
         events: vec![crate::history::bot_updated("risen")],
+        decided_at: history.entries[299].decided_at,
+        recorded_at: history.entries[299].recorded_at,
         ..deleted.clone()
     };
     let mut export = Export::of(&history).without_views();

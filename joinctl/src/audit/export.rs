@@ -25,6 +25,9 @@ use crate::{
 #[command(after_long_help = "What was exported before is kept: the same command goes on after an interruption, and \
 later adds what is new.
 
+Entries that were there when it began and that the log does not seal within 20 s are left out: the result says how many, as \
+`unsealed`.
+
 Examples:
   joinctl audit export --out ledger/
   joinctl audit verify --from ledger/")]
@@ -37,16 +40,37 @@ pub(super) struct Export {
 impl Export {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.connect().await?;
-        let entries = download(&client, &self.out).await?;
+        let Exported { entries, unsealed } = download(&client, &self.out).await?;
         let directory = self.out.display().to_string();
-        let done = mapping([("entries", entries.into()), ("directory", directory.as_str().into())]);
-        output::print(context.format, &done, || format!("{entries} entries in {directory}\n"))
+        let done = mapping([
+            ("entries", entries.into()),
+            ("unsealed", unsealed.into()),
+            ("directory", directory.as_str().into()),
+        ]);
+        let text = || match unsealed {
+            0 => format!("{entries} entries in {directory}\n"),
+            _ => format!("{entries} entries in {directory}, without {unsealed} that are not sealed yet\n"),
+        };
+        output::print(context.format, &done, text)?;
+        if unsealed > 0 {
+            output::say(
+                "note: this is not all: the same command adds the rest once the log has sealed it (alarm log_stalled)",
+            );
+        }
+        Ok(())
     }
 }
 
-/// Brings the export up to the log's newest checkpoint and returns how many entries it holds. Memory does not grow
-/// with the log.
-pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Result<u64> {
+/// What an export got.
+pub(super) struct Exported {
+    /// How many entries it holds.
+    pub(super) entries: u64,
+    /// How many were there when it began, and are left out, as the log did not seal them in time.
+    pub(super) unsealed: u64,
+}
+
+/// Brings the export up to the log's newest checkpoint. Memory does not grow with the log.
+pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Result<Exported> {
     let log_key = client.ca().await?.log_key;
     let status = client.status().await?;
     let has_alarm = |name: &str| status.alarms.iter().any(|alarm| alarm == name);
@@ -66,9 +90,6 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     let status = client.status().await?;
     let mut archive = Archive::open(directory, &log_key)?;
     must_go_on(client, &archive, &checkpoint, &status).await?;
-    if checkpoint.size < wanted {
-        output::say(format!("note: {} entries are not sealed yet, and left out", wanted - checkpoint.size));
-    }
     let bar = progress::bar("exporting entries", Some(checkpoint.size));
     bar.set_position(archive.next());
     entries(client, &mut archive, checkpoint.size, &bar).await?;
@@ -78,7 +99,7 @@ pub(super) async fn download(client: &Client, directory: &Path) -> anyhow::Resul
     }
     bar.finish_and_clear();
     archive.seal(&checkpoint.note.to_string())?;
-    Ok(checkpoint.size)
+    Ok(Exported { entries: checkpoint.size, unsealed: wanted.saturating_sub(checkpoint.size) })
 }
 
 /// The log must hold all that was exported before, unchanged: otherwise what is kept is the better history, and stays as it

@@ -78,7 +78,8 @@ impl Prove {
         }
         let checkpoint = sealed::checkpoint(&client, index.saturating_add(1)).await?;
         if index >= checkpoint.size {
-            bail!("entry {index} is not sealed: the newest checkpoint has {} entries", checkpoint.size);
+            let what = format!("entry {index} is not sealed: the newest checkpoint has {} entries", checkpoint.size);
+            return Err(sealed::not_in_time(&what));
         }
         let envelope = entry(&client, index).await?;
         let text = prove(&client, &checkpoint, index, &envelope).await?;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use join_log::{SignedNote, Tile};
 use tonic::{Code, Status};
 
@@ -26,10 +25,22 @@ pub(super) async fn checkpoint(client: &Client, wanted: u64) -> anyhow::Result<S
         let newest = newest(client).await?;
         match newest {
             Some(sealed) if sealed.size >= wanted || begun.elapsed() > PATIENCE => return Ok(sealed),
-            None if begun.elapsed() > PATIENCE => bail!("the log has no checkpoint yet: nothing is sealed"),
+            None if begun.elapsed() > PATIENCE => {
+                return Err(not_in_time("the log has no checkpoint: nothing is sealed"));
+            }
             _ => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// What was there, and was not sealed within the patience: neither good nor bad, but not to be judged now.
+pub(super) fn not_in_time(what: &str) -> anyhow::Error {
+    Status::unavailable(format!(
+        "{what}, though {} s were waited for it: see whether the log stands still (`joinctl status`, alarm log_stalled; the \
+         node's log says why), or ask another node, and try again then",
+        PATIENCE.as_secs()
+    ))
+    .into()
 }
 
 async fn newest(client: &Client) -> anyhow::Result<Option<Sealed>> {

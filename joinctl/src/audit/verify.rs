@@ -21,7 +21,9 @@ use crate::{
 #[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
 entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allowed each accepted join, and that \
 the state of tokens, bots, locks and administrators follows from the entries. \
-The code shares with the writer what events and states are, and nothing else. Exit code 3: something is wrong.
+The code shares with the writer what events and states are, and nothing else. Exit code 3: something is wrong. Exit code 2: \
+the authority could not be asked, or its log did not seal within 20 s all that was there when this began, which was not \
+verified then.
 
 Without --from and --proof the ledger is copied into a temporary directory, which is gone afterwards: it needs the room of \
 an export (about 2 KB for each join), and TMPDIR says where. With --policy, --from and --proof ask no server.
@@ -58,24 +60,24 @@ impl Verify {
         if let Some(directory) = self.from {
             let policy = self.trust.or_of_export(&directory)?;
             let report = audit(directory, policy, trusted).await?;
-            return Verdict { report, views: None }.end(context);
+            return Verdict { report, views: None, unsealed: 0 }.end(context);
         }
         let client = context.connect().await?;
         let policy = self.trust.or_of_authority(&client).await?;
         temporary::within(async |directory| {
-            export::download(&client, directory).await?;
+            let unsealed = export::download(&client, directory).await?.unsealed;
             let report = audit(directory.to_owned(), policy, trusted).await?;
             // What was found stands, whatever becomes of the authority meanwhile.
             match client.cluster().verify_views(walk(Empty {})).await {
-                Ok(views) => Verdict { report, views: Some(views.into_inner()) }.end(context),
+                Ok(views) => Verdict { report, views: Some(views.into_inner()), unsealed }.end(context),
                 Err(status) => {
                     let why = sealed::unreadable(status);
                     if !why.is::<Fault>() {
-                        Verdict { report, views: None }.end(context)?;
+                        Verdict { report, views: None, unsealed }.end(context)?;
                         return Err(why);
                     }
                     let views = ViewsReport { differences: vec![why.to_string()], ..ViewsReport::default() };
-                    Verdict { report, views: Some(views) }.end(context)
+                    Verdict { report, views: Some(views), unsealed }.end(context)
                 }
             }
         })
@@ -121,6 +123,8 @@ fn begin(step: Step, total: Option<u64>) -> indicatif::ProgressBar {
 struct Verdict {
     report: Report,
     views: Option<ViewsReport>,
+    /// Entries that were there when it began, and that no checkpoint seals yet: of them nothing is known.
+    unsealed: u64,
 }
 
 impl Verdict {
@@ -131,13 +135,19 @@ impl Verdict {
         match (wrong.next(), self.report.findings.first()) {
             (Some(first), _) => Err(Fault(format!("the ledger is not what it should be: {first}")).into()),
             (None, Some(newer)) => bail!("this version can't judge all of it: {newer}; verify with a newer joinctl"),
-            (None, None) => printed,
+            (None, None) if self.unsealed == 0 => printed,
+            (None, None) => {
+                printed?;
+                let what = format!("{} entries are not sealed, and not verified", self.unsealed);
+                Err(sealed::not_in_time(&what))
+            }
         }
     }
 
     fn tree(&self) -> anyhow::Result<Value> {
         let mut tree = Mapping::new();
         tree.insert("report".into(), serde_yaml_ng::to_value(&self.report)?);
+        tree.insert("unsealed".into(), self.unsealed.into());
         tree.insert("authority_views".into(), self.views.as_ref().map_or(Value::Null, tree::of));
         Ok(tree.into())
     }
@@ -160,8 +170,10 @@ impl Verdict {
         let label = |finding: &Finding| if finding.fault == Kind::Newer { "UNKNOWN" } else { "WRONG" };
         lines.extend(findings.iter().map(|finding| format!("{:<13}{finding}", label(finding))));
         let is_clean = findings.is_empty() && self.views.iter().all(|views| views.differences.is_empty());
-        if is_clean {
-            lines.push("verified     nothing is missing, changed or out of order".to_owned());
+        match (is_clean, self.unsealed) {
+            (false, 0) => {}
+            (true, 0) => lines.push("verified     nothing is missing, changed or out of order".to_owned()),
+            (_, unsealed) => lines.push(format!("NOT VERIFIED {unsealed} entries that are not sealed yet")),
         }
         lines.iter().map(|line| printable(line).replace('\n', " ") + "\n").collect()
     }

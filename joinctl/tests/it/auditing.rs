@@ -207,6 +207,46 @@ fn what_is_appended_during_an_export_is_no_lost_history() {
     }
 }
 
+/// A log that stands still seals nothing more: what happened since is not said to be good.
+#[test]
+fn what_is_not_sealed_in_time_is_not_verified() {
+    let authority = Authority::start().with_bot("example");
+    assert_eq!(authority.run(&["audit", "verify"]).code, 0);
+    let held = authority.holding_the_log();
+    let authority = authority.with_bot("late");
+    let json = |ran: &crate::Ran| serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap();
+    let commands: [&[&str]; 4] = [
+        &["audit", "verify"],
+        &["audit", "verify", "--format", "json"],
+        &["audit", "export", "--out", "ledger"],
+        &["audit", "export", "--out", "other", "--format", "json"],
+    ];
+    let [verified, told, exported, listed] = thread::scope(|scope| {
+        let running = commands.map(|arguments| scope.spawn(|| authority.run(arguments)));
+        running.map(|ran| ran.join().unwrap())
+    });
+    for ran in [&verified, &told] {
+        assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+        let says = ["entries are not sealed, and not verified", "joinctl status", "log_stalled"];
+        assert!(says.iter().all(|what| ran.stderr.contains(what)), "{}", ran.stderr);
+    }
+    assert!(
+        verified.stdout.contains("NOT VERIFIED ") && !verified.stdout.contains("verified  "),
+        "{}",
+        verified.stdout
+    );
+    let unsealed = json(&told)["unsealed"].as_u64().unwrap();
+    assert!(unsealed > 0);
+    assert_eq!((exported.code, listed.code), (0, 0), "{}{}", exported.stderr, listed.stderr);
+    assert!(exported.stdout.contains(&format!("without {unsealed} that are not sealed yet")), "{}", exported.stdout);
+    assert!(exported.stderr.contains("this is not all"), "{}", exported.stderr);
+    assert_eq!(json(&listed)["unsealed"], unsealed);
+
+    drop(held);
+    assert_eq!(authority.run(&["audit", "verify"]).code, 0);
+    assert_eq!(authority.json(&["audit", "export", "--out", "ledger"])["unsealed"], 0);
+}
+
 #[test]
 fn a_verification_that_is_interrupted_leaves_nothing_behind() {
     let authority = Authority::start();

@@ -122,6 +122,16 @@ impl Authority {
         });
     }
 
+    /// Keeps every node from writing the log on, until what is returned is dropped.
+    pub(crate) fn holding_the_log(&self) -> sqlx::PgConnection {
+        let database = self.superuser.clone().database(&self.database);
+        self.runtime.block_on(async {
+            let mut connection = sqlx::PgConnection::connect_with(&database).await.unwrap();
+            sqlx::raw_sql("BEGIN; SELECT FROM log_head FOR UPDATE").execute(&mut connection).await.unwrap();
+            connection
+        })
+    }
+
     /// Waits until the log holds all that was written.
     pub(crate) fn settle(&self) {
         let begun = Instant::now();
