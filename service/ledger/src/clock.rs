@@ -31,7 +31,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
 /// An estimate of the database's clock: what it showed at the last measurement, and the time since. It is off by half a
 /// round trip at most, and by the drift of ten seconds.
 #[derive(Debug)]
-pub struct DatabaseClock {
+pub(crate) struct DatabaseClock {
     measured: Mutex<Measured>,
 }
 

@@ -22,9 +22,10 @@ use tokio_util::{
 };
 
 use crate::{
-    Append, AppendError, Clock, DatabaseClock, KnownToken, LedgerError, MIGRATOR, Settings, Stored, TokenSlot,
+    Append, AppendError, Clock, KnownToken, LedgerError, MIGRATOR, Settings, Stored, TokenSlot,
     append::{Prepared, PreparedAppend},
     cache::{self, Tokens},
+    clock::DatabaseClock,
     fitness,
     lease::{ASK_AFTER, Lease},
     reader::Reader,

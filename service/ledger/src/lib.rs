@@ -46,7 +46,7 @@ mod writer;
 pub use append::{Append, Change, SecretChange, StreamAppend};
 pub use cache::{KnownToken, TokenSlot};
 pub use claimed::{Claimed, ClaimedPage};
-pub use clock::{Clock, DatabaseClock, ManualClock};
+pub use clock::{Clock, ManualClock};
 pub use error::{AppendError, LedgerError, MAX_ENTRY};
 pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
 pub use history::{HistoryFilter, HistoryPage, Kinds};

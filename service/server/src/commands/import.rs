@@ -90,10 +90,15 @@ async fn verified(archive: PathBuf, policy: Policy, bar: ProgressBar) -> anyhow:
             let label = if finding.fault == Fault::Newer { "UNKNOWN" } else { "WRONG" };
             bar.suspend(|| say(format_args!("{label}  {finding}")));
         }
-        if report.first_fault().is_some() {
+        // A clock that was wrong once is part of what was signed: it is told, and no reason to lose the rest.
+        let has = |is: fn(Fault) -> bool| report.findings.iter().any(|finding| is(finding.fault));
+        if has(|fault| !matches!(fault, Fault::Newer | Fault::TimeWentBack)) {
             return Ok(None);
         }
-        ensure!(report.is_clean(), "a newer version wrote the archive; nothing was imported: import it with that one");
+        ensure!(
+            !has(|fault| fault == Fault::Newer),
+            "a newer version wrote the archive; nothing was imported: import it with that one"
+        );
         let Some(checkpoint) = report.checkpoint else { return Ok(None) };
         let note = fs::read_to_string(archive.join("checkpoint"))?;
         Ok(Some(Sealed { checkpoint, note }))
