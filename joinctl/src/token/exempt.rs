@@ -12,7 +12,7 @@ use crate::{
     connection::{Client, Selection, walk},
     exit::is_outcome_unknown,
     interrupt::interruptible,
-    moment::seconds,
+    moment::{duration, seconds},
     output::{self, Format, Items},
     resource::{Kind, Resource, ends::ExpiredBots, locks::Locks},
 };
@@ -41,8 +41,8 @@ pub(crate) struct Exempt {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
 
-    /// How long it may be used; 24h when not given.
-    #[arg(long, value_name = "DURATION")]
+    /// How long it may be used, such as 30m (minutes; M is months), 2h or 7d; 24h when not given.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<humantime::Duration>,
 
     /// Why; it stands in the ledger.
