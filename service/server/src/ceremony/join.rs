@@ -272,7 +272,10 @@ fn may_know_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStat
 fn refused_subject(why: SubjectError) -> Refusal {
     let code = match why {
         SubjectError::UnsupportedTls | SubjectError::UnsupportedSsh => Code::UnsupportedKey,
-        SubjectError::MalformedTls | SubjectError::MalformedSsh => Code::InvalidRequest,
+        SubjectError::MissingTls
+        | SubjectError::MissingSsh
+        | SubjectError::MalformedTls
+        | SubjectError::MalformedSsh => Code::InvalidRequest,
     };
     Refusal::new(code, format!("public_keys: {why}"))
 }
