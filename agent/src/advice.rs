@@ -23,13 +23,18 @@ pub fn advice(error: &JoinError, name: &str, then: Then) -> Option<String> {
         Then::Wait => "restart",
     };
     let reopen =
-        format!("`joinctl reopen {name} --reason \"…\"`, and {start} this agent with the new registration secret");
+        format!("`joinctl reopen {name} --reason \"…\"`; then {start} this agent with the new registration secret");
     match error {
         JoinError::Refused(refused) => of_refusal(refused, name, &reopen, then),
         JoinError::Secret(_) => Some(find_secret(name, &reopen)),
         JoinError::KeyNotHeld(_) => Some(format!(
             "use the storage directory that holds this key; if the host was reinstalled, or the authority was restored to a \
              time before this agent's newest key, an administrator types {reopen}"
+        )),
+        JoinError::NoStaticKey(_) => Some(format!(
+            "set JOINBOT_STATIC_KEY, or static_private_key_path under onboarding.bound_keypair, to the key that the token \
+             is bound to (`joinctl get token/{name}` shows its public half); or use a storage directory, which keeps the \
+             key from one start to the next"
         )),
         JoinError::StaticKey => Some(format!(
             "make a new static key (`joinbot keypair create --static`); an administrator types \
@@ -104,8 +109,8 @@ fn of_refusal(refused: &Refused, name: &str, reopen: &str, then: Then) -> Option
              types {reopen}"
         ),
         Code::AccessDenied => format!(
-            "an administrator checks with `joinctl get token/{name}` that the token exists, has not expired and has the \
-             role Bot"
+            "an administrator checks with `joinctl get token/{name}` that the token exists and has not expired, and with \
+             `joinctl get bot/BOT` that neither has its bot"
         ),
         Code::BindingNotAllowed | Code::InstanceMismatch => {
             format!("an administrator looks at `joinctl get token/{name}` and `joinctl audit ls --token {name}`")

@@ -193,7 +193,11 @@ impl Agent {
         let now = self.clock.now();
         let expires = self.authority_now().checked_add_signed(self.ttl()).unwrap_or(now);
         let Config { token, keypair, .. } = &self.config;
-        Ceremony { vault, token, keypair, secret, expires, now }.run(connection).await
+        let outcome = Ceremony { vault, token, keypair, secret, expires, now }.run(connection).await;
+        outcome.map_err(|error| match error {
+            JoinError::KeyNotHeld(key) if self.config.is_without_key() => JoinError::NoStaticKey(key),
+            error => error,
+        })
     }
 
     /// Makes sure that what a join brings can be written. A bot whose certificate is near its end joins all the same: it

@@ -225,7 +225,9 @@ fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
 /// Says why the ceremony ends here.
 fn giving_up(error: &JoinError) -> Request {
     let reason = match error {
-        JoinError::KeyNotHeld(_) | JoinError::Challenge(_) => Reason::ChallengeSolutionFailed,
+        JoinError::KeyNotHeld(_) | JoinError::NoStaticKey(_) | JoinError::Challenge(_) => {
+            Reason::ChallengeSolutionFailed
+        }
         JoinError::StaticKey => Reason::UnsupportedMessageType,
         _ => Reason::Unspecified,
     };

@@ -125,6 +125,11 @@ impl Config {
         }
     }
 
+    /// True when no key outlives the process: none is given, and none is kept.
+    pub(crate) fn is_without_key(&self) -> bool {
+        self.storage == StorageConfig::Memory && matches!(self.keypair, Keypair::Managed { .. })
+    }
+
     /// Reads a configuration file: YAML as of `tbot`, version 2.
     ///
     /// # Errors

@@ -59,6 +59,9 @@ pub enum JoinError {
     /// The authority challenges a key that is not here.
     #[error("the token is bound to the key {0}, which this agent does not hold")]
     KeyNotHeld(String),
+    /// The same, where no key outlives the process and none is given.
+    #[error("no static key: the token is bound to the key {0}, and storage in memory keeps none")]
+    NoStaticKey(String),
     /// A static key can't be replaced.
     #[error("the authority asks for a new key, but a static key cannot be rotated by the agent")]
     StaticKey,
@@ -134,6 +137,7 @@ impl JoinError {
             | Self::Secret(_)
             | Self::OtherIdentity { .. }
             | Self::KeyNotHeld(_)
+            | Self::NoStaticKey(_)
             | Self::StaticKey
             | Self::Challenge(_) => Next::Stop,
         }

@@ -97,9 +97,11 @@ fn failure(error: &JoinError) -> &'static str {
         JoinError::Untrusted(_) | JoinError::Certificate(_) | JoinError::NoTrust | JoinError::NoPinInUri => "untrusted",
         JoinError::Storage(_) => "storage",
         JoinError::Output(_) => "output",
-        JoinError::OtherIdentity { .. } | JoinError::KeyNotHeld(_) | JoinError::StaticKey | JoinError::Secret(_) => {
-            "identity"
-        }
+        JoinError::OtherIdentity { .. }
+        | JoinError::KeyNotHeld(_)
+        | JoinError::NoStaticKey(_)
+        | JoinError::StaticKey
+        | JoinError::Secret(_) => "identity",
         JoinError::Challenge(_) | JoinError::Result(_) | JoinError::Unexpected(_) => "unexpected",
     }
 }

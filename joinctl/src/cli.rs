@@ -99,7 +99,7 @@ impl Cli {
             Command::Exempt(command) => command.run(&context).await,
             Command::Reinstate(command) => command.run(&context).await,
             Command::Reopen(command) => command.run(&context).await,
-            Command::Explain(command) => command.run(),
+            Command::Explain(command) => command.run(context.format),
             Command::Audit(command) => command.run(&context).await,
             Command::Status => status::run(&context).await,
             Command::Completions(command) => command.run(),

@@ -1,9 +1,9 @@
 //! `joinctl explain`: the page of an error code, out of the binary.
 
-use std::io::Write as _;
-
 use anyhow::bail;
 use clap::Args;
+
+use crate::output::{self, Format, tree::mapping};
 
 /// The pages of `docs/errors`, by code.
 const PAGES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
@@ -16,19 +16,24 @@ pub(crate) struct Explain {
 }
 
 impl Explain {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<()> {
         let Some(text) = page(&self.code) else {
             let codes: Vec<_> = PAGES.iter().map(|(code, _)| *code).collect();
             bail!("there is no code {}; there are {}", self.code, codes.join(", "));
         };
-        Ok(crate::output::stdout().write_all(text.as_bytes())?)
+        let code = standard(&self.code);
+        output::print(format, &mapping([("code", code.into()), ("text", text.into())]), || text.to_owned())
     }
 }
 
 /// The page of a code; small letters and dashes are as good.
 pub(crate) fn page(code: &str) -> Option<&'static str> {
-    let code = code.to_ascii_uppercase().replace('-', "_");
+    let code = standard(code);
     PAGES.iter().find(|(name, _)| *name == code).map(|(_, text)| *text)
+}
+
+fn standard(code: &str) -> String {
+    code.to_ascii_uppercase().replace('-', "_")
 }
 
 #[cfg(test)]

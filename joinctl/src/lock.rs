@@ -6,6 +6,7 @@ use join_proto::v1::{Lock, LockSpec, LockTarget, Metadata};
 use crate::{
     cli::Context,
     connection::Client,
+    moment::duration,
     output,
     resource::{Kind, Reference, Resource},
 };
@@ -25,8 +26,8 @@ pub(crate) struct LockCommand {
     #[arg(long, short, default_value = "", hide_default_value = true)]
     message: String,
 
-    /// How long the lock holds, such as 2h; without, until it is lifted.
-    #[arg(long, value_name = "DURATION")]
+    /// How long the lock holds, such as 30m (minutes; M is months), 2h or 7d; without, until it is lifted.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<humantime::Duration>,
 }
 

@@ -28,6 +28,11 @@ impl FromStr for Moment {
     }
 }
 
+/// How long something lasts.
+pub(crate) fn duration(text: &str) -> Result<humantime::Duration, String> {
+    text.parse().map_err(|_| "a duration with its unit is wanted, such as 90s, 30m, 2h or 7d".to_owned())
+}
+
 impl Moment {
     /// The moment, when it is `now`.
     pub(crate) fn seen_from(self, now: Timestamp) -> anyhow::Result<Timestamp> {
@@ -94,6 +99,14 @@ mod tests {
         assert_eq!(milliseconds(&end), "2026-01-31T13:00:00.123Z");
         assert!(after(noon(), Duration::ZERO).is_err());
         assert!(after(noon(), Duration::MAX).is_err());
+    }
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        assert_eq!(*duration("2h").unwrap(), Duration::from_secs(7200));
+        for wrong in ["5", "soon", "", "5 parsecs"] {
+            assert!(duration(wrong).unwrap_err().contains("such as 90s, 30m"), "{wrong}");
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@ pub(crate) mod columns;
 pub(crate) mod create;
 mod document;
 pub(crate) mod edit;
+pub(crate) mod ends;
 pub(crate) mod get;
 pub(crate) mod locks;
 mod plan;
 pub(crate) mod rm;
 mod rules;
 mod shape;
+pub(crate) mod vain;
 
 use std::{fmt, str::FromStr};
 

@@ -12,8 +12,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     cli::Context,
-    connection::Address,
+    connection::{Address, Client},
     exit::{is_outcome_unknown, is_unanswered},
+    output::say,
 };
 
 /// `joinctl bound-keypair …`
@@ -89,6 +90,35 @@ pub(crate) fn joining_uri(token: &Token, address: &Address, pins: &[String]) -> 
     let pins: Vec<_> = pins.iter().map(|pin| format!("ca-pin={pin}")).collect();
     let (name, secret) = (escaped(name(token)), escaped(secret));
     Ok(format!("tbot+auth+bound-keypair://{name}:{secret}@{address}?{}", pins.join("&")))
+}
+
+/// Where the bot is to find the authority.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct JoinAddress {
+    /// Address that the joining URI has, when bots reach the authority by another than --addr.
+    #[arg(long = "join-addr", value_name = "HOST:PORT")]
+    address: Option<Address>,
+}
+
+impl JoinAddress {
+    /// The client, whose joining URIs have this address, or else that of the client itself.
+    pub(crate) fn or_of(&self, client: Client) -> Client {
+        match &self.address {
+            Some(address) => client.with_join_address(address.clone()),
+            None => client,
+        }
+    }
+
+    /// Warns of an address that nobody named and that only this machine reaches.
+    pub(crate) fn warn(&self, client: &Client) {
+        let address = client.address();
+        if self.address.is_none() && address.is_loopback() {
+            say(format!(
+                "warning: the joining URI leads to {address}, which is this machine only: for a bot on another host, name \
+                 with --join-addr where it reaches the authority"
+            ));
+        }
+    }
 }
 
 /// The command that joins with the URI. Its directories are suggestions.

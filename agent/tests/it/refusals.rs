@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use join_agent::{
     advice::{Then, advice},
+    config::StorageConfig,
     error::{JoinError, Next},
 };
 use join_domain::{proof::Challenge, refusal::Code};
@@ -118,12 +119,31 @@ async fn each_refusal_that_needs_an_administrator_names_a_command() {
 
 #[tokio::test]
 async fn a_token_bound_to_another_key_is_given_up() {
+    let mut host = Host::new().await;
+    host.agent().join_once().await.unwrap();
+    host.config.storage = StorageConfig::Directory("/var/lib/joinbot".into());
+    let mut stranger = host.agent_on(std::sync::Arc::new(join_agent::storage::Memory::default()));
+    let error = stranger.join_once().await.unwrap_err();
+    assert!(matches!(error, JoinError::KeyNotHeld(_)), "{error}");
+    let advice = advice(&error, "example", Then::Start).unwrap();
+    assert!(advice.contains("\"…\"`; then start this agent with the new registration secret"), "{advice}");
+    let book = host.authority.book();
+    assert_eq!(book.gave_up[0].reason(), Reason::ChallengeSolutionFailed);
+    assert_eq!((book.accepted, book.locked), (1, None));
+}
+
+#[tokio::test]
+async fn where_no_key_is_kept_a_static_one_is_advised() {
     let host = Host::new().await;
     host.agent().join_once().await.unwrap();
     let mut stranger = host.agent_on(std::sync::Arc::new(join_agent::storage::Memory::default()));
     let error = stranger.join_once().await.unwrap_err();
-    assert!(matches!(error, JoinError::KeyNotHeld(_)), "{error}");
-    let book = host.authority.book();
-    assert_eq!(book.gave_up[0].reason(), Reason::ChallengeSolutionFailed);
-    assert_eq!((book.accepted, book.locked), (1, None));
+    assert!(error.to_string().starts_with("no static key: the token is bound to the key "), "{error}");
+    let advice = advice(&error, "example", Then::Start).unwrap();
+    assert!(advice.starts_with("set JOINBOT_STATIC_KEY, or static_private_key_path"), "{advice}");
+    assert!(!advice.contains("reopen"), "{advice}");
+    assert_eq!(
+        (error.next(), host.authority.book().gave_up[0].reason()),
+        (Next::Stop, Reason::ChallengeSolutionFailed)
+    );
 }

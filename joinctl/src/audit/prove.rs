@@ -102,22 +102,31 @@ async fn index_of(client: &Client, token: &str, version: u64) -> anyhow::Result<
     loop {
         // Asked before the search: what waits now is what it may not find.
         let some_wait = client.status().await?.unsequenced > 0;
-        match find(client, token, version).await? {
-            Some(index) => return Ok(index),
-            None if some_wait && begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
-            None => bail!("there is no event token/{token}/{version}; see `joinctl audit ls --token {token}`"),
+        match find(client, token, version).await?.as_slice() {
+            [index] => return Ok(*index),
+            [] if some_wait && begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            [] => bail!("there is no event token/{token}/{version}; see `joinctl audit ls --token {token}`"),
+            several => {
+                let several: Vec<_> = several.iter().map(|index| format!("`joinctl audit prove {index}`")).collect();
+                bail!(
+                    "{} tokens had the name {token}, one after the other, each with an event {version}: say which, \
+                     oldest first: {}",
+                    several.len(),
+                    several.join(" or ")
+                )
+            }
         }
     }
 }
 
-/// The log index of the event of that version; of namesakes, the newest token's.
-async fn find(client: &Client, token: &str, version: u64) -> anyhow::Result<Option<u64>> {
+/// The log indices of the events of that version, of the token and its namesakes, oldest first.
+async fn find(client: &Client, token: &str, version: u64) -> anyhow::Result<Vec<u64>> {
     let mut request = ListEventsRequest { token: token.to_owned(), page_size: PAGE_SIZE, ..Default::default() };
-    let mut found = None;
+    let mut found = Vec::new();
     loop {
         let page = ls::page(client, &request).await?;
         let of_token = |event: &Event| event.version == version && event.stream.starts_with("token/");
-        found = page.events.into_iter().rfind(of_token).and_then(|event| event.log_index).or(found);
+        found.extend(page.events.into_iter().filter(of_token).filter_map(|event| event.log_index));
         if !page.more {
             return Ok(found);
         }

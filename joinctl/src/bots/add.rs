@@ -11,8 +11,8 @@ use crate::{
     connection::Client,
     exit::is_outcome_unknown,
     output::{self, tree::mapping},
-    resource::{Kind, Reference, Resource},
-    token::joining_command,
+    resource::{Kind, Reference, Resource, vain},
+    token::{JoinAddress, joining_command},
 };
 
 /// The bot and its token.
@@ -48,6 +48,9 @@ pub(crate) struct Add {
     /// Name of the token; the bot's when not given.
     #[arg(long, value_name = "NAME")]
     token: Option<String>,
+
+    #[command(flatten)]
+    join: JoinAddress,
 }
 
 /// One label.
@@ -68,10 +71,11 @@ enum Mode {
 
 impl Add {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let join = self.join.clone();
         let (bot, token) = self.resources()?;
         bot.check()?;
         token.check()?;
-        let client = context.connect().await?;
+        let client = join.or_of(context.connect().await?);
         let (bot, token, uri) = add(&client, bot, token).await?;
         output::print(context.format, &tree(&bot, &token, &uri), || {
             format!(
@@ -82,7 +86,9 @@ impl Add {
                 token.reference(),
                 joining_command(&uri)
             )
-        })
+        })?;
+        join.warn(&client);
+        vain::warn(&client, &token).await
     }
 
     fn resources(self) -> anyhow::Result<(Resource, Resource)> {

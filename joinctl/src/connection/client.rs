@@ -44,6 +44,16 @@ impl Client {
         Self { channel: Patient::new(channel), address }
     }
 
+    /// The same, whose bots are sent to another address.
+    pub(crate) fn with_join_address(self, address: Address) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Where bots are sent: to the address that this was connected to, unless another was named.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     pub(super) fn channel(&self) -> Patient {
         self.channel.clone()
     }

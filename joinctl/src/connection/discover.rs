@@ -2,6 +2,7 @@
 
 use std::{
     fmt, fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -30,6 +31,14 @@ impl FromStr for Address {
             authority = format!("{bare}:{DEFAULT_PORT}").parse()?;
         }
         Ok(Self(authority))
+    }
+}
+
+impl Address {
+    /// True for an address that leads nowhere but to this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.0.host().trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 }
 
@@ -183,6 +192,13 @@ mod tests {
         for wrong in ["", "::1", ":3025", "host:port", "host:99999", "user@host:1", "a b:1", "http://host:1"] {
             assert_eq!(shown(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_number() {
+        let is_loopback = |text: &str| text.parse::<Address>().unwrap().is_loopback();
+        assert!(["localhost", "LOCALHOST:1", "127.0.0.1:3025", "127.9.9.9", "[::1]:3025"].into_iter().all(is_loopback));
+        assert!(!["authority.example.com", "192.0.2.1:3025", "[2001:db8::1]:3025"].into_iter().any(is_loopback));
     }
 
     #[test]

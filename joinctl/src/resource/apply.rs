@@ -17,7 +17,7 @@ use super::{
     create::Done,
     document::{self, Document},
     plan::{Planned, plan, refuse_ended},
-    rules,
+    rules, vain,
 };
 use crate::{
     cli::Context,
@@ -73,7 +73,8 @@ impl Apply {
         let mut done = Done::begin(context);
         for Change { document: Document { origin, resource }, is_new, .. } in changes {
             let written = write(&client, resource, is_new).await.context(origin)?;
-            done.push(if is_new { "created" } else { "saved" }, written)?;
+            done.push(if is_new { "created" } else { "saved" }, written.clone())?;
+            vain::warn(&client, &written).await?;
         }
         done.end()
     }

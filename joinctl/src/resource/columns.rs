@@ -3,9 +3,9 @@
 use join_domain::state::token::CONTESTED_HOURS;
 use join_proto::v1::{Bot, BotInstance, Exemption, Lock, LockTarget, Metadata, Token};
 
-use super::{Kind, Resource, locks::Locks};
+use super::{Kind, Resource, ends::ExpiredBots, locks::Locks};
 use crate::{
-    moment::seconds,
+    moment::{is_before, seconds},
     output::{Table, cut},
     token::is_bound,
 };
@@ -23,9 +23,18 @@ pub(super) fn table(kind: Kind) -> Table {
 const fn headings(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Bot => &["NAME", "USER", "ROLES", "TRAITS", "EXPIRES", "LABELS"],
-        Kind::Token => {
-            &["NAME", "BOT", "STATE", "MODE", "RECOVERIES", "GENERATION", "CERTIFICATE UNTIL", "INSTANCE", "LABELS"]
-        }
+        Kind::Token => &[
+            "NAME",
+            "BOT",
+            "STATE",
+            "MODE",
+            "RECOVERIES",
+            "GENERATION",
+            "CERTIFICATE UNTIL",
+            "INSTANCE",
+            "EXPIRES",
+            "LABELS",
+        ],
         Kind::BotInstance => &[
             "NAME",
             "BOT",
@@ -43,12 +52,12 @@ const fn headings(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// A row. The state of tokens depends on locks, that of locks on the moment of which they are.
-pub(super) fn cells(resource: &Resource, locks: Option<&Locks>) -> Vec<String> {
+/// A row. The state of tokens depends on locks and bots, that of locks on the moment of which they are.
+pub(super) fn cells(resource: &Resource, locks: Option<&Locks>, bots: &ExpiredBots) -> Vec<String> {
     let metadata = resource.metadata().cloned().unwrap_or_default();
     match resource {
         Resource::Bot(bot) => bot_cells(metadata, bot),
-        Resource::Token(token) => token_cells(metadata, token, locks),
+        Resource::Token(token) => token_cells(metadata, token, locks, bots),
         Resource::BotInstance(instance) => instance_cells(metadata, instance),
         Resource::Lock(lock) => lock_cells(metadata, lock, locks),
         Resource::Exemption(exemption) => exemption_cells(metadata, exemption),
@@ -64,15 +73,15 @@ fn bot_cells(metadata: Metadata, bot: &Bot) -> Vec<String> {
     vec![metadata.name, user, spec.roles.join(","), traits, expires, labels]
 }
 
-fn token_cells(metadata: Metadata, token: &Token, locks: Option<&Locks>) -> Vec<String> {
+fn token_cells(metadata: Metadata, token: &Token, locks: Option<&Locks>, bots: &ExpiredBots) -> Vec<String> {
     let spec = token.spec.clone().unwrap_or_default();
     let recovery = spec.bound_keypair.and_then(|settings| settings.recovery).unwrap_or_default();
     let status = token.status.clone().and_then(|status| status.bound_keypair).unwrap_or_default();
-    let state = token_state(token, locks);
+    let state = token_state(token, locks, bots);
     // Only `standard` counts against the limit.
     let mode = recovery.mode.unwrap_or_else(|| "standard".to_owned());
     let limit = if mode == "standard" { recovery.limit.unwrap_or(1).to_string() } else { "unlimited".to_owned() };
-    let labels = labels(&metadata);
+    let (expires, labels) = (seconds(metadata.expires.as_ref()), labels(&metadata));
     vec![
         metadata.name,
         spec.bot_name,
@@ -82,17 +91,21 @@ fn token_cells(metadata: Metadata, token: &Token, locks: Option<&Locks>) -> Vec<
         status.generation.to_string(),
         seconds(status.certificate_expires.as_ref()),
         status.bound_bot_instance_id,
+        expires,
         labels,
     ]
 }
 
-/// The first that holds of: nobody is admitted, somebody was refused lately, a key is bound, a secret waits.
-fn token_state(token: &Token, locks: Option<&Locks>) -> &'static str {
+/// The first that holds of: token or bot has expired, a lock stops it, somebody was refused lately, a key is bound, a secret waits.
+fn token_state(token: &Token, locks: Option<&Locks>, bots: &ExpiredBots) -> &'static str {
+    let ended = locks.and_then(|locks| bots.ended(token, &locks.now()));
     let status = token.status.clone().and_then(|status| status.bound_keypair).unwrap_or_default();
     let is_locked = locks.is_some_and(|locks| locks.on(token).next().is_some());
     let contested_for =
         locks.zip(status.contested_at).map(|(locks, at)| locks.now().seconds.saturating_sub(at.seconds));
-    if is_locked {
+    if let Some(ended) = ended {
+        if ended.what.kind == Kind::Bot { "bot expired" } else { "expired" }
+    } else if is_locked {
         "locked"
     } else if contested_for.is_some_and(|elapsed| elapsed < CONTESTED_FOR) {
         "contested"
@@ -100,9 +113,21 @@ fn token_state(token: &Token, locks: Option<&Locks>) -> &'static str {
         "bound"
     } else if status.registration_secret_pending {
         "secret waits"
+    } else if locks.is_some_and(|locks| is_too_late(token, locks)) {
+        "secret expired"
     } else {
         "unbound"
     }
+}
+
+/// True when the registration secret was not used in time.
+fn is_too_late(token: &Token, locks: &Locks) -> bool {
+    let settings = token.spec.as_ref().and_then(|spec| spec.bound_keypair.as_ref());
+    let onboarding = settings.and_then(|settings| settings.onboarding.as_ref());
+    onboarding.is_some_and(|onboarding| {
+        let end = onboarding.must_register_before.as_ref();
+        onboarding.initial_public_key.is_empty() && end.is_some_and(|end| !is_before(&locks.now(), end))
+    })
 }
 
 fn instance_cells(metadata: Metadata, instance: &BotInstance) -> Vec<String> {
@@ -176,8 +201,8 @@ fn labels(metadata: &Metadata) -> String {
 #[cfg(test)]
 mod tests {
     use join_proto::v1::{
-        Authentication, BotInstanceSpec, BotInstanceStatus, BoundKeypairSpec, BoundKeypairStatus, Recovery, TokenSpec,
-        TokenStatus,
+        Authentication, BotInstanceSpec, BotInstanceStatus, BoundKeypairSpec, BoundKeypairStatus, Onboarding, Recovery,
+        TokenSpec, TokenStatus,
     };
     use rstest::rstest;
 
@@ -185,7 +210,7 @@ mod tests {
     use crate::resource::locks;
 
     fn render(kind: Kind, resources: &[Resource], locks: Option<&Locks>) -> String {
-        table(kind).rows(resources.iter().map(|resource| cells(resource, locks)))
+        table(kind).rows(resources.iter().map(|resource| cells(resource, locks, &ExpiredBots::default())))
     }
 
     fn named(name: &str) -> Option<Metadata> {
@@ -227,7 +252,10 @@ mod tests {
             .lines()
             .map(|line| line.split("  ").map(str::trim).filter(|it| !it.is_empty()).collect::<Vec<_>>())
             .collect();
-        assert_eq!(rows[1], ["example", "example", "secret waits", "standard", "0 of 1", "0", "-", "-", "team=infra"]);
+        assert_eq!(
+            rows[1],
+            ["example", "example", "secret waits", "standard", "0 of 1", "0", "-", "-", "-", "team=infra"]
+        );
         assert_eq!(rows[2][2..6], ["bound", "relaxed", "2 of unlimited", "7"]);
         assert!(!text.contains("s3cret"), "a table is no place for secrets");
     }
@@ -251,7 +279,27 @@ mod tests {
         let Resource::Token(token) = token(Recovery::default(), status) else { panic!() };
         let target = |name: &str| LockTarget { join_token: name.into(), ..Default::default() };
         let locks = locked.map(|name| locks::tests::lock(target(name), None));
-        assert_eq!(token_state(&token, Some(&Locks::of("2026-01-31T12:00:00Z".parse().unwrap(), locks))), state);
+        let locks = Locks::of("2026-01-31T12:00:00Z".parse().unwrap(), locks);
+        assert_eq!(token_state(&token, Some(&locks), &ExpiredBots::default()), state);
+    }
+
+    #[rstest]
+    #[case::token(Some("2026-01-31T12:00:00Z"), None, "expired")]
+    #[case::not_yet(Some("2026-01-31T12:00:01Z"), None, "unbound")]
+    #[case::secret(None, Some("2026-01-31T12:00:00Z"), "secret expired")]
+    fn a_token_that_admits_nobody_any_more_says_so(
+        #[case] expires: Option<&str>,
+        #[case] must_register_before: Option<&str>,
+        #[case] state: &str,
+    ) {
+        let moment = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        let mut token = token(Recovery::default(), BoundKeypairStatus::default());
+        token.metadata_mut().expires = moment(expires);
+        let Resource::Token(mut token) = token else { panic!() };
+        let onboarding = Onboarding { must_register_before: moment(must_register_before), ..Default::default() };
+        token.spec.as_mut().unwrap().bound_keypair.as_mut().unwrap().onboarding = Some(onboarding);
+        let locks = Locks::of("2026-01-31T12:00:00Z".parse().unwrap(), []);
+        assert_eq!(token_state(&token, Some(&locks), &ExpiredBots::default()), state);
     }
 
     #[rstest]

@@ -6,11 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::{
-    Kind, Resource,
+    Kind, Reference, Resource,
     document::{self, Document},
     plan::{Planned, plan, refuse_ended},
+    vain,
 };
-use crate::{cli::Context, output};
+use crate::{cli::Context, connection::Client, exit::is_outcome_unknown, interrupt::interruptible, output};
 
 /// Which files, and whether to replace.
 #[derive(Args, Debug)]
@@ -41,15 +42,36 @@ impl Create {
         }
         let mut done = Done::begin(context);
         for Document { origin, resource } in documents {
-            let (outcome, deed) = if self.force && resource.kind() != Kind::Exemption && !resource.name().is_empty() {
-                (client.upsert(resource).await, "saved")
-            } else {
-                (client.create(resource).await, "created")
-            };
-            done.push(deed, outcome.context(origin)?)?;
+            let replaces = self.force && resource.kind() != Kind::Exemption && !resource.name().is_empty();
+            let written = write(&client, resource, replaces).await.context(origin)?;
+            done.push(if replaces { "saved" } else { "created" }, written.clone())?;
+            vain::warn(&client, &written).await?;
         }
         done.end()
     }
+}
+
+/// Whoever has no answer is told how to look, and how to go on: unlike `apply`, this does not look by itself.
+async fn write(client: &Client, resource: Resource, replaces: bool) -> anyhow::Result<Resource> {
+    let reference = resource.reference();
+    let answer = async { if replaces { client.upsert(resource).await } else { client.create(resource).await } };
+    interruptible(answer).await.map_err(|error| {
+        if !is_outcome_unknown(&error) {
+            return error;
+        }
+        let Reference { kind, name } = &reference;
+        error.context(if name.is_empty() {
+            format!(
+                "whether the {kind} is made is not known, and what stands behind it is not sent: `joinctl get {kind}` \
+                 shows what is; a repeat may make another"
+            )
+        } else {
+            format!(
+                "whether {reference} is written is not known, and what stands behind it is not sent: `joinctl get \
+                 {reference}` tells; `joinctl create -f` goes on, and replaces what exists"
+            )
+        })
+    })
 }
 
 /// Several documents are created together or not at all, as far as one can see beforehand.
@@ -88,4 +110,33 @@ impl Done {
 
 fn unless_unread(error: anyhow::Error) -> anyhow::Result<()> {
     if output::is_unread(&error) { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use join_proto::v1::{Bot, Lock, Metadata};
+    use tonic::Status;
+
+    use super::*;
+    use crate::connection::scripted::authority;
+
+    #[tokio::test]
+    async fn whoever_has_no_answer_is_told_how_to_go_on() {
+        let client = authority(|_| Err(Status::unavailable("the connection broke"))).await;
+        let metadata = Some(Metadata { name: "web".into(), ..Default::default() });
+        let bot = Resource::Bot(Bot { metadata, ..Default::default() });
+        for replaces in [true, false] {
+            let told = format!("{:#}", write(&client, bot.clone(), replaces).await.unwrap_err());
+            assert!(told.contains("`joinctl get bot/web` tells; `joinctl create -f` goes on"), "{told}");
+        }
+        let told = format!("{:#}", write(&client, Resource::Lock(Lock::default()), false).await.unwrap_err());
+        assert!(told.contains("`joinctl get lock` shows what is; a repeat may make another"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_as_it_is() {
+        let client = authority(|_| Err(Status::invalid_argument("no such role"))).await;
+        let told = format!("{:#}", write(&client, Resource::Bot(Bot::default()), false).await.unwrap_err());
+        assert!(!told.contains("not known"), "{told}");
+    }
 }

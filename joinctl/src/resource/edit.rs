@@ -10,7 +10,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{GRANTED_FOR_GOOD, Kind, Reference, Resource, document};
+use super::{GRANTED_FOR_GOOD, Kind, Reference, Resource, document, vain};
 use crate::{cli::Context, exit::is_outcome_unknown, interrupt::interruptible, output};
 
 /// What to edit.
@@ -61,7 +61,10 @@ impl Edit {
             Err(mistake) => Err(mistake),
         };
         match outcome {
-            Ok(saved) => output::print(context.format, &saved.tree(), || format!("{reference} saved\n")),
+            Ok(saved) => {
+                output::print(context.format, &saved.tree(), || format!("{reference} saved\n"))?;
+                vain::warn(&client, &saved).await
+            }
             Err(refusal) => {
                 keep(file)?;
                 Err(refusal)

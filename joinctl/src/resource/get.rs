@@ -7,9 +7,11 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
+use prost_types::Timestamp;
 
 use super::{
     Kind, Reference, Resource, columns,
+    ends::ExpiredBots,
     locks::{self, Locks},
 };
 use crate::{
@@ -81,7 +83,7 @@ impl Get {
         for (kind, one) in found {
             let mut list = printer.list(&client, kind, &selection).await?;
             match one {
-                Some(one) => list.print(&[one])?,
+                Some(one) => list.print(&client, &[one], selection.at).await?,
                 None => print_all(&client, kind, &selection, &mut list).await?,
             }
         }
@@ -103,7 +105,7 @@ async fn print_all(client: &Client, kind: Kind, selection: &Selection, list: &mu
     let mut cursor = String::new();
     loop {
         let (resources, next) = client.page(kind, selection, cursor).await?;
-        list.print(&resources)?;
+        list.print(client, &resources, selection.at).await?;
         if next.is_empty() {
             return list.end();
         }
@@ -132,7 +134,8 @@ impl Printer {
             (Self::Tables { .. }, Kind::Lock) => Some(Locks::of(locks::moment(client, selection.at).await?, [])),
             _ => None,
         };
-        Ok(List { printer: self, kind, locks, table: columns::table(kind), is_empty: true })
+        let bots = ExpiredBots::default();
+        Ok(List { printer: self, kind, locks, bots, table: columns::table(kind), is_empty: true })
     }
 
     fn end(self) -> anyhow::Result<()> {
@@ -148,20 +151,28 @@ struct List<'a> {
     printer: &'a mut Printer,
     kind: Kind,
     locks: Option<Locks>,
+    bots: ExpiredBots,
     table: Table,
     is_empty: bool,
 }
 
 impl List<'_> {
-    fn print(&mut self, resources: &[Resource]) -> anyhow::Result<()> {
+    async fn print(&mut self, client: &Client, resources: &[Resource], at: Option<Timestamp>) -> anyhow::Result<()> {
         if resources.is_empty() {
             return Ok(());
+        }
+        if let (Kind::Token, Some(locks)) = (self.kind, &self.locks) {
+            let tokens = resources.iter().filter_map(|resource| match resource {
+                Resource::Token(token) => Some(token),
+                _ => None,
+            });
+            self.bots.learn(client, tokens, at, &locks.now()).await?;
         }
         let begins = std::mem::replace(&mut self.is_empty, false);
         match self.printer {
             Printer::Tables { is_first } => {
                 let gap = if begins && !std::mem::replace(is_first, false) { "\n" } else { "" };
-                let rows = resources.iter().map(|resource| columns::cells(resource, self.locks.as_ref()));
+                let rows = resources.iter().map(|resource| columns::cells(resource, self.locks.as_ref(), &self.bots));
                 write!(crate::output::stdout(), "{gap}{}", self.table.rows(rows))?;
             }
             Printer::Items(items) => resources.iter().try_for_each(|resource| items.push(&resource.tree()))?,

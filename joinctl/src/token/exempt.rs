@@ -1,17 +1,20 @@
 //! `joinctl exempt`: lets a token pass a rule a number of times.
 
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use join_proto::v1::{Exemption, ExemptionSpec, GrantExemptionRequest, Metadata};
 
-use super::{Which, open_outcome};
+use super::{Which, open_outcome, reinstate::still_stopped};
 use crate::{
     cli::Context,
-    connection::{Client, walk},
+    connection::{Client, Selection, walk},
     exit::is_outcome_unknown,
     interrupt::interruptible,
-    moment::seconds,
+    moment::{duration, seconds},
     output::{self, Format, Items},
-    resource::{Kind, Resource},
+    resource::{Kind, Resource, ends::ExpiredBots, locks::Locks},
 };
 
 /// Which tokens, which rule, how often and why.
@@ -38,8 +41,8 @@ pub(crate) struct Exempt {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
 
-    /// How long it may be used; 24h when not given.
-    #[arg(long, value_name = "DURATION")]
+    /// How long it may be used, such as 30m (minutes; M is months), 2h or 7d; 24h when not given.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<humantime::Duration>,
 
     /// Why; it stands in the ledger.
@@ -84,9 +87,38 @@ impl Exempt {
             spec: Some(spec),
             status: None,
         };
-        let granted = grant(&client, exemption, self.which.selector).await?;
-        print(context.format, granted)
+        let selector = self.which.selector;
+        let granted = grant(&client, exemption, selector.clone()).await?;
+        let names: BTreeSet<_> = granted.iter().filter_map(|it| Some(it.spec.as_ref()?.token_name.clone())).collect();
+        print(context.format, granted)?;
+        let warned = interruptible(warn(&client, &names, selector)).await;
+        warned.context("granted, but what else stops the next join can't be told")
     }
+}
+
+/// Tells what stops the next join of the tokens all the same: no exemption passes a lock or an expiry.
+async fn warn(client: &Client, names: &BTreeSet<String>, selector: Option<String>) -> anyhow::Result<()> {
+    let found = match (selector, names.first()) {
+        (_, None) => return Ok(()),
+        (Some(selector), _) => client.all(Kind::Token, &Selection { selector, ..Default::default() }).await?,
+        (None, Some(name)) => vec![client.get(Kind::Token, name, None).await?],
+    };
+    let tokens = found.into_iter().filter_map(|found| match found {
+        Resource::Token(token) if names.contains(super::name(&token)) => Some(token),
+        _ => None,
+    });
+    let tokens: Vec<_> = tokens.collect();
+    let locks = Locks::fetch(client, None).await?;
+    let bots = ExpiredBots::of(client, &tokens, None, &locks.now()).await?;
+    for token in &tokens {
+        if let Some(ended) = bots.ended(token, &locks.now()) {
+            output::say(format!("warning: token/{} admits nobody: {}", super::name(token), ended.told()));
+        }
+        for lock in locks.on(token) {
+            output::say(format!("warning: {}", still_stopped(token, lock)));
+        }
+    }
+    Ok(())
 }
 
 /// Grants. A repeat grants again, so that whoever has no answer is told how to see what was granted.

@@ -12,6 +12,7 @@ use crate::{
     output::{self, Format, Items},
     resource::{
         Resource, columns,
+        ends::ExpiredBots,
         locks::{Locks, lock_name, message},
     },
 };
@@ -44,10 +45,14 @@ impl Reinstate {
             Some(name) => client.resources().reinstate(ReasonRequest { name, reason }).await?.into_inner().tokens,
             None => reinstate_selected(&client, which.selector.unwrap_or_default(), reason).await?,
         };
-        let after = interruptible(Locks::fetch(&client, None)).await;
-        let after = after.context("reinstated, but the locks that stay can't be told")?;
+        let after = interruptible(async {
+            let locks = Locks::fetch(&client, None).await?;
+            let bots = ExpiredBots::of(&client, &tokens, None, &locks.now()).await?;
+            Ok(After { locks, bots })
+        });
+        let after = after.await.context("reinstated, but what else stops the next join can't be told")?;
         for token in &tokens {
-            for lock in after.on(token) {
+            for lock in after.locks.on(token) {
                 output::say(format!("warning: {}", still_stopped(token, lock)));
             }
         }
@@ -76,22 +81,32 @@ async fn reinstate_selected(client: &Client, selector: String, reason: String) -
     })
 }
 
+/// What may stop the next join once it is reinstated.
+struct After {
+    locks: Locks,
+    bots: ExpiredBots,
+}
+
 /// What became of the token, and a line for each lock that was released.
-fn told(token: &Token, before: &Locks, after: &Locks) -> String {
-    let outcome = match (is_bound(token), after.on(token).next()) {
-        (_, Some(_)) => "reinstated, but its next join is not admitted while other locks stop it",
-        (true, None) => "reinstated: its next join is admitted",
-        (false, None) => {
+fn told(token: &Token, before: &Locks, after: &After) -> String {
+    let ended = after.bots.ended(token, &after.locks.now());
+    let outcome = match (is_bound(token), after.locks.on(token).next(), ended) {
+        (_, _, Some(ended)) => format!("reinstated, but its next join is not admitted: {}", ended.told()),
+        (_, Some(_), None) => "reinstated, but its next join is not admitted while other locks stop it".to_owned(),
+        (true, None, None) => "reinstated: its next join is admitted".to_owned(),
+        (false, None, None) => {
             "has nothing bound, so that there is nothing to reinstate yet; the grant stands for its next join"
+                .to_owned()
         }
     };
     let mut lines = vec![format!("token/{} {outcome}", name(token))];
-    let released = before.on_name(token).filter(|lock| !after.has(lock_name(lock)));
+    let released = before.on_name(token).filter(|lock| !after.locks.has(lock_name(lock)));
     lines.extend(released.map(|lock| format!("lock/{} released: {}", lock_name(lock), message(lock))));
     lines.join("\n")
 }
 
-fn still_stopped(token: &Token, lock: &Lock) -> String {
+/// That a lock stops the token all the same, and what ends it.
+pub(super) fn still_stopped(token: &Token, lock: &Lock) -> String {
     let target = lock.spec.as_ref().and_then(|spec| spec.target.as_ref()).map(columns::target).unwrap_or_default();
     let id = lock_name(lock);
     format!(

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use join_proto::v1::{ReasonRequest, Token};
 
-use super::joining_command;
+use super::{JoinAddress, joining_command};
 use crate::{
     cli::Context,
     connection::Client,
@@ -28,20 +28,25 @@ pub(crate) struct Reopen {
     /// Why; it stands in the ledger.
     #[arg(long)]
     reason: String,
+
+    #[command(flatten)]
+    join: JoinAddress,
 }
 
 impl Reopen {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let client = context.connect().await?;
-        let name = self.token.clone();
+        let (name, join) = (self.token.clone(), self.join.clone());
+        let client = join.or_of(context.connect().await?);
         let (token, uri) = self.reopen(&client).await?;
         let opened = mapping([("token", Resource::Token(token).tree()), ("join_uri", uri.as_str().into())]);
-        output::print(context.format, &opened, || instructions(&name, &uri))
+        output::print(context.format, &opened, || instructions(&name, &uri))?;
+        join.warn(&client);
+        Ok(())
     }
 
     /// The token as it is then, and where its bot joins anew.
     async fn reopen(self, client: &Client) -> anyhow::Result<(Token, String)> {
-        let Self { token: name, reason } = self;
+        let Self { token: name, reason, .. } = self;
         // A bot whose owner can't be told how it joins anew keeps what it has.
         let ca = client.ca().await?;
         let token = client.resources().reopen(ReasonRequest { name: name.clone(), reason }).await?.into_inner();
@@ -113,7 +118,11 @@ mod tests {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
         let client = Client::new(endpoint.connect().await.unwrap(), address.parse().unwrap());
 
-        let reopen = Reopen { token: "example".to_owned(), reason: "host was reinstalled".to_owned() };
+        let reopen = Reopen {
+            token: "example".to_owned(),
+            reason: "host was reinstalled".to_owned(),
+            join: JoinAddress::default(),
+        };
         let refused = reopen.reopen(&client).await.unwrap_err();
 
         // Had it been asked to reopen, it would have said that it does not know how.

@@ -69,11 +69,19 @@ fn what_is_refused_says_so_and_is_explained() {
 #[test]
 fn a_bot_is_added_with_its_token_or_not_at_all() {
     let authority = Authority::start();
-    let added =
-        authority.json(&["bots", "add", "web", "--logins", "root", "--recovery-limit", "4", "--token", "web-1"]);
+    let web =
+        ["bots", "add", "web", "--logins", "root", "--recovery-limit", "0", "--token", "web-1", "--format", "json"];
+    let ran = authority.run(&web);
+    assert!(ran.stderr.contains("warning: the joining URI leads to 127.0.0.1:"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("token/web-1: a recovery limit of 0 admits not even the first join"), "{}", ran.stderr);
+    let added: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let uri = added["join_uri"].as_str().unwrap();
     assert!(uri.starts_with("tbot+auth+bound-keypair://web-1:") && uri.contains("?ca-pin=sha256:"), "{uri}");
-    assert_eq!(added["token"]["spec"]["bound_keypair"]["recovery"]["limit"], 4);
+    assert_eq!(added["token"]["spec"]["bound_keypair"]["recovery"]["limit"], 0);
+    let elsewhere = ["reopen", "web-1", "--reason", "moved", "--join-addr", "authority.example.com"];
+    let ran = authority.run(&elsewhere);
+    assert!(ran.stdout.contains("@authority.example.com:3025?ca-pin="), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "");
 
     // The token's name is taken: no bot is left behind.
     let ran = authority.run(&["bots", "add", "other", "--token", "web-1"]);

@@ -311,6 +311,17 @@ fn an_event_is_proven_to_whoever_has_the_key() {
     for nothing in ["1000000", "token/example/99", "token/nobody/1"] {
         assert_eq!(authority.run(&["audit", "prove", nothing]).code, 1, "{nothing}");
     }
+
+    // A name that was used twice is not enough.
+    for again in [["rm", "token/example"].as_slice(), &["rm", "bot/example"], &["bots", "add", "example"]] {
+        authority.done(again);
+    }
+    authority.settle();
+    let ran = authority.run(&["audit", "prove", "token/example/1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    let choices: Vec<_> = ran.stderr.split('`').filter(|it| it.starts_with("joinctl audit prove ")).collect();
+    assert_eq!(choices.len(), 2, "{}", ran.stderr);
+    authority.done(&choices[1].split(' ').skip(1).collect::<Vec<_>>());
 }
 
 #[test]

@@ -70,6 +70,45 @@ fn reinstate_promises_nothing_while_other_locks_stop_the_token() {
 }
 
 #[test]
+fn reinstate_promises_nothing_when_token_or_bot_has_expired() {
+    let authority = Authority::start().with_joined_bot("web");
+    for (reference, state) in [("bot/web", "bot expired"), ("token/web", "expired")] {
+        let mut resource = authority.json(&["get", reference])[0].clone();
+        resource["metadata"]["expires"] = "2026-01-31T12:00:00Z".into();
+        authority.write("expired.json", &resource.to_string());
+        let ran = authority.run(&["create", "-f", "expired.json"]);
+        let past = format!("warning: {reference}: metadata.expires is 2026-01-31T12:00:00Z, which is past: ");
+        assert!(ran.code == 0 && ran.stderr.starts_with(&past), "{}", ran.stderr);
+        let told = format!(
+            "token/web reinstated, but its next join is not admitted: {reference} expired at 2026-01-31T12:00:00Z: \
+             move or remove its metadata.expires with `joinctl edit {reference}`\n"
+        );
+        assert_eq!(reinstated(&authority).stdout, told);
+        for wanted in ["token/web", "tokens"] {
+            let table = authority.done(&["get", wanted]);
+            let cells = table.lines().nth(1).unwrap().split("  ").map(str::trim).filter(|it| !it.is_empty());
+            assert_eq!(cells.collect::<Vec<_>>()[2], state, "{table}");
+        }
+    }
+}
+
+#[test]
+fn exempt_says_which_locks_stop_the_token_all_the_same() {
+    let authority = Authority::start();
+    authority.done(&["bots", "add", "web", "--labels", "rack=12"]);
+    let exempt = ["exempt", "web", "--kind", "recoveries", "--reason", "a planned reinstall"];
+    assert_eq!(authority.run(&exempt).stderr, "");
+    let locks =
+        [locked(&authority, ["--join-token", "web"], "examined"), locked(&authority, ["--user", "bot-web"], "")];
+    for arguments in [exempt.to_vec(), [&["exempt", "--selector", "rack=12"], &exempt[2..]].concat()] {
+        let ran = authority.run(&arguments);
+        for lock in &locks {
+            assert!(ran.stderr.contains(&format!("warning: {lock} on ")), "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
 fn reinstate_says_when_there_is_nothing_to_reinstate_yet() {
     let authority = Authority::start().with_bot("web");
     let told =

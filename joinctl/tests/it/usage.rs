@@ -16,6 +16,7 @@ use crate::{command, joinctl, run};
 #[case(&["exempt", "a", "--kind", "recoveries"], "--reason")]
 #[case(&["reinstate", "--reason", "r"], "TOKEN")]
 #[case(&["audit", "ls", "--since", "yesterday"], "neither a time")]
+#[case(&["lock", "--join-token", "a", "--ttl", "5"], "a duration with its unit is wanted, such as 90s")]
 #[case(&["audit", "ls", "--kind", "join.refuse"], "there are join.accepted, join.resumed, join.refused")]
 #[case(&["get", "bot/example", "-l", "team=zz"], "--selector selects among all of a kind, and bot/example is one by name")]
 #[case(&["bots", "add", "web", "--labels", "rack"], "a label is written KEY=VALUE")]
@@ -27,6 +28,16 @@ fn wrong_usage_ends_with_1_and_says_what_is_wanted(#[case] arguments: &[&str], #
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_page_is_explained_in_the_shape_that_is_asked_for() {
+    let text = joinctl(&["explain", "locked"]).stdout;
+    let ran = joinctl(&["explain", "locked", "--format", "json"]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap(),
+        serde_json::json!({"code": "LOCKED", "text": text})
+    );
 }
 
 #[test]

@@ -24,6 +24,12 @@ pub struct Subject {
 /// A subject key that gets no certificate. The field is named as in the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
+    /// No TLS key.
+    #[error("public_tls_key: missing: a public key in PKIX form is wanted (SubjectPublicKeyInfo, DER)")]
+    MissingTls,
+    /// No SSH key.
+    #[error("public_ssh_key: missing: a public key in SSH wire form is wanted")]
+    MissingSsh,
     /// Not a TLS key at all, or too long.
     #[error("public_tls_key: not a public key in PKIX form (SubjectPublicKeyInfo, DER)")]
     MalformedTls,
@@ -44,6 +50,12 @@ impl Subject {
     /// # Errors
     /// [`SubjectError`] names the field.
     pub fn read(keys: &SubjectKeys) -> Result<Self, SubjectError> {
+        if keys.tls.is_empty() {
+            return Err(SubjectError::MissingTls);
+        }
+        if keys.ssh.is_empty() {
+            return Err(SubjectError::MissingSsh);
+        }
         let tls = TlsKey::from_spki(&keys.tls)?;
         let checked = match &tls {
             TlsKey::P256(point) => Some(point.as_slice()),

@@ -31,8 +31,12 @@ pub enum LedgerError {
 fn refused(error: &sqlx::Error) -> String {
     let Some(said) = error.as_database_error() else { return format!("the database refused a statement: {error}") };
     match said.code().as_deref() {
-        // invalid_catalog_name, invalid_authorization_specification, invalid_password
-        Some("3D000" | "28000" | "28P01") => {
+        // invalid_catalog_name
+        Some("3D000") => {
+            format!("there is no such database: {}; see the URLs under `database` in the configuration", said.message())
+        }
+        // invalid_authorization_specification, invalid_password
+        Some("28000" | "28P01") => {
             format!(
                 "the database lets nobody in: {}; see the URLs under `database` in the configuration",
                 said.message()

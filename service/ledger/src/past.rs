@@ -37,6 +37,16 @@ impl Ledger {
         Ok(ids.into_iter().map(|id| StreamId { kind, id }).collect())
     }
 
+    /// Every stream of one kind that there ever was, for kinds of which there are few.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn streams_ever(&self, kind: StreamKind) -> Result<Vec<StreamId>, LedgerError> {
+        let ids = sqlx::query_scalar!("SELECT stream_id FROM stream WHERE kind = $1 ORDER BY stream_id", kind.as_str());
+        let ids = in_time(ids.fetch_all(&mut *self.connection().await?)).await?;
+        Ok(ids.into_iter().map(|id| StreamId { kind, id }).collect())
+    }
+
     /// Every token there ever was, the deleted ones too, page by page.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Reading one stream: its entries, and what follows from them.
 
+use std::collections::HashMap;
+
 use join_domain::{
     envelope::{Entry, StreamId},
     state::State,
@@ -31,6 +33,21 @@ impl Ledger {
     /// [`LedgerError`]; `Corrupt` when a version is missing, also the last one.
     pub async fn stream(&self, stream: StreamId, from: u64, limit: u32) -> Result<StreamPage, LedgerError> {
         in_time(entries(&mut *self.connection().await?, stream, from.max(1), limit.clamp(1, 10_000))).await
+    }
+
+    /// The log indices of a stream's entries between two versions, by their first version; those that wait for one lack.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn places(&self, stream: StreamId, from: u64, to: u64) -> Result<HashMap<u64, u64>, LedgerError> {
+        let rows = sqlx::query!(
+            "SELECT first_version, log_index FROM log_entry WHERE stream_id = $1 AND first_version BETWEEN $2 AND $3",
+            stream.id,
+            signed(from),
+            signed(to)
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
+        rows.into_iter().map(|row| Ok((unsigned(row.first_version)?, unsigned(row.log_index)?))).collect()
     }
 
     /// The whole history of a stream, entry by entry, up to its end.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use join_credential::{
     Issuer, Role, Serial,
@@ -71,14 +71,27 @@ pub async fn list(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
     Ok(ledger.list_all(StreamKind::Administrator, everyone, None, identity).await?)
 }
 
+/// Every identity that was ever issued, the revoked ones too.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn list_ever(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
+    let mut found = Vec::new();
+    for stream in ledger.streams_ever(StreamKind::Administrator).await? {
+        found.extend(ledger.load(stream).await?.and_then(|stored| stored.administrator().cloned()));
+    }
+    Ok(found)
+}
+
 /// Revokes an identity, at once and on every node.
 ///
 /// # Errors
 /// When there is none with this serial number, or it was revoked before.
 pub async fn revoke(ledger: &Ledger, serial: &Serial, reason: &str) -> anyhow::Result<()> {
     let stored = ledger.load(stream(serial)).await?;
-    let live = stored.filter(|stored| stored.administrator().is_some_and(|identity| identity.live));
-    let stored = live.with_context(|| format!("there is no identity {serial}, or it was revoked before"))?;
+    let stored = stored.with_context(|| format!("there is no identity {serial}"))?;
+    let is_live = stored.administrator().is_some_and(|identity| identity.live);
+    ensure!(is_live, "identity {serial} was revoked before");
     let revoked = Event::AdministratorRevoked(AdministratorRevoked { reason: reason.to_owned() });
     let change = Change { events: vec![revoked], decided_at: ledger.now(), origin: system() };
     let append = ledger.append(StreamAppend::following(&stored, change)).await;

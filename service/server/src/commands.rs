@@ -22,7 +22,7 @@ use join_domain::{
 use join_ledger::{Ledger, PgConnectOptions, Settings};
 
 pub use self::terminal::say_error;
-use crate::config::{Config, Telemetry};
+use crate::config::{Config, Telemetry, listening};
 
 /// The join authority: admits bots that prove possession of a bound key, and keeps an append-only history of it.
 #[derive(Debug, Parser)]
@@ -96,10 +96,10 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "DIR", default_value = "./joind-data")]
     data_dir: PathBuf,
     /// Where to listen; port 0 picks a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3025")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3025", value_parser = listening)]
     listen: SocketAddr,
     /// Where to serve metrics and health; by default on a free port.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = listening)]
     metrics_listen: SocketAddr,
 }
 
@@ -109,7 +109,7 @@ struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
     /// Where to serve metrics and health, without TLS; in place of the configuration's metrics_listen.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listening)]
     metrics_listen: Option<SocketAddr>,
 }
 
@@ -165,6 +165,9 @@ enum AdminCommand {
     Ls {
         #[command(flatten)]
         place: Place,
+        /// Those that were revoked too.
+        #[arg(long)]
+        all: bool,
     },
     /// Revokes identities: they are refused at once, on every node.
     Revoke {
@@ -236,7 +239,7 @@ enum KeysCommand {
         #[arg(value_parser = rotatable())]
         purpose: Purpose,
     },
-    /// Ends the trust in a compromised key that no longer signs. What it signed is refused from now on.
+    /// Ends the trust in a compromised key that no longer signs. What it signed is refused by every node within 5 s.
     Revoke {
         #[command(flatten)]
         place: Place,
@@ -326,7 +329,7 @@ impl Cli {
             Command::Admin { command: AdminCommand::Issue { place, role, name, out } } => {
                 admin::issue(&place, role, &name, &out).await
             }
-            Command::Admin { command: AdminCommand::Ls { place } } => admin::ls(&place).await,
+            Command::Admin { command: AdminCommand::Ls { place, all } } => admin::ls(&place, all).await,
             Command::Admin { command: AdminCommand::Revoke { place, whose, reason } } => {
                 admin::revoke(&place, &whose, &reason).await
             }

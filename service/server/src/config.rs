@@ -2,7 +2,7 @@
 //!
 //! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
 
-use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
@@ -14,7 +14,10 @@ use join_credential::MasterKey;
 use join_domain::{decision::join::Policy, id::Name};
 use join_log::{VerifierKey, note};
 use reqwest::Url;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, IgnoredAny},
+};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -23,10 +26,10 @@ pub struct Config {
     /// The cluster's name: issuer and audience of every document. It can't be changed after `joind init`.
     pub cluster_name: Name,
     /// Where gRPC and HTTP are served, over TLS.
-    #[serde(default = "default_listen")]
+    #[serde(default = "default_listen", deserialize_with = "deserialize_listening")]
     pub listen: SocketAddr,
     /// Where metrics and health are served, without TLS.
-    #[serde(default = "default_metrics_listen")]
+    #[serde(default = "default_metrics_listen", deserialize_with = "deserialize_listening")]
     pub metrics_listen: SocketAddr,
     /// Host names and addresses under which clients reach this node; they stand in the server certificate.
     pub public_addresses: Vec<String>,
@@ -201,8 +204,19 @@ impl Config {
     pub fn read(path: &std::path::Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("the configuration {} can't be read", path.display()))?;
-        let config: Self = Figment::from(Yaml::string(&text))
-            .merge(Env::prefixed("JOIND_").split("__").ignore(&["master_key"]))
+        let merged =
+            Figment::from(Yaml::string(&text)).merge(Env::prefixed("JOIND_").split("__").ignore(&["master_key"]));
+        if let Ok(sources) = merged.extract_inner::<BTreeMap<String, IgnoredAny>>("master_key")
+            && sources.len() > 1
+        {
+            let sources: Vec<_> = sources.into_keys().collect();
+            bail!(
+                "{}: master_key comes from several places, {}: leave it out of the file when JOIND_MASTER_KEY__… names it",
+                path.display(),
+                sources.join(" and ")
+            );
+        }
+        let config: Self = merged
             .extract()
             .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.to_string().replace("default.", "")))?;
         config.check().with_context(|| format!("{} is not usable", path.display()))?;
@@ -236,7 +250,7 @@ impl Config {
                 bail!("database.{field}: the parameter `{key}` has no effect here: take it out");
             }
             // The URL itself may hold a password.
-            if url.is_some_and(|url| url.parse::<join_ledger::PgConnectOptions>().is_err()) {
+            if url.is_some_and(|url| !is_of_postgres(url) || url.parse::<join_ledger::PgConnectOptions>().is_err()) {
                 bail!(
                     "database.{field} is not a PostgreSQL URL, such as postgres://join_service@db.example.com/join_authority"
                 );
@@ -382,6 +396,29 @@ fn mask_password(url: &str) -> String {
     format!("{scheme}://{authority}{}{fragment}", query.as_deref().unwrap_or(rest))
 }
 
+/// False for the URL of another service, which our client of PostgreSQL would take all the same.
+fn is_of_postgres(url: &str) -> bool {
+    url.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "postgres" | "postgresql"))
+}
+
+/// Reads where to listen.
+///
+/// # Errors
+/// Says how it is written; a name is none, as it may stand for several addresses.
+pub fn listening(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let wanted = "an IP address and a port are wanted, such as 127.0.0.1:3025 or [::1]:3025";
+        match text.parse::<std::net::IpAddr>() {
+            Ok(_) => format!("`{text}` has no port: {wanted}"),
+            Err(_) => format!("`{text}` is no address to listen on: {wanted}"),
+        }
+    })
+}
+
+fn deserialize_listening<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    listening(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
 /// A parameter of a database URL that holds another password than the database's, such as libpq's `sslpassword`. It has no
 /// effect, and our client of PostgreSQL would log it: it warns of parameters that it does not know, with their values.
 fn foreign_password(url: &str) -> Option<&str> {
@@ -393,12 +430,29 @@ fn foreign_password(url: &str) -> Option<&str> {
 mod human_duration {
     use std::time::Duration;
 
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text)
-            .map_err(|error| D::Error::custom(format!("`{text}` is not a duration such as 90s or 1h: {error}")))
+        from.deserialize_any(Text)
+    }
+
+    /// A number has no unit, and is told so.
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a duration with its unit, such as 90s or 1h")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text)
+                .map_err(|error| E::custom(format!("`{text}` is not a duration such as 90s or 1h: {error}")))
+        }
     }
 
     pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -51,7 +51,6 @@ fn other_tls_keys_are_refused_by_name() {
     let mut off_curve = good.tls.clone();
     *off_curve.last_mut().unwrap() ^= 1;
     let malformed = [
-        vec![],
         b"ssh-ed25519 AAAA".to_vec(),
         off_curve,
         good.tls[..good.tls.len() - 1].to_vec(),
@@ -86,7 +85,6 @@ fn other_ssh_keys_are_refused_by_name() {
     assert_eq!(Subject::read(&beside_ed25519), Err(SubjectError::MalformedSsh));
     let world = World::new();
     let malformed = [
-        vec![],
         b"ssh-ed25519 AAAA".to_vec(),
         off_curve,
         good.ssh[..good.ssh.len() - 1].to_vec(),
@@ -117,7 +115,18 @@ fn string(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_key_that_is_missing_is_no_malformed_one() {
+    let good = subject_keys();
+    let without_tls = SubjectKeys { tls: Vec::new(), ssh: good.ssh };
+    assert_eq!(Subject::read(&without_tls), Err(SubjectError::MissingTls));
+    let without_ssh = SubjectKeys { tls: good.tls, ssh: Vec::new() };
+    assert_eq!(Subject::read(&without_ssh), Err(SubjectError::MissingSsh));
+}
+
+#[test]
 fn errors_name_the_field() {
+    assert!(SubjectError::MissingTls.to_string().starts_with("public_tls_key: missing"));
+    assert!(SubjectError::MissingSsh.to_string().starts_with("public_ssh_key: missing"));
     assert!(SubjectError::MalformedTls.to_string().starts_with("public_tls_key:"));
     assert!(SubjectError::UnsupportedTls.to_string().starts_with("public_tls_key:"));
     assert!(SubjectError::MalformedSsh.to_string().starts_with("public_ssh_key:"));

@@ -172,7 +172,7 @@ impl Judgement<'_> {
             return Err(self.conflict("this challenge was decided already"));
         }
         let Some(bot) = self.known.admitting_bot(self.now) else {
-            return Err(self.refuse(Refusal::access_denied()));
+            return Err(self.deny());
         };
         let matches = self.is_latest_attempt();
         if let (true, Some(accepted)) = (matches, token.latest())

@@ -212,13 +212,14 @@ fn a_limit_of_zero_means_nothing_in_other_modes(#[values(relaxed(), insecure())]
 }
 
 #[rstest]
-#[case::token_expired(|given: &mut Scenario| given.token.spec.expires = Some(given.now))]
-#[case::token_deleted(|given: &mut Scenario| given.record(vec![administer::delete_token()]))]
-#[case::bot_expired(|given: &mut Scenario| given.bot.spec.expires = Some(given.now))]
-#[case::bot_deleted(|given: &mut Scenario| given.bot.live = false)]
-#[case::bot_is_another(|given: &mut Scenario| given.bot.name = "other".parse().unwrap())]
-fn who_is_gone_admits_nobody_and_the_answer_does_not_say_which(
+#[case::token_expired(|given: &mut Scenario| given.token.spec.expires = Some(given.now), "the token expired at 20")]
+#[case::token_deleted(|given: &mut Scenario| given.record(vec![administer::delete_token()]), "the token was deleted")]
+#[case::bot_expired(|given: &mut Scenario| given.bot.spec.expires = Some(given.now), "the token's bot `")]
+#[case::bot_deleted(|given: &mut Scenario| given.bot.live = false, "there is no bot `")]
+#[case::bot_is_another(|given: &mut Scenario| given.bot.name = "other".parse().unwrap(), "there is no bot `")]
+fn who_is_gone_admits_nobody_and_only_the_history_says_which(
     #[case] gone: fn(&mut Scenario),
+    #[case] why: &str,
     #[values(false, true)] bound: bool,
 ) {
     let (mut authority, mut client) =
@@ -229,6 +230,8 @@ fn who_is_gone_admits_nobody_and_the_answer_does_not_say_which(
     let refusal = authority.decide(&proven).refused(Code::AccessDenied);
     assert_eq!(refusal, Refusal::access_denied());
     assert_eq!(authority.kinds().last(), Some(&"join.refused"), "possession was proven, so it is recorded");
+    let Some(Event::JoinRefused(refused)) = authority.history.last() else { panic!() };
+    assert!(refused.why.starts_with(why), "{}", refused.why);
 }
 
 #[test]

@@ -90,6 +90,10 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
     node.until_alarm(false).await;
     node.stop().await;
 
+    // Typed a second time, it says that it is done.
+    let again = joind(&begin).await.unwrap_err().to_string();
+    assert!(again.contains(&format!("`{NEXT}` was begun already, after `{ORIGIN}`")), "{again}");
+
     // Nodes of the old configuration are of no use any more, with their directory or with an empty one.
     for directory in ["log", "empty"] {
         METRICS.alarm(Alarm::LogMisconfigured, false);

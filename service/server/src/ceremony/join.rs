@@ -290,7 +290,10 @@ fn expected_key(token: &TokenState) -> Option<&PublicKey> {
 fn refused_subject(why: SubjectError) -> Refusal {
     let code = match why {
         SubjectError::UnsupportedTls | SubjectError::UnsupportedSsh => Code::UnsupportedKey,
-        SubjectError::MalformedTls | SubjectError::MalformedSsh => Code::InvalidRequest,
+        SubjectError::MissingTls
+        | SubjectError::MissingSsh
+        | SubjectError::MalformedTls
+        | SubjectError::MalformedSsh => Code::InvalidRequest,
     };
     Refusal::new(code, format!("public_keys: {why}"))
 }

@@ -22,13 +22,18 @@ pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) ->
     Ok(0)
 }
 
-pub(super) async fn ls(place: &Place) -> anyhow::Result<u8> {
+pub(super) async fn ls(place: &Place, all: bool) -> anyhow::Result<u8> {
     let ledger = place.ledger().await?.0;
-    let (mut identities, now) = (administrators::list(&ledger).await?, ledger.now());
+    let listed = if all { administrators::list_ever(&ledger).await } else { administrators::list(&ledger).await };
+    let (mut identities, now) = (listed?, ledger.now());
     ledger.close().await;
     identities.sort_by(|a, b| (&a.name, a.not_after).cmp(&(&b.name, b.not_after)));
     let rows = identities.into_iter().map(|identity| {
-        let ended = if identity.not_after <= now { "expired" } else { "live" };
+        let ended = match identity.live {
+            false => "revoked",
+            true if identity.not_after <= now => "expired",
+            true => "live",
+        };
         [identity.serial, identity.name, identity.role, ended.to_owned(), identity.not_after.to_rfc3339()]
     });
     print(&table(["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"], rows))?;
@@ -42,11 +47,17 @@ pub(super) async fn revoke(place: &Place, whose: &Whose, reason: &str) -> anyhow
         (None, Some(name)) => {
             let identities = administrators::list(&ledger).await?;
             let of_name = identities.iter().filter(|identity| identity.name == name.as_str());
-            of_name.map(|identity| identity.serial.parse()).collect::<Result<_, _>>()?
+            let serials: Vec<_> = of_name.map(|identity| identity.serial.parse()).collect::<Result<_, _>>()?;
+            if serials.is_empty() {
+                let ever = administrators::list_ever(&ledger).await?;
+                let had_one = ever.iter().any(|identity| identity.name == name.as_str());
+                ensure!(!had_one, "each identity of {name} was revoked before; see `joind admin ls --all`");
+                bail!("no identity of that name is on record; `joind admin ls --all` lists them");
+            }
+            serials
         }
         (None, None) => bail!("give --name or --serial"),
     };
-    ensure!(!serials.is_empty(), "no identity of that name is on record; `joind admin ls` lists all");
     // One that can't be revoked now must not keep the others alive, nor must a word that can't be said.
     let (mut revoked, mut failed) = (Vec::new(), 0);
     for serial in serials {

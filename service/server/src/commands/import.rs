@@ -12,7 +12,7 @@ use join_ledger::{Import, Progress, Stage};
 use tokio::sync::mpsc;
 
 use super::terminal::{line, progress_bar, say};
-use crate::config::Config;
+use crate::{cluster, config::Config};
 
 /// Exit status when the archive is not what was signed.
 const FAULT: u8 = 3;
@@ -59,9 +59,13 @@ pub(super) async fn run(config: &Config, archive: &Path, policy: Option<&Path>) 
         })
         .await?;
     bar.finish_and_clear();
+    let origin = config.log.origin.clone().unwrap_or_else(|| cluster::default_origin(&config.cluster_name));
+    let next = match origin == sealed.checkpoint.origin {
+        true => "set log.origin to another".to_owned(),
+        false => format!("it goes on as log.origin says, {origin}"),
+    };
     line(format_args!(
-        "{entries} entries are imported; they were signed as {}, and this copy can't sign under that name: set \
-         log.origin to another",
+        "{entries} entries are imported; they were signed as {}, and this copy can't sign under that name: {next}",
         sealed.checkpoint.origin
     ))?;
     Ok(0)

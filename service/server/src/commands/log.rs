@@ -30,18 +30,26 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
             "note: the newest checkpoint that the database knows is of the log `{recorded}`, not of `{ended}`"
         ));
     }
+    let past = ledger.ended_origins().await?;
+    if ended == next
+        && let Some(before) = past.last()
+    {
+        bail!(
+            "the log `{next}` was begun already, after `{before}`: nothing is left to do; to end it too, set log.origin to \
+             a name that was never used"
+        );
+    }
     if ended == next {
         bail!(
             "log.origin is still `{next}`: set it to a name that was never used, and log.directory to an empty \
              directory, in the configuration of every node; then try again"
         );
     }
-    let past = ledger.ended_origins().await?;
     if past.contains(&next) {
         bail!("the log `{next}` was ended once: set log.origin to a name that was never used");
     }
     if past.iter().any(|origin| origin == ended) {
-        bail!("the log `{ended}` was ended already; nodes with log.origin `{next}` sign");
+        bail!("this was decided already: the log `{ended}` has ended, and nodes with log.origin `{next}` sign");
     }
     let event = Event::LogEnded(LogEnded {
         next: next.clone(),

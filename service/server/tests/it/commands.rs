@@ -424,8 +424,14 @@ async fn an_identity_works_until_it_is_revoked() {
     let twice = revoke(&["--serial", serial], "lost").await.refused();
     assert!(twice.contains("revoked before"), "{twice}");
     let unknown = revoke(&["--name", "audrey"], "she left").await.refused();
-    assert!(unknown.contains("joind admin ls"), "{unknown}");
+    assert!(unknown.contains("each identity of audrey was revoked before; see `joind admin ls --all`"), "{unknown}");
+    let never = revoke(&["--name", "nobody"], "she left").await.refused();
+    assert!(never.contains("no identity of that name is on record"), "{never}");
     assert_eq!(rows(&installed.run(&["admin", "ls"]).await.done()).len(), 1);
+    let all = installed.run(&["admin", "ls", "--all"]).await.done();
+    let states: Vec<_> = rows(&all).iter().map(|row| (row[1], row[3])).collect();
+    let audrey = ("audrey", "revoked");
+    assert_eq!(states, [("admin", "live"), audrey, audrey, ("oscar", "revoked")]);
     running.stop().await;
 }
 
@@ -563,6 +569,9 @@ fn witness(key: &str, url: &str) -> String {
 #[case::in_a_section("limits: {strems: 1}\n", "strems")]
 #[case::in_a_list("log: {witnesses: [{key: k, url: u, weight: 1}]}\n", "weight")]
 #[case::in_a_choice("limits: {certificate_ttl_max: soon}\n", "certificate_ttl_max")]
+#[case::in_a_unit("limits: {certificate_ttl_max: 24}\n", "a duration with its unit, such as 90s or 1h")]
+#[case::in_an_address("listen: localhost:3025\n", "`localhost:3025` is no address to listen on")]
+#[case::in_a_port("metrics_listen: 127.0.0.1\n", "`127.0.0.1` has no port")]
 #[case::by_a_rule("limits: {certificate_ttl_default: 2d}\n", "limits.certificate_ttl_default")]
 #[case::in_the_logs_name("log: {origin: my log}\n", "log.origin")]
 #[case::in_a_witnesss_key(&witness("w+1+AA", "https://w.example"), "w+1+AA")]
@@ -588,6 +597,10 @@ async fn a_key_that_is_missing_or_unknown_in_the_environment_is_named() {
     mistyped.env("JOIND_DATABASE__SERVICE_ULR", "postgres://join_service@db/x");
     let refused = Finished::of(mistyped).await.refused();
     assert!(refused.contains("service_ulr"), "{refused}");
+    let mut collides = written.command("check");
+    collides.env("JOIND_MASTER_KEY__ENV", "KEY");
+    let refused = Finished::of(collides).await.refused();
+    assert!(refused.contains("master_key comes from several places, env and file"), "{refused}");
     fs::remove_file(written.0.path().join("master.key")).unwrap();
     let refused = written.run("check").await.refused();
     assert!(refused.contains("master.key"), "{refused}");
@@ -660,6 +673,8 @@ fn passwords_are_masked(#[case] url: &str, #[case] shown: &str) {
 #[case("postgres://u@db/x?sslmode=s3cr3t", None)]
 #[case("postgres://u:s3cr3t@db:port/x", None)]
 #[case("s3cr3t", None)]
+#[case("http://u:s3cr3t@db/x", Some("postgres://"))]
+#[case("mysql://u:s3cr3t@db/x", Some("postgres://"))]
 #[tokio::test]
 async fn a_url_that_is_refused_is_not_told(#[case] url: &str, #[case] parameter: Option<&str>) {
     let written = Written::with(&format!("database: {{service_url: '{url}'}}\n"));

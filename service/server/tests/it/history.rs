@@ -82,6 +82,8 @@ async fn a_replay_tells_why() {
 
     let told: Vec<_> = steps.iter().map(|step| step.why.split([':', ' ']).next().unwrap()).collect();
     assert_eq!(told, ["created", "first", "renewal", "renewal", "refused", "reinstated"]);
+    let places: Vec<_> = steps.iter().map(|step| step.events[0].log_index.unwrap()).collect();
+    assert!(places.is_sorted_by(|a, b| a < b), "each entry has its own place in the log: {places:?}");
     assert!(steps[4].why.contains("GENERATION_MISMATCH") && steps[4].why.contains("other holder"), "{}", steps[4].why);
     let generation = |step: &v1::ReplayStep| {
         step.state.as_ref().unwrap().status.as_ref().unwrap().bound_keypair.as_ref().unwrap().generation

@@ -373,7 +373,7 @@ async fn a_key_of_another_kind_is_not_accepted(#[case] spoil: fn(&mut serde_json
 }
 
 #[rstest]
-#[case::no_subject_keys(|open: &mut serde_json::Value| { open["public_tls_key"] = json!(""); open["public_ssh_key"] = json!(""); }, "public_keys")]
+#[case::no_subject_keys(|open: &mut serde_json::Value| { open["public_tls_key"] = json!(""); open["public_ssh_key"] = json!(""); }, "public_keys: public_tls_key: missing")]
 #[case::nonsense_for_a_key(|open: &mut serde_json::Value| open["public_tls_key"] = json!("AAAA"), "public_keys")]
 #[case::two_different_keys_are_fine_but_not_nonsense(|open: &mut serde_json::Value| open["public_ssh_key"] = json!("AAAA"), "public_keys")]
 #[case::no_base64(|open: &mut serde_json::Value| open["public_tls_key"] = json!("?"), "public_tls_key")]

@@ -156,6 +156,13 @@ impl Judgement<'_> {
         Box::new(Verdict { record, answer: Answer::Refuse(refusal) })
     }
 
+    /// Tells the client that nobody is admitted, and the history why.
+    pub(super) fn deny(&self) -> Box<Verdict> {
+        let events = self.refusal_events(&self.known.why_denied(self.now), None, None);
+        let record = Record { events, ..Record::default() };
+        Box::new(Verdict { record, answer: Answer::Refuse(Refusal::access_denied()) })
+    }
+
     /// Refuses and locks the token, in one append.
     pub(super) fn lock(&self, code: Code, why: impl Into<String>, retired_key: Option<String>) -> Box<Verdict> {
         let why = why.into();

@@ -15,7 +15,7 @@ use join_domain::{
     id::{InstanceId, LockId, TokenId},
     proof,
     refusal::{Code, Refusal},
-    state::{Namespace, TokenState},
+    state::{BotState, Namespace, TokenState},
 };
 use join_ledger::{Append, AppendError, Change, KnownToken, SecretChange, Stored, StreamAppend, TokenSlot};
 
@@ -177,23 +177,26 @@ impl Ceremonies {
         refusal: &Refusal,
         peer: &Peer,
     ) -> Result<(), Refusal> {
-        let failure = |token: &TokenState| {
+        let failure = |token: &TokenState, bot: Option<&BotState>| {
             let attempt = pending.attempt.as_ref();
             let now = self.ledger.now();
+            let context = Known { token, bot, locks: &[], attempt_accepted_before: false };
+            let denied = (refusal.code == Code::AccessDenied).then(|| context.why_denied(now));
+            let refusal = denied.as_ref().unwrap_or(refusal);
             let events = join::refuse_unfinished(token, solved, attempt, pending.seen.clone(), refusal);
             (!events.is_empty()).then(|| change_of(token, events, now, peer))
         };
         let mut look = Look::at(self.ledger.token(&pending.token).await.or_refuse()?, pending.token_id);
         for _ in 0..MAX_TRIES {
             let appended = if let Some(known) = look.known() {
-                let Some(change) = failure(&known.token) else { return Ok(()) };
+                let Some(change) = failure(&known.token, known.bot.as_ref()) else { return Ok(()) };
                 let append = known.following(change);
                 look.slot.append(append).await
             } else {
                 // It was deleted meanwhile, and its name may be another's. Its history stays, and this belongs to it.
                 let stored = self.ledger.load(StreamId::from(pending.token_id)).await.or_refuse()?;
                 let append =
-                    stored.and_then(|stored| Some(StreamAppend::following(&stored, failure(stored.token()?)?)));
+                    stored.and_then(|stored| Some(StreamAppend::following(&stored, failure(stored.token()?, None)?)));
                 let Some(append) = append else { return Ok(()) };
                 self.ledger.append(append).await
             };

@@ -61,6 +61,9 @@ impl Replaying {
             self.watcher.still_counts().await?;
             let page = self.app.ceremonies.ledger.stream(stream, self.from, PAGE).await.or_refuse();
             let page = page.map_err(problem::status)?;
+            let last = page.entries.last().map_or(self.from, |entry| entry.first_version);
+            let places = self.app.ceremonies.ledger.places(stream, self.from, last).await.or_refuse();
+            let places = places.map_err(problem::status)?;
             let mut steps = Vec::new();
             let mut next = page.next;
             for entry in page.entries {
@@ -69,7 +72,8 @@ impl Replaying {
                     next = None;
                     break;
                 }
-                steps.push(self.step(&entry).map_err(problem::status)?);
+                let place = places.get(&entry.first_version).copied();
+                steps.push(self.step(&entry, place).map_err(problem::status)?);
             }
             match next {
                 Some(version) => self.from = version,
@@ -85,7 +89,7 @@ impl Replaying {
         Ok(None)
     }
 
-    fn step(&mut self, entry: &Entry) -> Result<v1::ReplayStep, Refusal> {
+    fn step(&mut self, entry: &Entry, place: Option<u64>) -> Result<v1::ReplayStep, Refusal> {
         let why = why::explain(self.state.as_ref(), entry);
         let after = State::after(self.state.take(), entry).map_err(internal)?;
         let state = match &after {
@@ -93,6 +97,6 @@ impl Replaying {
             _ => None,
         };
         self.state = Some(after);
-        Ok(v1::ReplayStep { events: wire_events(entry, None, self.name.as_str(), &Kinds::default())?, why, state })
+        Ok(v1::ReplayStep { events: wire_events(entry, place, self.name.as_str(), &Kinds::default())?, why, state })
     }
 }
