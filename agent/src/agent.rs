@@ -176,7 +176,9 @@ impl Agent {
     /// # Errors
     /// When the state can't be read or an output can't be written.
     pub fn restore_outputs(&self) -> Result<(), JoinError> {
-        let Some(accepted) = self.state()?.accepted else { return Ok(()) };
+        // Of another token, it is another bot's: the configuration names its storage by mistake.
+        let accepted = self.state()?.accepted.filter(|accepted| accepted.token == self.config.token);
+        let Some(accepted) = accepted else { return Ok(()) };
         let lives = accepted.credentials.facts().is_some_and(|facts| facts.not_after > self.authority_now());
         if lives { self.write_outputs() } else { Ok(()) }
     }

@@ -21,7 +21,7 @@ use crate::{
     version,
     arg_required_else_help = true,
     after_long_help = "Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 refused or wrong usage, \
-2 the server could not be reached, 3 a verification found a fault, 130 interrupted by Ctrl-C."
+2 the server could not be reached, or did not seal in time what was to be verified, 3 a verification found a fault, 130 interrupted by Ctrl-C."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -76,6 +76,18 @@ fn a_join_that_was_backdated_is_found() {
     assert!(what.contains("it was backdated"), "{what}");
 }
 
+/// As by a node whose clock had stood still: that is all that is wrong with it.
+#[test]
+fn a_join_that_says_it_was_before_the_last_one_is_told_as_a_time_that_went_back() {
+    let mut story = lived();
+    story.passes(7200);
+    story.joins();
+    story.now -= HOUR;
+    story.joins();
+    let found = story.found();
+    let [(Fault::TimeWentBack, _)] = found.as_slice() else { panic!("{found:?}") };
+}
+
 fn lock() -> Event {
     Event::LockCreated(join_domain::event::LockCreated {
         target: join_domain::resource::LockTarget::JoinToken("another".parse().unwrap()),

@@ -33,7 +33,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Args, Debug)]
 #[command(after_long_help = "The proof holds the entry (line `extra`), its path to a checkpoint, and the signed \
 checkpoint. Whoever has the log's key in a policy file can check it offline, with `joinctl audit verify --proof FILE --policy \
-FILE` or any tool that reads c2sp.org/tlog-proof.
+FILE` or any tool that reads c2sp.org/tlog-proof. Exit code 2: the log did not seal the entry within 20 s, or the authority \
+could not be asked.
 
 Examples:
   joinctl audit prove 17 > event.tlog-proof
@@ -103,8 +104,10 @@ async fn index_of(client: &Client, token: &str, version: u64) -> anyhow::Result<
         // Asked before the search: what waits now is what it may not find.
         let some_wait = client.status().await?.unsequenced > 0;
         match find(client, token, version).await?.as_slice() {
-            [index] => return Ok(*index),
             [] if some_wait && begun.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            // A namesake's may be on its way, if not for long: something always is where many join.
+            [_] if some_wait && begun.elapsed() < 2 * PAUSE => tokio::time::sleep(PAUSE).await,
+            [index] => return Ok(*index),
             [] => bail!("there is no event token/{token}/{version}; see `joinctl audit ls --token {token}`"),
             several => {
                 let several: Vec<_> = several.iter().map(|index| format!("`joinctl audit prove {index}`")).collect();

@@ -74,7 +74,7 @@ impl Clock for DatabaseClock {
 
 /// Time since the machine started, with what it slept: a node that was suspended must not decide by the hour at which it
 /// fell asleep, which is where the clock of [`std::time::Instant`] goes on.
-fn since_start() -> Duration {
+pub(crate) fn since_start() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 

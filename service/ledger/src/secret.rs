@@ -81,18 +81,20 @@ impl Ledger {
         rows.into_iter().map(StreamRow::stored).collect()
     }
 
-    /// Deletes the sealed secret of a stream that is still as it was read: a secret that was stored since stays.
+    /// Deletes the sealed secret of a stream that is still as it was read, and to which nothing happened since `quiet_since`.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn forget_secret(&self, of: &Stored, purpose: &str) -> Result<(), LedgerError> {
+    pub async fn forget_secret(&self, of: &Stored, purpose: &str, quiet_since: Timestamp) -> Result<(), LedgerError> {
         let delete = sqlx::query!(
             "DELETE FROM secret USING (
                  SELECT stream_id FROM stream WHERE stream_id = $1 AND version = $2 FOR NO KEY UPDATE
-             ) read WHERE secret.stream_id = read.stream_id AND purpose = $3",
+             ) read WHERE secret.stream_id = read.stream_id AND purpose = $3
+                 AND NOT EXISTS (SELECT FROM entry WHERE stream_id = $1 AND recorded_at > $4)",
             of.stream.id,
             signed(of.version),
-            purpose
+            purpose,
+            quiet_since
         );
         in_time(delete.execute(&mut *self.connection().await?)).await?;
         Ok(())

@@ -5,6 +5,8 @@
 //! being created, or gets the key) is not visible yet; both sides then meet at the claim of the name or key: whoever
 //! comes second waits, and sees the other.
 
+use std::time::Duration;
+
 use join_domain::{
     envelope::StreamKind,
     resource::LockTarget,
@@ -18,7 +20,7 @@ use crate::{
     append::{Prepared, PreparedAppend, Row},
     error::{append_refused, constraint, is_connection_lost, sqlstate},
     head::decide_log,
-    lease::{Lease, in_time},
+    lease::{Lease, in_time, within},
     row::{ServerRun, unsigned},
     secret::change_keys,
     statement,
@@ -42,12 +44,15 @@ pub(crate) fn is_needed(append: &PreparedAppend) -> bool {
 /// node gives up: otherwise it would keep what it took.
 const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL statement_timeout = '15s'";
 
+/// How long the beginning may take: all of it has to be over before what an append says of its time is not true any more.
+const TO_BEGIN: Duration = Duration::from_secs(5);
+
 /// Appends all or nothing, and returns where. Fences that moved are set in its parts.
 pub(crate) async fn append(pool: &PgPool, append: &mut PreparedAppend) -> Result<ServerRun, AppendError> {
     // Before the commit is sent, a lost connection means that nothing happened.
     let unavailable = |error: sqlx::Error| AppendError::Unavailable(error.to_string());
     let mut lease = Lease::of(pool).await.map_err(unavailable)?;
-    let mut transaction = in_time(lease.begin_with(BEGIN)).await.map_err(unavailable)?;
+    let mut transaction = within(TO_BEGIN, lease.begin_with(BEGIN)).await.map_err(unavailable)?;
     let server = match in_time(append_in(&mut transaction, append)).await {
         Ok(server) => server,
         Err(Failure::Append(error)) => {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     AppendError,
     append::Row,
+    clock::since_start,
     error::{append_refused, is_connection_lost, is_held, takes_nothing},
     lease::{ASK_AFTER, within},
     row::ServerRun,
@@ -23,6 +24,9 @@ use crate::{
 /// How long a statement may take before its connection is given up. The server gives it up before, if it can: a backend
 /// that waits for a lock would not notice that nobody listens any more.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an append may wait until it is sent. What it says of its time is soon not true any more: the log would tell of
+/// it behind what came later, as if it had been backdated.
+const LATE: Duration = Duration::from_secs(20);
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a failed connection attempt answers for those that come after it: at first, and at most.
@@ -37,6 +41,8 @@ pub(crate) struct Writer {
 /// An append whose caller waits.
 struct Waiting {
     row: Row,
+    /// When it was asked for, since the machine started.
+    since: Duration,
     answer: oneshot::Sender<Result<(Row, ServerRun), AppendError>>,
 }
 
@@ -52,7 +58,7 @@ impl Writer {
     /// Appends one stream's row, and gives it back when it is durable, and where.
     pub(crate) async fn append(&self, row: Row) -> Result<(Row, ServerRun), AppendError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Waiting { row, answer }).map_err(|error| match error {
+        self.queue.try_send(Waiting { row, since: since_start(), answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => AppendError::Unavailable("the ledger is closed".to_owned()),
         })?;
@@ -90,7 +96,9 @@ impl Loop {
             None => Some(self.queue.recv().await?),
         };
         while let Some(waiting) = candidate {
-            if streams.insert(waiting.row.stream) {
+            if waiting.is_late() {
+                waiting.fail_as_late();
+            } else if streams.insert(waiting.row.stream) {
                 batch.push(waiting);
             } else {
                 postponed.push_back(waiting);
@@ -107,6 +115,9 @@ impl Loop {
     /// Whoever holds one guard row for long, such as a node that froze with it, holds up the joins of that token, and of no
     /// other.
     async fn append(&mut self, batch: Vec<Waiting>) {
+        if batch.is_empty() {
+            return;
+        }
         let Some(batch) = self.append_together(batch).await else { return };
         let (free, held) = self.free_ones(batch).await;
         held.into_iter().for_each(Waiting::fail_as_held);
@@ -183,6 +194,10 @@ impl Loop {
         }
         let mut waiting = VecDeque::from(batch);
         while let Some(one) = waiting.pop_front() {
+            if one.is_late() {
+                one.fail_as_late();
+                continue;
+            }
             let connection = match self.connection.get().await {
                 Ok(connection) => connection,
                 Err(why) => {
@@ -229,6 +244,14 @@ impl Waiting {
 
     fn fail(self, error: AppendError) {
         let _ = self.answer.send(Err(error));
+    }
+
+    fn is_late(&self) -> bool {
+        since_start().saturating_sub(self.since) > LATE
+    }
+
+    fn fail_as_late(self) {
+        self.fail(AppendError::Unavailable(format!("it waited for more than {} s", LATE.as_secs())));
     }
 
     fn fail_as_held(self) {

@@ -184,7 +184,7 @@ impl Ceremonies {
             tracing::debug!(join.token = %pending.token, "solution refused: {error}");
             let refusal = if solved.is_some() {
                 Refusal::new(Code::RotationFailed, format!("the new key's challenge failed: {error}"))
-            } else if self.has_moved_on(&pending, &issued.key).await? {
+            } else if issued.purpose != ChallengePurpose::Retired && self.has_moved_on(&pending, &issued.key).await? {
                 Refusal::new(
                     Code::Conflict,
                     "the token has got another key since this node read it: retry the same attempt",

@@ -12,7 +12,8 @@ use super::Ceremonies;
 /// Purpose of the stored registration secret, and of its keyed hash.
 pub const REGISTRATION_SECRET: &str = "registration-secret";
 
-/// How long after its end a stored secret is kept: the time to register may still be moved, and the secret shown again.
+/// How long after its end, and after the token's last change, a stored secret is kept: the end may still be moved, and the
+/// secret shown again.
 const KEPT_AFTER_END: TimeDelta = TimeDelta::days(1);
 /// Tokens that are looked at together.
 const LOOK_AT: u32 = 1000;
@@ -39,7 +40,7 @@ impl Ceremonies {
         let then = self.ledger.now() - KEPT_AFTER_END;
         for token in &stored {
             if token.token().is_none_or(|token| !token.admits(then) || !token.takes_secret(then)) {
-                self.ledger.forget_secret(token, REGISTRATION_SECRET).await?;
+                self.ledger.forget_secret(token, REGISTRATION_SECRET, then).await?;
             }
         }
         let is_full = u32::try_from(stored.len()).is_ok_and(|found| found >= LOOK_AT);

@@ -91,7 +91,11 @@ async fn verified(archive: PathBuf, policy: Policy, bar: ProgressBar) -> anyhow:
         })?;
         bar.set_position(0);
         for finding in &report.findings {
-            let label = if finding.fault == Fault::Newer { "UNKNOWN" } else { "WRONG" };
+            let label = match finding.fault {
+                Fault::Newer => "UNKNOWN",
+                Fault::TimeWentBack => "NOTE",
+                _ => "WRONG",
+            };
             bar.suspend(|| say(format_args!("{label}  {finding}")));
         }
         // A clock that was wrong once is part of what was signed: it is told, and no reason to lose the rest.

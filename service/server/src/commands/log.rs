@@ -32,6 +32,7 @@ pub(super) async fn begin(config: &Config, reason: &str, ended: Option<&str>) ->
     }
     let past = ledger.ended_origins().await?;
     if ended == next
+        && head.stops.is_empty()
         && let Some(before) = past.last()
     {
         bail!(

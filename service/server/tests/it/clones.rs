@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use rstest::rstest;
 
-use crate::world::{REFUSED, REFUSED_AND_LOCKED, RESUMED, Transport, World, data, until};
+use crate::world::{Key, NOTHING, REFUSED, REFUSED_AND_LOCKED, RESUMED, Transport, World, data, until};
 
 #[rstest]
 #[tokio::test]
@@ -173,6 +173,10 @@ async fn a_retired_key_alone_proves_no_second_holder() {
     world.admin.rotate("example").await.unwrap();
     owner.join().await.unwrap();
     world.catch_up("example").await;
+
+    let unproven = old_disk.joining().signed_by(&Key::ed25519()).await.unwrap_err();
+    assert_eq!(unproven, "CHALLENGE_FAILED", "anybody can name a key");
+    assert_eq!(world.news("example").await, NOTHING);
 
     let refused = old_disk.joining().without_join_state().await.unwrap_err();
 
