@@ -174,7 +174,7 @@ async fn a_retired_key_alone_proves_no_second_holder() {
     owner.join().await.unwrap();
     world.catch_up("example").await;
 
-    let unproven = old_disk.joining().signed_by(&Key::ed25519()).await.unwrap_err();
+    let unproven = old_disk.joining().signed_by(&Key::ed25519()).with_secret("").await.unwrap_err();
     assert_eq!(unproven, "CHALLENGE_FAILED", "anybody can name a key");
     assert_eq!(world.news("example").await, NOTHING);
 
