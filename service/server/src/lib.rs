@@ -1,4 +1,4 @@
-//! The join authority's service. The flow reads off the modules: request → ceremony → decision (in `join-domain`) →
+//! The join authority's service. The flow reads off the modules: connection → request → ceremony → decision (in `join-domain`) →
 //! ledger (in `join-ledger`) → credential (in `join-credential`).
 
 pub mod administrators;
@@ -8,19 +8,12 @@ pub mod ceremony;
 pub mod cluster;
 pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod entropy;
-pub mod gather;
-mod handshake;
 pub mod keyring;
-pub mod listen;
 pub mod logbook;
-pub mod office;
-mod places;
 pub mod readiness;
 pub mod request;
 pub mod revocation;
 pub mod service;
-mod slow;
 pub mod telemetry;
-pub mod tls;
-pub mod witness;

@@ -4,6 +4,8 @@
 //! before anybody sees the signature. The others publish what was signed. A node with proof that the history is not the one
 //! that was signed stops all of them, as the others may know nothing.
 
+pub mod witness;
+
 use std::{
     fmt,
     path::PathBuf,
@@ -21,10 +23,8 @@ use join_log::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    telemetry::{Alarm, METRICS, Position},
-    witness::{ASK_AGAIN, Witness},
-};
+use self::witness::{ASK_AGAIN, Witness};
+use crate::telemetry::{Alarm, METRICS, Position};
 
 /// How often the log is brought forward and, when it grew, signed.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -26,17 +26,18 @@ use crate::{
     ceremony::{Ceremonies, behind::Behind, strangers::Strangers},
     cluster,
     config::{self, Limits},
+    connection::{
+        self, Served,
+        office::Office,
+        tls::{self, ServerCertificate},
+    },
     entropy::Entropy,
     keyring::Keyring,
-    listen::{self, Served},
-    logbook::Logbook,
-    office::Office,
+    logbook::{Logbook, witness::Witness},
     readiness::{self, Readiness},
     request,
     revocation::Lists,
     telemetry::{Alarm, METRICS, Position},
-    tls::{self, ServerCertificate},
-    witness::Witness,
 };
 
 /// How often refusals without proof are summed up in the ledger.
@@ -157,7 +158,7 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let limits = parts.limits;
     let stop = stopping.clone();
     let served = Served { router, app: Arc::clone(&app) };
-    tasks.spawn(async move { listen::serve(listener, Arc::new(server), served, &limits, stop).await });
+    tasks.spawn(async move { connection::serve(listener, Arc::new(server), served, &limits, stop).await });
     tasks.spawn(serve_metrics(metrics_listener, Arc::clone(&app), stopping.clone()));
     tasks.spawn(follow_keys(Arc::clone(&app), certificate, parts.names, identity.not_after, stopping.clone()));
     tasks.spawn(readiness::look(Arc::clone(&app), stopping.clone()));

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use join_server::gather::Gathering;
+use join_server::connection::gather::Gathering;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 
 /// Remembers how long each write was.

@@ -1,4 +1,11 @@
-//! The accept loop of the one TLS port: gRPC, HTTP/2 and HTTP/1.1.
+//! Connections, before there is a request: the accept loop of the one TLS port, for gRPC, HTTP/2 and HTTP/1.1.
+
+pub mod gather;
+mod handshake;
+pub mod office;
+pub(crate) mod places;
+mod slow;
+pub mod tls;
 
 use std::{convert::Infallible, future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,12 +25,15 @@ use crate::{
     app::App,
     caller::Connection,
     config::Limits,
+    request::{grpc::join::JOIN_ROUTE, problem},
+    telemetry::{METRICS, TurnedAway},
+};
+
+use self::{
     gather::Gathering,
     handshake::Handshakes,
     places::{ConnectionPlace, Places},
-    request::{grpc::join::JOIN_ROUTE, problem},
     slow::InTime,
-    telemetry::{METRICS, TurnedAway},
 };
 
 /// How long a client may take to send the head of a request; the first one included.
