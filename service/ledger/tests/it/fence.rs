@@ -8,6 +8,7 @@ use join_domain::{
     resource::{BotSpec, LockTarget},
 };
 use join_ledger::{Append, AppendError, Ledger, StreamAppend};
+use tokio::task::JoinHandle;
 
 use crate::support::*;
 
@@ -111,6 +112,24 @@ async fn a_locked_key_is_not_bound() {
     slot.append(append).await.unwrap();
 }
 
+/// A lock whose append has its claims, and waits for a row of somebody else before it moves the fences.
+async fn locking_halfway(
+    database: &Database,
+    ledger: &Ledger,
+    token: TokenId,
+    target: &LockTarget,
+) -> (Blocked, JoinHandle<()>) {
+    let blocked = Blocked::stream(database, token.0).await;
+    let locks = Append::all(vec![
+        lock_created(ledger, 50, target.clone()),
+        lock_created(ledger, 51, LockTarget::JoinToken(name("example"))),
+    ]);
+    let ledger = ledger.clone();
+    let locking = tokio::spawn(async move { ledger.append(locks).await.map(drop).unwrap() });
+    blocked.until_waiting().await;
+    (blocked, locking)
+}
+
 /// A lock of a key that no token has is being appended, and a first join that knows nothing of it waits for the key. It is
 /// not accepted behind the lock; who joins beside it is.
 #[tokio::test(flavor = "multi_thread")]
@@ -122,18 +141,8 @@ async fn a_key_that_is_locked_at_that_moment_is_not_bound() {
     for (number, name) in (3..).zip(&names) {
         create_token(&one, name.as_str(), number, ("example", BotId(id(1)))).await;
     }
-    // Locks are appended together, and wait for a row of somebody else with the key taken.
-    let blocked = Blocked::stream(&database, token.0).await;
     let target = LockTarget::PublicKey(key(2).fingerprint());
-    let locks = Append::all(vec![
-        lock_created(&one, 50, target.clone()),
-        lock_created(&one, 51, LockTarget::JoinToken(name("example"))),
-    ]);
-    let locking = tokio::spawn({
-        let one = one.clone();
-        async move { one.append(locks).await.unwrap() }
-    });
-    blocked.until_waiting().await;
+    let (blocked, locking) = locking_halfway(&database, &one, token, &target).await;
 
     let joining = (2..).zip(names.clone()).map(|(number, name)| {
         let other = other.clone();
@@ -171,17 +180,7 @@ async fn a_lock_and_what_it_stops_meet_when_both_are_new() {
         let (one, other) = (database.ledger().await, database.ledger().await);
         let token = example(&one).await;
 
-        // The lock's append gets as far as the fences, and waits there for a row of somebody else.
-        let blocked = Blocked::stream(&database, token.0).await;
-        let locks = Append::all(vec![
-            lock_created(&one, 50, target.clone()),
-            lock_created(&one, 51, LockTarget::JoinToken(name("example"))),
-        ]);
-        let locking = tokio::spawn({
-            let one = one.clone();
-            async move { one.append(locks).await.unwrap() }
-        });
-        blocked.until_waiting().await;
+        let (blocked, locking) = locking_halfway(&database, &one, token, &target).await;
 
         let beginning = tokio::spawn({
             let other = other.clone();
