@@ -38,7 +38,7 @@ lint: ## format, clippy, licences, and who may depend on what
 	cargo clippy --manifest-path load-tests/baseline-cqrs/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target) --locked -- -D warnings
 	@scripts/optional cargo-deny "cargo install --locked cargo-deny" -- cargo deny check bans licenses sources
 	@scripts/optional shellcheck "apt-get install shellcheck" -- \
-		shellcheck scripts/need scripts/demo scripts/optional .ci/run deploy/passwords.sh service/embedded/src/supervise.sh
+		shellcheck $$(git grep -lE "^#!.*sh$$")
 
 .PHONY: faults
 faults: need ## every kind of join, interrupted at every step: network, service, agent, database, disk, copies

@@ -18,8 +18,8 @@ use crate::{
     pace::{Load, Measured, Plan, drive},
     process::to_f64,
     profiles::{
-        AT_ONCE, KEPT, administer, clone_storm, compare_with_authority, every_bot_joins, handshakes, nobody_refused,
-        recovering, renewing, rotation, storm, waited,
+        KEPT, administer, clone_storm, compare_with_authority, every_bot_joins, handshakes, nobody_refused, recovering,
+        renewing, rotation, storm, waited,
     },
     report::Report,
     verify,
@@ -38,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     /// Bots of the main fleet.
     pub(crate) bots: u64,
+    /// Joins at once, in a closed loop.
+    pub(crate) at_once: u64,
     /// How often each of what is compared is measured.
     pub(crate) rounds: u32,
     /// Seconds of each measurement at the peak.
@@ -84,7 +86,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut fleet = Fleet::preregistered(authority.target()?, options.seed, 0..options.bots)?;
     fleet.keep_connections(KEPT).await?;
     let mut fleet = Arc::new(fleet);
-    first_joins(&authority, &fleet, &mut report).await?;
+    first_joins(options, &authority, &fleet, &mut report).await?;
     peaks(options, &authority, &fleet, &mut report).await?;
     let mut cloned = BTreeSet::new();
     if options.only != Some(Part::Peak) {
@@ -157,8 +159,13 @@ async fn append_paths(options: &Options, report: &mut Report) -> anyhow::Result<
 }
 
 /// Every bot once, over kept connections.
-async fn first_joins(authority: &Authority, fleet: &Arc<Fleet>, report: &mut Report) -> anyhow::Result<()> {
-    let done = every_bot_joins("first joins, kept connections", AT_ONCE, &authority.watched()?, fleet).await?;
+async fn first_joins(
+    options: &Options,
+    authority: &Authority,
+    fleet: &Arc<Fleet>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let done = every_bot_joins("first joins, kept connections", options.at_once, &authority.watched()?, fleet).await?;
     report.checked(&format!("{} bots joined for the first time with preregistered keys", done.joins));
     report.add(done);
     Ok(())
@@ -172,7 +179,7 @@ async fn peaks(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let floor = Arc::new(floor::Bench::new()?);
-    let plan = options.plan(Load::Closed(AT_ONCE), options.seconds);
+    let plan = options.plan(Load::Closed(options.at_once), options.seconds);
     let watched = authority.watched()?;
     let (mut renewal, mut recovery, mut empty) = (Vec::new(), Vec::new(), Vec::new());
     let (mut renewal_raw, mut recovery_raw) = (Vec::new(), Vec::new());
@@ -303,7 +310,7 @@ async fn others(
 ) -> anyhow::Result<BTreeSet<String>> {
     let watched = authority.watched()?;
     let seconds = options.seconds.min(4);
-    let plan = options.plan(Load::Closed(AT_ONCE), seconds);
+    let plan = options.plan(Load::Closed(options.at_once), seconds);
     let seed = options.seed;
     let first = options.bots.next_multiple_of(GROUP);
     import(&authority.superuser(), Import { seed, first, count: 3 * GROUP, joined: false }).await?;
@@ -332,12 +339,12 @@ async fn others(
     verified(authority, &resumed).await?;
 
     let administrator = Arc::new(Administrator::connect(authority).await?);
-    registrations(authority, &administrator, report).await?;
-    let done = rotation(&administrator, AT_ONCE, &watched, fleet).await?;
+    registrations(options, authority, &administrator, report).await?;
+    let done = rotation(&administrator, options.at_once, &watched, fleet).await?;
     report.rates("rotation", std::slice::from_ref(&done));
     report.checked(&format!("{} bots rotated their keys when it was due", done.joins));
     report.add(done);
-    let cloned = clones(authority, seed, first + 2 * GROUP, report).await?;
+    let cloned = clones(options, authority, first + 2 * GROUP, report).await?;
     administrators(options, authority, &administrator, fleet, report).await?;
     Ok(cloned)
 }
@@ -351,6 +358,7 @@ async fn verified(authority: &Authority, fleet: &Fleet) -> anyhow::Result<u64> {
 
 /// Bots that are made by an administrator, and register by secret.
 async fn registrations(
+    options: &Options,
     authority: &Authority,
     administrator: &Arc<Administrator>,
     report: &mut Report,
@@ -365,7 +373,7 @@ async fn registrations(
     .await?;
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    let done = every_bot_joins("first joins by secret", AT_ONCE, &authority.watched()?, &fleet).await?;
+    let done = every_bot_joins("first joins by secret", options.at_once, &authority.watched()?, &fleet).await?;
     compare_with_authority(administrator, &fleet).await?;
     report.rates("registration", std::slice::from_ref(&done));
     report.checked(&format!("{} bots registered by secret", done.joins));
@@ -374,13 +382,18 @@ async fn registrations(
 }
 
 /// A third of a fleet is copied; copies come after the owners have recovered.
-async fn clones(authority: &Authority, seed: u64, first: u64, report: &mut Report) -> anyhow::Result<BTreeSet<String>> {
+async fn clones(
+    options: &Options,
+    authority: &Authority,
+    first: u64,
+    report: &mut Report,
+) -> anyhow::Result<BTreeSet<String>> {
     let watched = authority.watched()?;
-    let mut fleet = Fleet::preregistered(authority.target()?, seed, first..first + GROUP)?;
+    let mut fleet = Fleet::preregistered(authority.target()?, options.seed, first..first + GROUP)?;
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    every_bot_joins("a fleet that will be copied", AT_ONCE, &watched, &fleet).await?;
-    let cloned = clone_storm(AT_ONCE, &watched, &fleet).await?;
+    every_bot_joins("a fleet that will be copied", options.at_once, &watched, &fleet).await?;
+    let cloned = clone_storm(options.at_once, &watched, &fleet).await?;
     verify::locks(&authority.superuser(), &cloned.tokens).await?;
     verified(authority, &fleet).await?;
     let locked = cloned.tokens.len();
@@ -415,7 +428,7 @@ pub(crate) fn describe(options: &Options) -> serde_json::Value {
         "bots": options.bots,
         "rounds": options.rounds,
         "seconds": options.seconds,
-        "joins_at_once": AT_ONCE,
+        "joins_at_once": options.at_once,
         "kept_connections": KEPT,
         "writers": options.setup.writers(),
         "postgres_settings": options.setup.postgres,

@@ -78,6 +78,9 @@ struct Bench {
     /// Bots of the main fleet.
     #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(64..=1_000_000))]
     bots: u64,
+    /// Joins at once, in a closed loop.
+    #[arg(long, value_name = "COUNT", default_value_t = profiles::AT_ONCE, value_parser = clap::value_parser!(u64).range(1..))]
+    at_once: u64,
     #[command(flatten)]
     measuring: Measuring,
     /// One part only: for those who work on it.
@@ -168,6 +171,7 @@ async fn bench(args: Bench) -> anyhow::Result<report::Report> {
         baseline: Some(args.baseline).filter(|program| program.exists()),
         seed: args.private.seed,
         bots: args.bots,
+        at_once: args.at_once,
         rounds: args.measuring.rounds,
         seconds: args.measuring.seconds,
         only: args.only,

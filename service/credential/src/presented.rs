@@ -8,7 +8,7 @@ use std::time::Duration;
 use join_domain::{Timestamp, event::ClientCertificate, id::Name};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::{certificate::X509CertificateParser, nom::Parser as _};
 
 use crate::{
     administrator::Role,
@@ -95,7 +95,9 @@ impl CertificateReader {
     }
 
     fn identify(&self, der: &CertificateDer<'_>, now: Timestamp) -> Result<Presented, NotLive> {
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| NotLive::Foreign)?;
+        // Of the extensions one is looked at, which only we know how to read.
+        let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
+        let (_, certificate) = parser.parse(der).map_err(|_| NotLive::Foreign)?;
         let (not_before, not_after) = x509::times(&certificate).ok_or(NotLive::Foreign)?;
         // Certificates count in whole seconds, both ends included (RFC 5280, section 4.1.2.5).
         if now.timestamp() > not_after.timestamp() {

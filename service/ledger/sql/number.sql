@@ -32,8 +32,7 @@ WITH seat AS MATERIALIZED (
         horizon_of = (SELECT system_identifier FROM pg_control_system())
     WHERE EXISTS (SELECT FROM numbered)
 )
-SELECT s.next_index AS "first!", n.log_index AS "log_index?", n.stream_id AS "stream_id?",
-    n.first_version AS "first_version?", pg_postmaster_start_time() AS "server!"
-FROM (SELECT coalesce((SELECT next_index FROM seat), (SELECT next_index FROM sequencer)) AS next_index) s
-    LEFT JOIN numbered n ON true
-ORDER BY n.log_index
+SELECT coalesce((SELECT next_index FROM seat), (SELECT next_index FROM sequencer)) AS "first!",
+    coalesce(array_agg(stream_id ORDER BY log_index), '{}') AS "stream_ids!",
+    coalesce(array_agg(first_version ORDER BY log_index), '{}') AS "first_versions!", pg_postmaster_start_time() AS "server!"
+FROM numbered

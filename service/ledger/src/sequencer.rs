@@ -60,18 +60,15 @@ impl Ledger {
     /// [`LedgerError`]; nothing has happened then, or all of it.
     pub async fn sequence_once(&self, limit: u32) -> Result<Assigned, LedgerError> {
         let number = sqlx::query_file!("sql/number.sql", i64::from(limit), self.node(), self.now());
-        let rows = in_time(number.fetch_all(&mut *self.follower().await?)).await?;
-        let (first, server) = match rows.first() {
-            Some(row) => (unsigned(row.first)?, ServerRun(row.server)),
-            None => return Err(LedgerError::Corrupt("the sequencer's row is missing".to_owned())),
-        };
-        let keys = rows.iter().filter_map(|row| Some((row.stream_id?, unsigned(row.first_version?))));
-        let keys =
-            keys.map(|(stream, version)| Ok((stream, version?))).collect::<Result<Vec<EntryKey>, LedgerError>>()?;
+        let numbered = in_time(number.fetch_one(&mut *self.follower().await?)).await?;
+        let first = unsigned(numbered.first)?;
+        let keys = numbered.stream_ids.into_iter().zip(numbered.first_versions);
+        let keys = keys.map(|(stream, version)| Ok((stream, unsigned(version)?)));
+        let keys = keys.collect::<Result<Vec<EntryKey>, LedgerError>>()?;
         let entries = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let settled = first.saturating_add(entries);
         if entries > 0 {
-            self.recent().numbered(server, first, keys);
+            self.recent().numbered(ServerRun(numbered.server), first, keys);
         }
         self.announce(settled);
         Ok(Assigned { entries, settled })

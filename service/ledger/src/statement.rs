@@ -63,7 +63,7 @@ async fn append_plain(
         &plain.state as _,
         plain.server.0,
     );
-    let ords = append.fetch_all(connection).await?;
+    let ords = append.fetch_one(connection).await?;
     let mut appended = vec![None; rows];
     for place in ords.into_iter().filter_map(place).filter_map(|sorted| plain.places.get(sorted)) {
         if let Some(done) = appended.get_mut(*place) {

@@ -14,7 +14,7 @@ const AT_ONCE: usize = 32;
 const TURN: Duration = Duration::from_millis(50);
 /// How long a connection waits for its turn: there may be ten thousand that don't mean to finish.
 const WAIT: Duration = Duration::from_secs(1);
-/// How long a handshake may take.
+/// How long a handshake may take that lost its turn, or got none.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Where handshakes wait for their turn. Clones are the same place.
@@ -36,13 +36,13 @@ impl Handshakes {
     /// The client's, or that it took too long.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let turn = timeout(WAIT, self.turns.acquire()).await;
-        let mut handshake = pin!(timeout(HANDSHAKE, self.acceptor.accept(stream)));
+        let mut handshake = pin!(self.acceptor.accept(stream));
         if turn.is_ok()
             && let Ok(done) = timeout(TURN, handshake.as_mut()).await
         {
-            return done?;
+            return done;
         }
         drop(turn);
-        handshake.await?
+        timeout(HANDSHAKE, handshake).await?
     }
 }

@@ -46,8 +46,8 @@ impl JoinService for Joining {
 
     async fn join(&self, request: Request<Streaming<wire::JoinRequest>>) -> Result<Response<Self::JoinStream>, Status> {
         let peer = self.0.peer(request.extensions()).await.map_err(problem::status)?;
-        // One answer waits until the connection takes it.
-        let (answers, told) = mpsc::channel(0);
+        // Two answers wait until the connection takes them: the first two are made at once, and leave in one piece.
+        let (answers, told) = mpsc::channel(1);
         let (_, extensions, inbound) = request.into_parts();
         let conversation = Conversation {
             app: Arc::clone(&self.0),
