@@ -2,7 +2,9 @@
 //!
 //! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fs, net::SocketAddr, num::NonZero, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
@@ -125,7 +127,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Limits on credentials and on what strangers may do.
+/// Limits on credentials and on what strangers may do. None is 0: then nobody would be served.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -136,21 +138,21 @@ pub struct Limits {
     #[serde(with = "human_duration")]
     pub certificate_ttl_max: Duration,
     /// Failed joins without proof from one address, each minute, before they are answered RATE_LIMITED.
-    pub failures_per_address: u32,
+    pub failures_per_address: NonZero<u32>,
     /// The same from one address on one token.
-    pub failures_per_token_and_address: u32,
+    pub failures_per_token_and_address: NonZero<u32>,
     /// Refused joins with proof from one address on one token, each minute, that are recorded one by one.
-    pub refusals_per_token_and_address: u32,
+    pub refusals_per_token_and_address: NonZero<u32>,
     /// Open connections.
-    pub connections: usize,
+    pub connections: NonZero<usize>,
     /// Open connections from one address (a /64 of IPv6).
-    pub connections_per_address: usize,
+    pub connections_per_address: NonZero<usize>,
     /// Streams open at once on one connection.
-    pub streams_per_connection: u32,
+    pub streams_per_connection: NonZero<u32>,
     /// Streams (requests that are not answered yet) open at once from one address.
-    pub streams_per_address: usize,
+    pub streams_per_address: NonZero<usize>,
     /// Streams open at once.
-    pub streams: usize,
+    pub streams: NonZero<usize>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -181,17 +183,19 @@ impl Default for Telemetry {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            certificate_ttl_default: Duration::from_secs(60 * 60),
-            certificate_ttl_max: Duration::from_secs(24 * 60 * 60),
-            failures_per_address: 120,
-            failures_per_token_and_address: 30,
-            refusals_per_token_and_address: 600,
-            connections: 10_000,
-            connections_per_address: 2000,
-            streams_per_connection: 128,
-            streams_per_address: 1000,
-            streams: 4000,
+        const {
+            Self {
+                certificate_ttl_default: Duration::from_secs(60 * 60),
+                certificate_ttl_max: Duration::from_secs(24 * 60 * 60),
+                failures_per_address: NonZero::new(120).unwrap(),
+                failures_per_token_and_address: NonZero::new(30).unwrap(),
+                refusals_per_token_and_address: NonZero::new(600).unwrap(),
+                connections: NonZero::new(10_000).unwrap(),
+                connections_per_address: NonZero::new(2000).unwrap(),
+                streams_per_connection: NonZero::new(128).unwrap(),
+                streams_per_address: NonZero::new(1000).unwrap(),
+                streams: NonZero::new(4000).unwrap(),
+            }
         }
     }
 }
@@ -259,8 +263,10 @@ impl Config {
         self.log.check()?;
         self.telemetry.check()?;
         let Limits { certificate_ttl_default: default, certificate_ttl_max: max, .. } = self.limits;
-        if default < Duration::from_secs(10) || default > max {
-            bail!("limits.certificate_ttl_default must be from 10s to limits.certificate_ttl_max");
+        let min = Policy::default().min_life.to_std()?;
+        if !(min..=max).contains(&default) {
+            let min = humantime::format_duration(min);
+            bail!("limits.certificate_ttl_default must be from {min} to limits.certificate_ttl_max");
         }
         Ok(())
     }

@@ -7,7 +7,6 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    num::NonZeroU32,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -46,12 +45,11 @@ struct Counted {
 impl Strangers {
     /// Nothing counted yet.
     pub fn new(limits: &Limits) -> Self {
-        let quota = |each_minute: u32| Quota::per_minute(NonZeroU32::new(each_minute).unwrap_or(NonZeroU32::MIN));
         Self {
-            by_address: RateLimiter::keyed(quota(limits.failures_per_address)),
-            by_token_and_address: RateLimiter::keyed(quota(limits.failures_per_token_and_address)),
-            guesses: RateLimiter::keyed(quota(limits.failures_per_token_and_address)),
-            proven: RateLimiter::keyed(quota(limits.refusals_per_token_and_address)),
+            by_address: RateLimiter::keyed(Quota::per_minute(limits.failures_per_address)),
+            by_token_and_address: RateLimiter::keyed(Quota::per_minute(limits.failures_per_token_and_address)),
+            guesses: RateLimiter::keyed(Quota::per_minute(limits.failures_per_token_and_address)),
+            proven: RateLimiter::keyed(Quota::per_minute(limits.refusals_per_token_and_address)),
             counted: Mutex::default(),
         }
     }

@@ -572,6 +572,10 @@ fn witness(key: &str, url: &str) -> String {
 #[case::in_a_unit("limits: {certificate_ttl_max: 24}\n", "a duration with its unit, such as 90s or 1h")]
 #[case::in_an_address("listen: localhost:3025\n", "`localhost:3025` is no address to listen on")]
 #[case::in_a_port("metrics_listen: 127.0.0.1\n", "`127.0.0.1` has no port")]
+#[case::in_a_limit(
+    "limits: {streams_per_address: 0}\n",
+    "expected a nonzero usize for key \"limits.streams_per_address\""
+)]
 #[case::by_a_rule("limits: {certificate_ttl_default: 2d}\n", "limits.certificate_ttl_default")]
 #[case::in_the_logs_name("log: {origin: my log}\n", "log.origin")]
 #[case::in_a_witnesss_key(&witness("w+1+AA", "https://w.example"), "w+1+AA")]

@@ -1,6 +1,6 @@
 //! Many at once: exactly one wins, and nobody is locked who should not be.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, num::NonZero};
 
 use futures::future::join_all;
 use join_proto::v1::LockTarget;
@@ -109,7 +109,8 @@ async fn of_64_requests_with_one_attempt_all_get_one_answer(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_32_clients_with_one_secret_one_registers(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
-    let world = World::with(Limits { failures_per_token_and_address: 1000, ..Limits::default() }).await;
+    let world =
+        World::with(Limits { failures_per_token_and_address: NonZero::new(1000).unwrap(), ..Limits::default() }).await;
     let bot = world.bot("example").limit(99).over(over).await;
     world.catch_up("example").await;
     let mut bots = vec![bot; 32];

@@ -1,12 +1,18 @@
 //! Those who prove nothing: they are limited and summed up, and stop nobody else.
 
+use std::num::NonZero;
+
 use join_server::config::Limits;
 use rstest::rstest;
 
 use crate::world::{Bot, Key, NOTHING, Transport, World, data};
 
 fn strict() -> Limits {
-    Limits { failures_per_address: 20, failures_per_token_and_address: 4, ..Limits::default() }
+    Limits {
+        failures_per_address: NonZero::new(20).unwrap(),
+        failures_per_token_and_address: NonZero::new(4).unwrap(),
+        ..Limits::default()
+    }
 }
 
 /// Fails until it is told to slow down.
