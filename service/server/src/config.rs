@@ -2,9 +2,9 @@
 //!
 //! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
 
-use std::{
-    collections::BTreeMap, fs, net::SocketAddr, num::NonZero, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration,
-};
+mod master_key;
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
@@ -12,7 +12,6 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Yaml},
 };
-use join_credential::MasterKey;
 use join_domain::{decision::join::Policy, id::Name};
 use join_log::{VerifierKey, note};
 use reqwest::Url;
@@ -20,6 +19,8 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, IgnoredAny},
 };
+
+pub use self::master_key::MasterKeySource;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -69,18 +70,6 @@ pub struct Database {
     /// Memory for tokens that were read, in megabytes; one takes about 2 kB. Who joins again from it has nothing read.
     #[serde(default = "default_cache_mb")]
     pub cache_mb: u64,
-}
-
-/// Where the master key comes from.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum MasterKeySource {
-    /// A file with 32 bytes in hex or base64, readable by the service only.
-    File(PathBuf),
-    /// An environment variable with the same.
-    Env(String),
-    /// A program that prints the same, and its arguments: how a key management service hooks in.
-    Command(Vec<String>),
 }
 
 /// The verifiable log.
@@ -269,25 +258,6 @@ impl Config {
             bail!("limits.certificate_ttl_default must be from {min} to limits.certificate_ttl_max");
         }
         Ok(())
-    }
-
-    /// The master key.
-    ///
-    /// # Errors
-    /// Names the file or variable that is missing or malformed.
-    pub fn master_key(&self) -> anyhow::Result<MasterKey> {
-        Ok(match &self.master_key {
-            MasterKeySource::File(path) => {
-                let key = MasterKey::read(path)?;
-                if fs::metadata(path)?.mode() & 0o007 != 0 {
-                    let file = path.display();
-                    tracing::warn!("every user of this host can read or change the master key: chmod o= {file}");
-                }
-                key
-            }
-            MasterKeySource::Env(name) => MasterKey::from_env(name)?,
-            MasterKeySource::Command(command) => MasterKey::from_command(command)?,
-        })
     }
 
     /// The effective values as YAML, passwords masked.

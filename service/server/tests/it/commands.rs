@@ -18,7 +18,8 @@ use serde_yaml_ng::Value;
 use tokio::process::Command;
 
 use crate::world::{
-    Administrator, Bot, Database, Finished, Http, Installed, Onboarding, Running, joind, open_directory, until,
+    Administrator, Bot, Database, Finished, Http, Installed, Onboarding, Running, joind, open_directory, terminate,
+    until,
 };
 
 /// Beside this crate, in the repository.
@@ -589,6 +590,21 @@ async fn a_key_that_is_wrong_is_named(#[case] line: &str, #[case] key: &str) {
         let refused = written.run(what).await.refused();
         assert!(refused.contains(key) && refused.contains("joind.yaml"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_the_master_key_can_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("asked");
+    let written = Written::new(&format!(
+        "cluster_name: example.com\npublic_addresses: [localhost]\nmaster_key: {{command: [sh, -c, \"touch {}; exec sleep \
+         3600\"]}}\n{DATABASE}",
+        asked.display(),
+    ));
+    let starting = joind(&["serve", "-c", &written.path().display().to_string()]).spawn().unwrap();
+    until("the program runs", async || asked.exists()).await;
+
+    assert!(terminate(starting).await.success());
 }
 
 #[tokio::test]
