@@ -134,12 +134,12 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let stopping = CancellationToken::new();
     let app = Arc::new(App {
         ceremonies: Ceremonies {
+            strangers: Strangers::new(&parts.limits, parts.ledger.now()),
             ledger: parts.ledger,
             keyring,
             entropy: Entropy::default(),
             cluster: name,
             policy: parts.limits.policy(),
-            strangers: Strangers::new(&parts.limits),
             behind: Behind::default(),
         },
         log_directory: parts.log_directory,

@@ -36,21 +36,20 @@ pub struct Strangers {
     counted: Mutex<Counted>,
 }
 
-#[derive(Default)]
 struct Counted {
-    since: Option<Timestamp>,
+    since: Timestamp,
     refusals: HashMap<(Option<Name>, Code), u64>,
 }
 
 impl Strangers {
     /// Nothing counted yet.
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, now: Timestamp) -> Self {
         Self {
             by_address: RateLimiter::keyed(Quota::per_minute(limits.failures_per_address)),
             by_token_and_address: RateLimiter::keyed(Quota::per_minute(limits.failures_per_token_and_address)),
             guesses: RateLimiter::keyed(Quota::per_minute(limits.failures_per_token_and_address)),
             proven: RateLimiter::keyed(Quota::per_minute(limits.refusals_per_token_and_address)),
-            counted: Mutex::default(),
+            counted: Mutex::new(Counted { since: now, refusals: HashMap::new() }),
         }
     }
 
@@ -104,7 +103,8 @@ impl Strangers {
     /// Appends what was counted since the last time: one event for each token and code.
     ///
     /// # Errors
-    /// When the ledger can't take it; the counts are kept for the next time.
+    /// When the ledger can't take it; the counts are kept for the next time. So are those that it may have taken: the
+    /// summaries may tell of more refusals than there were, never of fewer.
     pub async fn summarise(&self, ledger: &Ledger) -> Result<(), Refusal> {
         use super::OrRefuse as _;
         self.by_address.retain_recent();
@@ -114,7 +114,7 @@ impl Strangers {
         let until = ledger.now();
         let (since, refusals) = {
             let mut counted = self.counted();
-            (counted.since.replace(until).unwrap_or(until), std::mem::take(&mut counted.refusals))
+            (std::mem::replace(&mut counted.since, until), std::mem::take(&mut counted.refusals))
         };
         let summarised = |((token, code), count): (&(Option<Name>, Code), &u64)| RefusalsSummarised {
             token: token.clone(),
@@ -129,7 +129,7 @@ impl Strangers {
         while let Some(events) = left.next() {
             if let Err(error) = append(ledger, events, until).await {
                 let mut counted = self.counted();
-                counted.since = Some(since);
+                counted.since = since;
                 for unrecorded in events.iter().chain(left.flatten()) {
                     let count = counted.refusals.entry((unrecorded.token.clone(), unrecorded.code)).or_default();
                     *count = count.saturating_add(unrecorded.count);
