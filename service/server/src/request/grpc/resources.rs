@@ -1,12 +1,12 @@
 //! `joinauthority.v1.Resources`: parse, call one ceremony, render.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use join_credential::Role;
 use join_domain::{
     Timestamp,
     envelope::{StreamId, StreamKind},
-    id::{GrantId, InstanceId, LockId, Name},
+    id::{GrantId, InstanceId, LockId, Name, TokenId},
     refusal::{Code, Refusal},
     state::{State, TokenState},
 };
@@ -20,9 +20,6 @@ use crate::{
     ceremony::{OrRefuse as _, internal, not_found},
     request::{instance, problem::reply, resource, values},
 };
-
-/// Resources of a page, when nobody says how many.
-const PAGE: u32 = 500;
 
 /// The service.
 #[derive(Clone)]
@@ -70,15 +67,22 @@ impl Administration {
         Ok(resource::write_bot(&bot, stored.version))
     }
 
-    /// A token; the role `admin` sees its registration secret, others that there is one.
     async fn token(&self, name: &Name, admin: &Administrator) -> Result<v1::Token, Refusal> {
         let (_, token) = self.0.ceremonies.token(name).await?;
-        self.show_token(&token, admin).await
+        let secret = self.secrets(&[&token], admin).await?.remove(&token.id);
+        Ok(resource::write_token(&token, secret, self.now()))
     }
 
-    async fn show_token(&self, token: &TokenState, admin: &Administrator) -> Result<v1::Token, Refusal> {
-        let secret = if admin.role == Role::Admin { self.0.ceremonies.pending_secret(token).await? } else { None };
-        Ok(resource::write_token(token, secret, self.now()))
+    /// The registration secrets that tokens wait for: the role `admin` sees them, others that there are some.
+    async fn secrets(
+        &self,
+        tokens: &[&TokenState],
+        admin: &Administrator,
+    ) -> Result<HashMap<TokenId, String>, Refusal> {
+        match admin.role {
+            Role::Admin => self.0.ceremonies.pending_secrets(tokens).await,
+            Role::Operator | Role::Auditor => Ok(HashMap::new()),
+        }
     }
 
     async fn lock(&self, id: LockId) -> Result<v1::Lock, Refusal> {
@@ -88,7 +92,7 @@ impl Administration {
 
     /// One page of live streams of a kind, as they are or, with `at`, as they were.
     async fn page(&self, kind: StreamKind, list: &v1::ListRequest) -> Result<(Vec<Stored>, String), Refusal> {
-        let limit = values::page_size(list.page_size, PAGE);
+        let limit = values::page_size(list.page_size, values::PAGE);
         let selector = values::read_selector(&list.selector)?;
         let after = values::read_cursor(&list.cursor)?;
         let ledger = &self.0.ceremonies.ledger;
@@ -205,15 +209,15 @@ impl Resources for Administration {
         self.call(request, async |admin, list| {
             let (streams, next_cursor) = self.page(StreamKind::Token, &list).await?;
             let at = values::optional_time("at", list.at.as_ref())?;
-            let mut tokens = Vec::with_capacity(streams.len());
-            for token in streams.iter().filter_map(Stored::token) {
-                tokens.push(match at {
-                    // The secret of today is none of the past.
-                    Some(at) => resource::write_token(token, None, at),
-                    None => self.show_token(token, &admin).await?,
-                });
-            }
-            Ok(v1::TokenList { tokens, next_cursor })
+            let tokens: Vec<&TokenState> = streams.iter().filter_map(Stored::token).collect();
+            let mut secrets = match at {
+                // A secret of the past is nobody's to see, and that of today is none of the past.
+                Some(_) => HashMap::new(),
+                None => self.secrets(&tokens, &admin).await?,
+            };
+            let at = at.unwrap_or_else(|| self.now());
+            let written = tokens.iter().map(|token| resource::write_token(token, secrets.remove(&token.id), at));
+            Ok(v1::TokenList { tokens: written.collect(), next_cursor })
         })
         .await
     }
