@@ -193,6 +193,20 @@ async fn metrics_count_joins_and_refusals() {
 }
 
 #[tokio::test]
+async fn revocation_lists_are_not_signed_anew_because_the_log_goes_on() {
+    let world = World::start().await;
+    world.bot("example").await.join().await.unwrap();
+    world.settle().await;
+    let mut http = world.stranger().http().await;
+    let before = http.get("/crl").await;
+
+    world.ledger().record_integrated(1).await.unwrap();
+
+    assert_eq!(http.get("/crl").await.text(), before.text());
+    world.check().await;
+}
+
+#[tokio::test]
 async fn the_openapi_document_is_the_committed_one() {
     let world = World::start().await;
 
