@@ -232,6 +232,7 @@ async fn serve_metrics(listener: TcpListener, app: Arc<App>, stop: CancellationT
     let ledger = app.ceremonies.ledger.clone();
     let metrics = move || {
         METRICS.tokens(ledger.tokens_cached(), ledger.token_reads());
+        METRICS.appends_waiting(ledger.appends_waiting());
         std::future::ready(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()))
     };
     let router = Router::new().route("/metrics", get(metrics)).merge(request::public::health(app));
