@@ -7,7 +7,7 @@ use join_proto::v1::LockTarget;
 use join_server::config::Limits;
 use rstest::rstest;
 
-use crate::world::{Bot, Joined, Key, Refused, Transport, World};
+use crate::world::{Bot, Joined, Key, REFUSED, Refused, Transport, World};
 
 const MANY: usize = 64;
 
@@ -234,11 +234,13 @@ async fn of_two_tokens_that_register_one_key_at_once_one_gets_it() {
         let (first, second) =
             tokio::join!(one.joining().offering(&line).signed_by(&key), two.joining().offering(&line).signed_by(&key));
 
-        let refused = match (first, second) {
-            (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        let (loser, refused) = match (first, second) {
+            (Ok(_), Err(refused)) => (two, refused),
+            (Err(refused), Ok(_)) => (one, refused),
             other => panic!("one key binds one token: {other:?}"),
         };
         assert_eq!(refused, "KEY_ALREADY_BOUND");
+        assert_eq!(world.news(&loser.token).await[1..], *REFUSED, "after the token was created");
     }
     assert_eq!(world.locks().await, 0);
     world.check().await;
