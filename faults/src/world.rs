@@ -1,6 +1,6 @@
 //! A cluster of its own: a database, the service in this process or in one of its own, and an administrator.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, num::NonZero, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::TimeDelta;
@@ -191,7 +191,7 @@ impl Founded<'_> {
         let master = MasterKey::read(&self.folder.join("master.key"))?;
         service::start(Parts {
             cluster: Some(CLUSTER.parse()?),
-            limits: Limits { failures_per_address: 1_000_000, ..Limits::default() },
+            limits: Limits { failures_per_address: NonZero::<u32>::MAX, ..Limits::default() },
             ..Parts::on_loopback(ledger, master)
         })
         .await

@@ -35,8 +35,8 @@ pub(super) struct Ls {
     #[arg(long, value_name = "NAME")]
     token: Option<String>,
 
-    /// Only those of this bot.
-    #[arg(long, value_name = "NAME")]
+    /// Only those of this bot, such as a change of its roles; its joins stand in its token's history.
+    #[arg(long, value_name = "NAME", conflicts_with = "token")]
     bot: Option<String>,
 
     /// Only these kinds, such as join.refused or join.*; several with commas.
@@ -47,7 +47,7 @@ pub(super) struct Ls {
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
 
-    /// Not after: a time (RFC 3339) or a duration before now.
+    /// Before: a time (RFC 3339) or a duration before now.
     #[arg(long, value_name = "TIME", conflicts_with = "follow")]
     until: Option<Moment>,
 

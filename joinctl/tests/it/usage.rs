@@ -16,6 +16,7 @@ use crate::{command, joinctl, run};
 #[case(&["exempt", "a", "--kind", "recoveries"], "--reason")]
 #[case(&["reinstate", "--reason", "r"], "TOKEN")]
 #[case(&["audit", "ls", "--since", "yesterday"], "neither a time")]
+#[case(&["audit", "ls", "--token", "a", "--bot", "a"], "cannot be used with")]
 #[case(&["lock", "--join-token", "a", "--ttl", "5"], "a duration with its unit is wanted, such as 90s")]
 #[case(&["audit", "ls", "--kind", "join.refuse"], "there are join.accepted, join.resumed, join.refused")]
 #[case(&["get", "bot/example", "-l", "team=zz"], "--selector selects among all of a kind, and bot/example is one by name")]

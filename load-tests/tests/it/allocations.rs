@@ -85,7 +85,7 @@ impl Bot {
                 entropy: Entropy::default(),
                 cluster: name,
                 policy: Policy::default(),
-                strangers: Strangers::new(&Limits::default()),
+                strangers: Strangers::new(&Limits::default(), ledger.now()),
                 behind: Behind::default(),
                 ledger,
             },

@@ -10,7 +10,7 @@ use crate::{
     x509::{moment, number},
 };
 
-/// How long a list can be relied on when nothing else is configured: a lock is complete after this time.
+/// How long a list can be relied on: a lock is complete after this time.
 pub const REFRESH: TimeDelta = TimeDelta::minutes(5);
 
 /// A revoked certificate.

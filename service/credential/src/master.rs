@@ -5,7 +5,6 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use base64::{
@@ -40,14 +39,6 @@ pub enum MasterKeyError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
-    },
-    /// The program can't be run, or failed.
-    #[error("the program `{program}` that prints the master key: {why}")]
-    Command {
-        /// The program.
-        program: String,
-        /// What is wrong; never what it printed.
-        why: String,
     },
     /// The file holds something else.
     #[error("the master key file {path} does not hold 32 random bytes in hex or base64", path = .0.display())]
@@ -101,24 +92,6 @@ impl MasterKey {
     pub fn from_env(variable: &str) -> Result<Self, MasterKeyError> {
         let text = env::var(variable).map_err(|_| MasterKeyError::NotSet(variable.to_owned()))?;
         Self::parse(&Zeroizing::new(text))
-    }
-
-    /// Runs a program that prints the key, such as the client of a key management service. Its standard error is shown.
-    ///
-    /// # Errors
-    /// [`MasterKeyError::Command`] or [`MasterKeyError::Malformed`].
-    pub fn from_command(command: &[String]) -> Result<Self, MasterKeyError> {
-        let failed =
-            |why: String| MasterKeyError::Command { program: command.first().cloned().unwrap_or_default(), why };
-        let [program, arguments @ ..] = command else { return Err(failed("none is named".to_owned())) };
-        let mut run = Command::new(program);
-        let output = run.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-        let output = output.map_err(|error| failed(error.to_string()))?;
-        let printed = Zeroizing::new(output.stdout);
-        if !output.status.success() {
-            return Err(failed(format!("it ended with {}", output.status)));
-        }
-        Self::parse(std::str::from_utf8(&printed).map_err(|_| MasterKeyError::Malformed)?)
     }
 
     /// Makes a new key and writes it to a new file that only its owner can read; never overwrites one.

@@ -82,17 +82,7 @@ impl StreamAppend {
     /// The same, without another copy of what was read.
     pub(crate) fn after(read: Stored, change: Change) -> Self {
         let Stored { stream, version, fence, state, server } = read;
-        Self {
-            stream,
-            version,
-            fence,
-            server,
-            before: Some(state),
-            change,
-            uses_up: None,
-            secrets: Vec::new(),
-            is_snapshot_due: false,
-        }
+        Self { version, fence, server, before: Some(state), ..Self::begin(stream, change) }
     }
 
     /// Uses up an attempt: no other append of the stream can ever use it up again.

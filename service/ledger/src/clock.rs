@@ -22,6 +22,13 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// Round trips of one measurement; the shortest counts.
 const SAMPLES: usize = 3;
 
+/// The machine's clock that goes on while it sleeps.
+#[cfg(not(target_vendor = "apple"))]
+const SLEEPLESS: ClockId = ClockId::Boottime;
+/// The same: this one goes on there.
+#[cfg(target_vendor = "apple")]
+const SLEEPLESS: ClockId = ClockId::Monotonic;
+
 /// Tells the time, in UTC with microseconds.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now.
@@ -75,7 +82,7 @@ impl Clock for DatabaseClock {
 /// Time since the machine started, with what it slept: a node that was suspended must not decide by the hour at which it
 /// fell asleep, which is where the clock of [`std::time::Instant`] goes on.
 pub(crate) fn since_start() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+    Duration::try_from(clock_gettime(SLEEPLESS)).unwrap_or_default()
 }
 
 async fn sample(connection: &mut PgConnection) -> Result<Measured, LedgerError> {

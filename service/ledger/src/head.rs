@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use join_domain::Timestamp;
-use sqlx::{Connection as _, PgConnection, types::Json};
+use sqlx::{Connection as _, PgConnection, Postgres, postgres::PgArguments, query::Query, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -128,27 +128,17 @@ impl Ledger {
         checkpoint: &str,
         last: Option<&EntryMark>,
     ) -> Result<Recording, LedgerError> {
-        let mut lease = self.connection().await?;
-        in_time(async {
-            let mut transaction = lease.begin().await?;
-            if !holds_head(&mut transaction, size, last).await? {
-                return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
-            }
-            let update = sqlx::query!(
-                "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
-                 WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
-                     AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer) AND stops = '{}'
-                     AND NOT EXISTS (SELECT FROM log_past WHERE origin = split_part($4, E'\\n', 1))",
-                signed(before.signed),
-                before.checkpoint.as_ref(),
-                signed(size),
-                checkpoint
-            );
-            let done = update.execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(if done.rows_affected() == 1 { Recording::Recorded } else { Recording::Overtaken })
-        })
-        .await
+        let update = sqlx::query!(
+            "UPDATE log_head SET signed_size = $3, signed_checkpoint = $4
+             WHERE signed_size = $1 AND signed_checkpoint IS NOT DISTINCT FROM $2
+                 AND $3 >= signed_size AND $3 <= (SELECT next_index FROM sequencer) AND stops = '{}'
+                 AND NOT EXISTS (SELECT FROM log_past WHERE origin = split_part($4, E'\\n', 1))",
+            signed(before.signed),
+            before.checkpoint.as_ref(),
+            signed(size),
+            checkpoint
+        );
+        self.record(size, last, update).await
     }
 
     /// Stops the log that is signed as `origin`: this node holds proof that its history is another one now. `size` and
@@ -164,21 +154,31 @@ impl Ledger {
         size: u64,
         last: Option<&EntryMark>,
     ) -> Result<Recording, LedgerError> {
+        let update = sqlx::query!(
+            "UPDATE log_head SET stops = stops || jsonb_build_object($1::text, $2::text)
+             WHERE NOT EXISTS (SELECT FROM log_past WHERE origin = $3)
+                 AND (stops ? $1 OR (SELECT count(*) FROM jsonb_object_keys(stops)) < $4)",
+            self.node(),
+            found,
+            origin,
+            MAX_STOPS
+        );
+        self.record(size, last, update).await
+    }
+
+    /// Updates the head, if the entry before `size` is the one that this node took for the last.
+    async fn record(
+        &self,
+        size: u64,
+        last: Option<&EntryMark>,
+        update: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Recording, LedgerError> {
         let mut lease = self.connection().await?;
         in_time(async {
             let mut transaction = lease.begin().await?;
             if !holds_head(&mut transaction, size, last).await? {
                 return Ok(transaction.rollback().await.map(|()| Recording::Replaced)?);
             }
-            let update = sqlx::query!(
-                "UPDATE log_head SET stops = stops || jsonb_build_object($1::text, $2::text)
-                 WHERE NOT EXISTS (SELECT FROM log_past WHERE origin = $3)
-                     AND (stops ? $1 OR (SELECT count(*) FROM jsonb_object_keys(stops)) < $4)",
-                self.node(),
-                found,
-                origin,
-                MAX_STOPS
-            );
             let done = update.execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(if done.rows_affected() == 1 { Recording::Recorded } else { Recording::Overtaken })

@@ -3,6 +3,7 @@
 use join_domain::{
     Timestamp,
     envelope::{Entry, StreamId, StreamKind},
+    event::Event,
     id::Name,
     resource::LockTarget,
 };
@@ -22,18 +23,37 @@ pub struct Kinds(pub Vec<String>);
 impl Kinds {
     /// True for an event of such a kind.
     pub fn include(&self, kind: &str) -> bool {
-        let is = |named: &String| named.strip_suffix('*').map_or(named == kind, |prefix| kind.starts_with(prefix));
-        self.0.is_empty() || self.0.iter().any(is)
+        self.0.is_empty() || self.0.iter().any(|named| is_of(kind, named))
     }
+
+    /// What was named although no event can be of it.
+    pub fn unknown(&self) -> Option<&str> {
+        let unknown = |named: &&String| !Event::KINDS.iter().any(|kind| is_of(kind.name, named));
+        self.0.iter().find(unknown).map(String::as_str)
+    }
+}
+
+fn is_of(kind: &str, named: &str) -> bool {
+    named.strip_suffix('*').map_or(named == kind, |prefix| kind.starts_with(prefix))
+}
+
+/// Whose history.
+#[derive(Debug, Clone, Default)]
+pub enum Whose {
+    /// Everybody's.
+    #[default]
+    All,
+    /// That of all tokens that ever had this name, and of the locks on it.
+    Token(Name),
+    /// That of all bots that ever had this name.
+    Bot(Name),
 }
 
 /// What to look for; everything that is given must fit.
 #[derive(Debug, Clone, Default)]
 pub struct HistoryFilter {
-    /// Of all tokens that ever had this name, and of the locks on it.
-    pub token: Option<Name>,
-    /// Of all bots that ever had this name.
-    pub bot: Option<Name>,
+    /// Of whom.
+    pub whose: Whose,
     /// Recorded at this time or later.
     pub since: Option<Timestamp>,
     /// Recorded before this time.
@@ -91,7 +111,7 @@ impl Ledger {
         if settled < from {
             return Ok(HistoryPage { entries: Vec::new(), next: from, settled });
         }
-        let (candidates, end, settled) = match self.streams_of(filter).await? {
+        let (candidates, end, settled) = match self.streams_of(&filter.whose).await? {
             Some(streams) => {
                 let (entries, next) = self.log_of(&streams, from, settled, scan).await?;
                 (entries, next, settled)
@@ -114,22 +134,17 @@ impl Ledger {
         Ok(HistoryPage { entries, next: end, settled })
     }
 
-    /// The streams that a filter names; none when it names none.
-    async fn streams_of(&self, filter: &HistoryFilter) -> Result<Option<Vec<StreamId>>, LedgerError> {
-        let mut named: Option<Vec<StreamId>> = None;
-        for (kind, name) in [(StreamKind::Token, &filter.token), (StreamKind::Bot, &filter.bot)] {
-            if let Some(name) = name {
-                let mut namesakes = self.namesakes(kind, name).await?;
-                if kind == StreamKind::Token {
-                    namesakes.extend(self.locks_ever_on(&LockTarget::JoinToken(name.clone())).await?);
-                }
-                named = Some(match named {
-                    Some(before) => before.into_iter().filter(|stream| namesakes.contains(stream)).collect(),
-                    None => namesakes,
-                });
+    /// The streams of whom is asked for; none when all are.
+    async fn streams_of(&self, whose: &Whose) -> Result<Option<Vec<StreamId>>, LedgerError> {
+        Ok(match whose {
+            Whose::All => None,
+            Whose::Token(name) => {
+                let mut streams = self.namesakes(StreamKind::Token, name).await?;
+                streams.extend(self.locks_ever_on(&LockTarget::JoinToken(name.clone())).await?);
+                Some(streams)
             }
-        }
-        Ok(named)
+            Whose::Bot(name) => Some(self.namesakes(StreamKind::Bot, name).await?),
+        })
     }
 
     /// Locks on a target, those that were removed too.

@@ -22,8 +22,8 @@ use crate::{
 };
 
 /// Tables that history is in, or that follow from it.
-const HISTORY: &str = "entry, log_entry, outbox, stream, claim, lineage, sequencer, log_head, log_past, view_checkpoint, \
-    token_view, instance_view, certificate_view";
+const HISTORY: &str = "entry, log_entry, outbox, stream, snapshot, claim, lineage, sequencer, log_head, log_past, \
+    view_checkpoint, token_view, instance_view, certificate_view";
 
 const IS_EMPTY: &str = "
 SELECT NOT EXISTS (SELECT FROM entry) AND NOT EXISTS (SELECT FROM outbox) AND NOT EXISTS (SELECT FROM log_past)

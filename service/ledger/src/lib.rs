@@ -49,7 +49,7 @@ pub use claimed::{Claimed, ClaimedPage};
 pub use clock::{Clock, ManualClock};
 pub use error::{AppendError, LedgerError, MAX_ENTRY};
 pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
-pub use history::{HistoryFilter, HistoryPage, Kinds};
+pub use history::{HistoryFilter, HistoryPage, Kinds, Whose};
 pub use import::Import;
 pub use ledger::{Ledger, Schema, migrate};
 pub use log::{Indexed, LogPage};

@@ -80,6 +80,16 @@ impl Ledger {
         in_time(row.fetch_optional(&mut *self.connection().await?)).await?.map(StreamRow::stored).transpose()
     }
 
+    /// Streams, dead or alive, in the order of ids.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn load_all(&self, streams: &[StreamId]) -> Result<Vec<Stored>, LedgerError> {
+        let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
+        let rows = folded!(r#"WHERE stream_id = ANY($1) ORDER BY stream_id"#, &ids);
+        in_time(rows.fetch_all(&mut *self.connection().await?)).await?.into_iter().map(StreamRow::stored).collect()
+    }
+
     /// The live stream that has a name or key.
     ///
     /// # Errors
@@ -148,7 +158,7 @@ impl Ledger {
         Ok(Listed { streams, next })
     }
 
-    /// All locks in force at a moment, oldest id first. For relying parties, which must know them all.
+    /// All locks in force at a moment, in the order of ids. For relying parties, which must know them all.
     ///
     /// # Errors
     /// [`LedgerError`].

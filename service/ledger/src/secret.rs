@@ -1,6 +1,8 @@
 //! What is kept sealed: secrets of streams, and the authority's keys. Sealing and opening is the caller's.
 
-use join_domain::{Timestamp, envelope::StreamId};
+use std::collections::HashMap;
+
+use join_domain::Timestamp;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -48,14 +50,18 @@ impl KeyChanges {
 }
 
 impl Ledger {
-    /// The sealed secret of a stream.
+    /// The sealed secrets of streams, by the streams' ids.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn secret(&self, stream: StreamId, purpose: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        let sealed =
-            sqlx::query_scalar!("SELECT sealed FROM secret WHERE stream_id = $1 AND purpose = $2", stream.id, purpose);
-        Ok(in_time(sealed.fetch_optional(&mut *self.connection().await?)).await?)
+    pub async fn secrets(&self, streams: &[Uuid], purpose: &str) -> Result<HashMap<Uuid, Vec<u8>>, LedgerError> {
+        let rows = sqlx::query!(
+            "SELECT stream_id, sealed FROM secret WHERE stream_id = ANY($1) AND purpose = $2",
+            streams,
+            purpose
+        );
+        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
+        Ok(rows.into_iter().map(|row| (row.stream_id, row.sealed)).collect())
     }
 
     /// Streams with a sealed secret for this purpose, in the order of ids: at most `limit`, behind `after`.

@@ -256,7 +256,7 @@ impl Waiting {
 
     fn fail_as_held(self) {
         let why = format!("somebody holds {} for longer than appends wait", self.row.stream);
-        tracing::warn!("{why}");
+        tracing::warn!("an append gave up: {why}");
         self.fail(AppendError::Unavailable(why));
     }
 }

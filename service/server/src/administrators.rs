@@ -76,11 +76,8 @@ pub async fn list(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
 /// # Errors
 /// When the database can't be read.
 pub async fn list_ever(ledger: &Ledger) -> anyhow::Result<Vec<AdministratorState>> {
-    let mut found = Vec::new();
-    for stream in ledger.streams_ever(StreamKind::Administrator).await? {
-        found.extend(ledger.load(stream).await?.and_then(|stored| stored.administrator().cloned()));
-    }
-    Ok(found)
+    let everyone = ledger.load_all(&ledger.streams_ever(StreamKind::Administrator).await?).await?;
+    Ok(everyone.iter().filter_map(Stored::administrator).cloned().collect())
 }
 
 /// Revokes an identity, at once and on every node.

@@ -318,7 +318,7 @@ impl Cli {
                 log::resume(&config.read()?, &reason).await
             }
             Command::Config { command: ConfigCommand::Check(config) } => {
-                config.read()?.master_key()?;
+                config.read()?.master_key.open().await?;
                 terminal::line(format_args!("{} is usable", config.file.display()))?;
                 Ok(0)
             }
@@ -361,7 +361,7 @@ impl Place {
         match &self.config {
             Some(file) => {
                 let config = Config::read(file)?;
-                Ok((ledger(&config).await?, config.master_key()?))
+                Ok((ledger(&config).await?, config.master_key.open().await?))
             }
             None => dev::running(&self.data_dir).await,
         }

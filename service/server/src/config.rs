@@ -2,7 +2,9 @@
 //!
 //! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+mod master_key;
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chrono::TimeDelta;
@@ -10,7 +12,6 @@ use figment::{
     Figment,
     providers::{Env, Format as _, Yaml},
 };
-use join_credential::MasterKey;
 use join_domain::{decision::join::Policy, id::Name};
 use join_log::{VerifierKey, note};
 use reqwest::Url;
@@ -18,6 +19,8 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, IgnoredAny},
 };
+
+pub use self::master_key::MasterKeySource;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -69,18 +72,6 @@ pub struct Database {
     pub cache_mb: u64,
 }
 
-/// Where the master key comes from.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum MasterKeySource {
-    /// A file with 32 bytes in hex or base64, readable by the service only.
-    File(PathBuf),
-    /// An environment variable with the same.
-    Env(String),
-    /// A program that prints the same, and its arguments: how a key management service hooks in.
-    Command(Vec<String>),
-}
-
 /// The verifiable log.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,7 +116,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Limits on credentials and on what strangers may do.
+/// Limits on credentials and on what strangers may do. None is 0: then nobody would be served.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -136,21 +127,21 @@ pub struct Limits {
     #[serde(with = "human_duration")]
     pub certificate_ttl_max: Duration,
     /// Failed joins without proof from one address, each minute, before they are answered RATE_LIMITED.
-    pub failures_per_address: u32,
+    pub failures_per_address: NonZero<u32>,
     /// The same from one address on one token.
-    pub failures_per_token_and_address: u32,
+    pub failures_per_token_and_address: NonZero<u32>,
     /// Refused joins with proof from one address on one token, each minute, that are recorded one by one.
-    pub refusals_per_token_and_address: u32,
+    pub refusals_per_token_and_address: NonZero<u32>,
     /// Open connections.
-    pub connections: usize,
+    pub connections: NonZero<usize>,
     /// Open connections from one address (a /64 of IPv6).
-    pub connections_per_address: usize,
+    pub connections_per_address: NonZero<usize>,
     /// Streams open at once on one connection.
-    pub streams_per_connection: u32,
+    pub streams_per_connection: NonZero<u32>,
     /// Streams (requests that are not answered yet) open at once from one address.
-    pub streams_per_address: usize,
+    pub streams_per_address: NonZero<usize>,
     /// Streams open at once.
-    pub streams: usize,
+    pub streams: NonZero<usize>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -181,17 +172,19 @@ impl Default for Telemetry {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            certificate_ttl_default: Duration::from_secs(60 * 60),
-            certificate_ttl_max: Duration::from_secs(24 * 60 * 60),
-            failures_per_address: 120,
-            failures_per_token_and_address: 30,
-            refusals_per_token_and_address: 600,
-            connections: 10_000,
-            connections_per_address: 2000,
-            streams_per_connection: 128,
-            streams_per_address: 1000,
-            streams: 4000,
+        const {
+            Self {
+                certificate_ttl_default: Duration::from_secs(60 * 60),
+                certificate_ttl_max: Duration::from_secs(24 * 60 * 60),
+                failures_per_address: NonZero::new(120).unwrap(),
+                failures_per_token_and_address: NonZero::new(30).unwrap(),
+                refusals_per_token_and_address: NonZero::new(600).unwrap(),
+                connections: NonZero::new(10_000).unwrap(),
+                connections_per_address: NonZero::new(2000).unwrap(),
+                streams_per_connection: NonZero::new(128).unwrap(),
+                streams_per_address: NonZero::new(1000).unwrap(),
+                streams: NonZero::new(4000).unwrap(),
+            }
         }
     }
 }
@@ -259,29 +252,12 @@ impl Config {
         self.log.check()?;
         self.telemetry.check()?;
         let Limits { certificate_ttl_default: default, certificate_ttl_max: max, .. } = self.limits;
-        if default < Duration::from_secs(10) || default > max {
-            bail!("limits.certificate_ttl_default must be from 10s to limits.certificate_ttl_max");
+        let min = Policy::default().min_life.to_std()?;
+        if !(min..=max).contains(&default) {
+            let min = humantime::format_duration(min);
+            bail!("limits.certificate_ttl_default must be from {min} to limits.certificate_ttl_max");
         }
         Ok(())
-    }
-
-    /// The master key.
-    ///
-    /// # Errors
-    /// Names the file or variable that is missing or malformed.
-    pub fn master_key(&self) -> anyhow::Result<MasterKey> {
-        Ok(match &self.master_key {
-            MasterKeySource::File(path) => {
-                let key = MasterKey::read(path)?;
-                if fs::metadata(path)?.mode() & 0o007 != 0 {
-                    let file = path.display();
-                    tracing::warn!("every user of this host can read or change the master key: chmod o= {file}");
-                }
-                key
-            }
-            MasterKeySource::Env(name) => MasterKey::from_env(name)?,
-            MasterKeySource::Command(command) => MasterKey::from_command(command)?,
-        })
     }
 
     /// The effective values as YAML, passwords masked.

@@ -119,7 +119,7 @@ fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_per_connection)
+        .max_concurrent_streams(limits.streams_per_connection.get())
         .max_header_list_size(MAX_HEADERS)
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)

@@ -1,4 +1,4 @@
-//! Randomness: the only place of the service that asks for it.
+//! Randomness: the only place of this crate that asks for it. Keys, and what seals with them, come from `join-credential`.
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use join_domain::Timestamp;

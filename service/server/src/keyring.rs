@@ -2,10 +2,7 @@
 //! is moved to another phase anywhere counts here a few seconds later.
 
 use std::{
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant},
 };
 
@@ -53,10 +50,15 @@ struct Followed {
 /// The keys in use.
 pub struct Keyring {
     master: MasterKey,
-    opened: RwLock<Arc<Opened>>,
+    held: RwLock<Held>,
     followed: Mutex<Option<Followed>>,
+}
+
+/// What this node holds: one value, so that nobody is handed keys for which it is shut out.
+struct Held {
+    opened: Arc<Opened>,
     /// True while the key that signs can't be opened here: this node must not go on with the one before.
-    shut_out: AtomicBool,
+    shut_out: bool,
 }
 
 impl Keyring {
@@ -65,13 +67,13 @@ impl Keyring {
     /// # Errors
     /// When the master key is another one, or the keys are damaged.
     pub fn open(cluster: Name, stored: Vec<SealedKey>, master: MasterKey) -> anyhow::Result<Self> {
-        let opened = RwLock::new(Arc::new(Opened::new(&cluster, stored, &master)?));
-        Ok(Self { master, opened, followed: Mutex::default(), shut_out: AtomicBool::new(false) })
+        let opened = Arc::new(Opened::new(&cluster, stored, &master)?);
+        Ok(Self { master, held: RwLock::new(Held { opened, shut_out: false }), followed: Mutex::default() })
     }
 
     /// The keys as they are now. Whoever does several things with them asks once.
     pub fn get(&self) -> Arc<Opened> {
-        Arc::clone(&self.opened.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.held().opened)
     }
 
     /// The keys as they are now, for all that signs or trusts by them.
@@ -79,19 +81,24 @@ impl Keyring {
     /// # Errors
     /// UNAVAILABLE when this node is shut out: it knows of no revocation that came since.
     pub fn usable(&self) -> Result<Arc<Opened>, Refusal> {
-        match self.is_shut_out() {
+        let held = self.held();
+        match held.shut_out {
             true => Err(Refusal::new(
                 Code::Unavailable,
                 "this node was not given the authority's new master key: retry the same attempt",
             )),
-            false => Ok(self.get()),
+            false => Ok(Arc::clone(&held.opened)),
         }
     }
 
     /// True when nothing may be signed here, and nobody trusted: the key that is to sign was sealed under a master key that
     /// this node was not given.
     pub fn is_shut_out(&self) -> bool {
-        self.shut_out.load(Ordering::Relaxed)
+        self.held().shut_out
+    }
+
+    fn held(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the keys that are stored. `false`: some can't be opened, as another master key sealed them; those that
@@ -118,8 +125,9 @@ impl Keyring {
         let before = self.get();
         if before.stored != stored || self.is_shut_out() {
             let opened = before.follow(stored, &self.master);
-            self.shut_out.store(opened.is_err(), Ordering::Relaxed);
-            *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened?);
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            held.shut_out = opened.is_err();
+            held.opened = Arc::new(opened?);
         }
         Ok(self.get().complete)
     }

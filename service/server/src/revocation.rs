@@ -53,10 +53,19 @@ struct Made {
 
 struct Signed {
     at: Timestamp,
-    positions: Positions,
+    followed: Followed,
     keys: Arc<Opened>,
     crl: Bytes,
     krl: Bytes,
+}
+
+/// What lists are made from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Followed {
+    /// Entries that were recorded.
+    recorded: u64,
+    /// Those of them that the view has seen.
+    viewed: u64,
 }
 
 /// The X.509 revocation lists (RFC 5280), one by each trusted CA, in PEM.
@@ -97,12 +106,11 @@ impl Made {
     async fn renew(&mut self, app: &App) -> Result<(), Refusal> {
         let ledger = &app.ceremonies.ledger;
         let keys = app.ceremonies.keyring.usable()?;
-        let (complete, positions) = self.complete.as_of(ledger).await?;
+        let (complete, followed) = self.complete.as_of(ledger).await?;
         let now = ledger.now();
-        let same = |signed: &&Signed| {
-            signed.positions == positions && Arc::ptr_eq(&signed.keys, &keys) && now - signed.at < SAME
-        };
-        if self.signed.as_ref().is_some_and(|signed| same(&signed)) {
+        let same =
+            |signed: &Signed| signed.followed == followed && Arc::ptr_eq(&signed.keys, &keys) && now - signed.at < SAME;
+        if self.signed.as_ref().is_some_and(same) {
             return Ok(());
         }
         if let Some(end) = self.rests {
@@ -117,7 +125,7 @@ impl Made {
             keys.issuer.revocation_lists(&revoked, number(now), complete, complete + REFRESH).map_err(internal)?;
         self.signed = Some(Signed {
             at: now,
-            positions,
+            followed,
             crl: lists.iter().map(|list| join_credential::pem("X509 CRL", list)).collect::<String>().into(),
             krl: keys.issuer.key_revocation_list(&serials, number(now), complete).into(),
             keys,
@@ -135,24 +143,26 @@ struct Completeness {
 }
 
 impl Completeness {
-    /// Waits a little for a view that lags; says up to when it is complete, and where everything stands. A view that is
+    /// Waits a little for a view that lags; says up to when it is complete, and how far it is. A view that is
     /// behind for longer is as new as it was, until it is too old to go by.
-    async fn as_of(&mut self, ledger: &Ledger) -> Result<(Timestamp, Positions), Refusal> {
+    async fn as_of(&mut self, ledger: &Ledger) -> Result<(Timestamp, Followed), Refusal> {
         let mut looks = 0;
         loop {
             let now = ledger.now();
-            let positions = ledger.positions().await.or_refuse()?;
-            let end = positions.next_index.saturating_add(positions.unsequenced);
+            let Positions { next_index, unsequenced, views: viewed, .. } = ledger.positions().await.or_refuse()?;
+            let recorded = next_index.saturating_add(unsequenced);
             // A database that lost its newest entries never gets there.
-            self.awaited.take_if(|(_, awaited)| *awaited > end);
-            let (moment, awaited) = *self.awaited.get_or_insert((now, end));
-            let reached = positions.views >= awaited;
+            self.awaited.take_if(|(_, awaited)| *awaited > recorded);
+            let (moment, awaited) = *self.awaited.get_or_insert((now, recorded));
+            let reached = viewed >= awaited;
             if reached {
                 self.awaited = None;
-                self.known = Some(if positions.views >= end { now } else { moment });
+                self.known = Some(if viewed >= recorded { now } else { moment });
             }
             match self.known {
-                Some(known) if reached || looks >= LOOK.0 && now - known < REFRESH => return Ok((known, positions)),
+                Some(known) if reached || looks >= LOOK.0 && now - known < REFRESH => {
+                    return Ok((known, Followed { recorded, viewed }));
+                }
                 _ if looks >= LOOK.0 => {
                     return Err(Refusal::new(Code::Unavailable, "the views are behind the history: try again"));
                 }

@@ -134,12 +134,12 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let stopping = CancellationToken::new();
     let app = Arc::new(App {
         ceremonies: Ceremonies {
+            strangers: Strangers::new(&parts.limits, parts.ledger.now()),
             ledger: parts.ledger,
             keyring,
             entropy: Entropy::default(),
             cluster: name,
             policy: parts.limits.policy(),
-            strangers: Strangers::new(&parts.limits),
             behind: Behind::default(),
         },
         log_directory: parts.log_directory,
@@ -232,6 +232,7 @@ async fn serve_metrics(listener: TcpListener, app: Arc<App>, stop: CancellationT
     let ledger = app.ceremonies.ledger.clone();
     let metrics = move || {
         METRICS.tokens(ledger.tokens_cached(), ledger.token_reads());
+        METRICS.appends_waiting(ledger.appends_waiting());
         std::future::ready(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()))
     };
     let router = Router::new().route("/metrics", get(metrics)).merge(request::public::health(app));

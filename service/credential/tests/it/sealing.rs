@@ -113,23 +113,6 @@ fn what_is_no_master_key_is_not_repeated() {
 }
 
 #[test]
-fn a_program_prints_the_master_key() {
-    let command = |script: &str| ["sh", "-c", script].map(str::to_owned);
-    let world = crate::world::World::new();
-    let rows = world.keys.seal(&MasterKey::parse(&"ab".repeat(32)).unwrap());
-    let printed = MasterKey::from_command(&command("printf 'ab%.0s' $(seq 32)")).unwrap();
-    assert!(join_credential::AuthorityKeys::open(world.keys.cluster().clone(), rows, &printed).is_ok());
-
-    assert!(matches!(MasterKey::from_command(&command("echo no key")), Err(MasterKeyError::Malformed)));
-    let secret = "cd".repeat(32);
-    let error = MasterKey::from_command(&command(&format!("echo {secret}; exit 3"))).unwrap_err().to_string();
-    assert_eq!(error, "the program `sh` that prints the master key: it ended with exit status: 3");
-    let error = MasterKey::from_command(&["/no/such/program".to_owned()]).unwrap_err().to_string();
-    assert!(error.contains("/no/such/program") && error.contains("No such file"), "{error}");
-    assert!(MasterKey::from_command(&[]).unwrap_err().to_string().ends_with("none is named"));
-}
-
-#[test]
 fn a_master_key_file_is_private_and_never_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("master.key");

@@ -100,7 +100,7 @@ async fn project_aside(
     project(connection, end, progress).await
 }
 
-/// Projects stream by stream. Nothing in a view depends on more than one stream, but for sums; so the order of the streams
+/// Projects stream by stream. Nothing in a view depends on more than one stream; so the order of the streams
 /// makes no difference, and each row is written once instead of once for every piece of the log.
 async fn project(
     connection: &mut PgConnection,

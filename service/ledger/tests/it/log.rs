@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use join_domain::{envelope::StreamId, id::InstanceId, resource::LockTarget};
-use join_ledger::{Append, Assigned, HistoryFilter, Indexed, Kinds, Ledger};
+use join_ledger::{Append, Assigned, HistoryFilter, Indexed, Kinds, Ledger, Whose};
 use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -389,7 +389,7 @@ async fn a_search_tells_where_the_log_ends_also_from_beyond_that() {
     let nodes = [database.ledger().await, database.ledger().await];
     example(&nodes[0]).await;
     nodes[0].sequence_once(10).await.unwrap();
-    let token = HistoryFilter { token: Some(name("example")), ..HistoryFilter::default() };
+    let token = HistoryFilter { whose: Whose::Token(name("example")), ..HistoryFilter::default() };
     // Whichever node numbered, every other knows at once: a cursor is as good on each of them.
     for (node, filter) in nodes.iter().zip([token, HistoryFilter::default()]) {
         for from in [2, 3, u64::MAX] {
@@ -433,7 +433,7 @@ async fn the_history_is_searched_page_by_page() {
     };
     let all = HistoryFilter::default();
     assert_eq!(search(&all).await, (0..22).collect::<Vec<_>>());
-    let token = HistoryFilter { token: Some(name("token-1")), ..HistoryFilter::default() };
+    let token = HistoryFilter { whose: Whose::Token(name("token-1")), ..HistoryFilter::default() };
     assert_eq!(search(&token).await, (8..15).collect::<Vec<_>>());
     let created = HistoryFilter { kinds: Kinds(vec!["token.created".to_owned()]), ..HistoryFilter::default() };
     assert_eq!(search(&created).await, [1, 8, 15]);
@@ -443,6 +443,6 @@ async fn the_history_is_searched_page_by_page() {
     assert_eq!(search(&since).await, (15..22).collect::<Vec<_>>());
     let until = HistoryFilter { until: Some("2026-11-22T10:10:00Z".parse().unwrap()), ..HistoryFilter::default() };
     assert_eq!(search(&until).await, [0]);
-    let unknown = HistoryFilter { token: Some(name("unknown")), ..HistoryFilter::default() };
+    let unknown = HistoryFilter { whose: Whose::Token(name("unknown")), ..HistoryFilter::default() };
     assert_eq!(search(&unknown).await, [0_u64; 0]);
 }

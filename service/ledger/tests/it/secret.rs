@@ -1,9 +1,10 @@
 //! Secrets come and go with the append that tells of them.
 
+use std::collections::HashMap;
+
 use join_domain::{
     envelope::StreamId,
     event::{AuthorityKeyMoved, ClusterCreated, Event, LogEnded, LogResumed, Nothing},
-    id::TokenId,
 };
 use join_ledger::{
     Append, AppendError, KeyChanges, Ledger, LogDecision, LogHead, Recording, SecretChange, Settings, Stops, StoredKey,
@@ -19,26 +20,27 @@ async fn a_secret_is_kept_and_forgotten_with_an_append() {
     let ledger = database.ledger().await;
     let bot = create_bot(&ledger, "example", 1).await;
     let sealed = |text: &str| SecretChange::Put { purpose: "registration", sealed: text.as_bytes().to_vec() };
-    let token = stream(TokenId(id(2)));
+    let token = id(2);
+    let kept = async |purpose: &str| ledger.secrets(&[token, id(3)], purpose).await.unwrap();
     ledger.append(token_created(&ledger, "example", 2, ("example", bot)).with_secret(sealed("one"))).await.unwrap();
-    assert_eq!(ledger.secret(token, "registration").await.unwrap().unwrap(), b"one");
-    assert!(ledger.secret(token, "other").await.unwrap().is_none());
+    assert_eq!(kept("registration").await, HashMap::from([(token, b"one".to_vec())]));
+    assert!(kept("other").await.is_empty());
 
     let mut slot = ledger.token(&name("example")).await.unwrap();
     let spent = || change(&ledger, vec![Event::RegistrationSecretSpent(Nothing {})]);
     let outdated = slot.known().unwrap().following(spent());
     let replaced = slot.known().unwrap().following(spent()).with_secret(sealed("two"));
     slot.append(replaced).await.unwrap();
-    assert_eq!(ledger.secret(token, "registration").await.unwrap().unwrap(), b"two");
+    assert_eq!(kept("registration").await, HashMap::from([(token, b"two".to_vec())]));
     let delete = SecretChange::Delete { purpose: "registration" };
     let conflict = slot.append(outdated.with_secret(delete.clone())).await;
     assert!(matches!(conflict, Err(AppendError::Conflict)));
-    assert!(ledger.secret(token, "registration").await.unwrap().is_some(), "a conflict leaves it");
+    assert!(!kept("registration").await.is_empty(), "a conflict leaves it");
 
     slot.reload(&[], None).await.unwrap();
     let deleted = slot.known().unwrap().following(spent()).with_secret(delete);
     slot.append(deleted).await.unwrap();
-    assert!(ledger.secret(token, "registration").await.unwrap().is_none());
+    assert!(kept("registration").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

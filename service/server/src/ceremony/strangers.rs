@@ -7,7 +7,6 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    num::NonZeroU32,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -37,22 +36,20 @@ pub struct Strangers {
     counted: Mutex<Counted>,
 }
 
-#[derive(Default)]
 struct Counted {
-    since: Option<Timestamp>,
+    since: Timestamp,
     refusals: HashMap<(Option<Name>, Code), u64>,
 }
 
 impl Strangers {
     /// Nothing counted yet.
-    pub fn new(limits: &Limits) -> Self {
-        let quota = |each_minute: u32| Quota::per_minute(NonZeroU32::new(each_minute).unwrap_or(NonZeroU32::MIN));
+    pub fn new(limits: &Limits, now: Timestamp) -> Self {
         Self {
-            by_address: RateLimiter::keyed(quota(limits.failures_per_address)),
-            by_token_and_address: RateLimiter::keyed(quota(limits.failures_per_token_and_address)),
-            guesses: RateLimiter::keyed(quota(limits.failures_per_token_and_address)),
-            proven: RateLimiter::keyed(quota(limits.refusals_per_token_and_address)),
-            counted: Mutex::default(),
+            by_address: RateLimiter::keyed(Quota::per_minute(limits.failures_per_address)),
+            by_token_and_address: RateLimiter::keyed(Quota::per_minute(limits.failures_per_token_and_address)),
+            guesses: RateLimiter::keyed(Quota::per_minute(limits.failures_per_token_and_address)),
+            proven: RateLimiter::keyed(Quota::per_minute(limits.refusals_per_token_and_address)),
+            counted: Mutex::new(Counted { since: now, refusals: HashMap::new() }),
         }
     }
 
@@ -106,7 +103,8 @@ impl Strangers {
     /// Appends what was counted since the last time: one event for each token and code.
     ///
     /// # Errors
-    /// When the ledger can't take it; the counts are kept for the next time.
+    /// When the ledger can't take it; the counts are kept for the next time. So are those that it may have taken: the
+    /// summaries may tell of more refusals than there were, never of fewer.
     pub async fn summarise(&self, ledger: &Ledger) -> Result<(), Refusal> {
         use super::OrRefuse as _;
         self.by_address.retain_recent();
@@ -116,7 +114,7 @@ impl Strangers {
         let until = ledger.now();
         let (since, refusals) = {
             let mut counted = self.counted();
-            (counted.since.replace(until).unwrap_or(until), std::mem::take(&mut counted.refusals))
+            (std::mem::replace(&mut counted.since, until), std::mem::take(&mut counted.refusals))
         };
         let summarised = |((token, code), count): (&(Option<Name>, Code), &u64)| RefusalsSummarised {
             token: token.clone(),
@@ -131,7 +129,7 @@ impl Strangers {
         while let Some(events) = left.next() {
             if let Err(error) = append(ledger, events, until).await {
                 let mut counted = self.counted();
-                counted.since = Some(since);
+                counted.since = since;
                 for unrecorded in events.iter().chain(left.flatten()) {
                     let count = counted.refusals.entry((unrecorded.token.clone(), unrecorded.code)).or_default();
                     *count = count.saturating_add(unrecorded.count);

@@ -15,7 +15,7 @@ const ANOTHER_IDENTITY: &str =
     "`joind admin issue -c FILE --role admin --name NAME --out DIR` makes an administrator's identity for it";
 
 pub(super) async fn run(config: &Config, identity: &Path) -> anyhow::Result<u8> {
-    let master = config.master_key()?;
+    let master = config.master_key.open().await?;
     if config.database.owner_url.is_some() {
         migrate(config).await?;
     }

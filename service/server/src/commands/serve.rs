@@ -36,7 +36,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<u8> {
 }
 
 async fn start(config: Config) -> anyhow::Result<Node> {
-    let master = config.master_key()?;
+    let master = config.master_key.open().await?;
     let ledger = reached(&config).await?;
     service::start(Parts {
         ledger,

@@ -80,10 +80,10 @@ pub(crate) struct RequestPlace {
 impl Places {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
-            everybody: Rooms::new(limits.connections, limits.streams),
-            known: Room::new(limits.streams),
+            everybody: Rooms::new(limits.connections.get(), limits.streams.get()),
+            known: Room::new(limits.streams.get()),
             networks: Mutex::default(),
-            most_of_network: (limits.connections_per_address, limits.streams_per_address),
+            most_of_network: (limits.connections_per_address.get(), limits.streams_per_address.get()),
         })
     }
 
@@ -224,10 +224,16 @@ impl Drop for RequestPlace {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
 
     fn places(limits: Limits) -> Arc<Places> {
         Places::new(&limits)
+    }
+
+    fn few(limit: usize) -> NonZero<usize> {
+        NonZero::new(limit).unwrap()
     }
 
     fn host(last: u8) -> IpAddr {
@@ -236,7 +242,7 @@ mod tests {
 
     #[test]
     fn one_network_takes_only_its_own_connections() {
-        let places = places(Limits { connections: 3, connections_per_address: 2, ..Limits::default() });
+        let places = places(Limits { connections: few(3), connections_per_address: few(2), ..Limits::default() });
         let of_first: Vec<_> = (0..3).filter_map(|_| places.connection(host(1))).collect();
         assert_eq!(of_first.len(), 2);
         let of_second = places.connection(host(2)).expect("the third place of all");
@@ -254,7 +260,7 @@ mod tests {
 
     #[test]
     fn requests_count_over_all_connections() {
-        let places = places(Limits { streams: 3, streams_per_address: 2, ..Limits::default() });
+        let places = places(Limits { streams: few(3), streams_per_address: few(2), ..Limits::default() });
         let [first, again, second, third] = [1, 1, 2, 3].map(|last| places.connection(host(last)).unwrap());
         let open = [ask(&first).unwrap(), ask(&again).unwrap()];
         assert_eq!(ask(&first).err().unwrap().code, Code::RateLimited);
@@ -268,7 +274,7 @@ mod tests {
 
     #[test]
     fn strangers_leave_room_for_who_is_known() {
-        let places = places(Limits { streams: 2, streams_per_address: 2, ..Limits::default() });
+        let places = places(Limits { streams: few(2), streams_per_address: few(2), ..Limits::default() });
         let connection = places.connection(host(1)).unwrap();
         let strangers = [ask(&connection).unwrap(), ask(&connection).unwrap()];
         assert!(ask(&connection).is_err());

@@ -1,6 +1,6 @@
 //! Bot instances on the wire, with a health word.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::TimeDelta;
 use join_domain::{
@@ -59,7 +59,7 @@ pub async fn list(ledger: &Ledger, list: &v1::ListBotInstancesRequest) -> Result
     };
     let labels = values::read_selector(&list.selector)?;
     let at = values::optional_time("at", list.at.as_ref())?;
-    let limit = values::page_size(list.page_size, 500);
+    let limit = values::page_size(list.page_size, values::PAGE);
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut cursor, mut found, mut looked_at) = (list.cursor.clone(), Vec::new(), 0);
     loop {
@@ -166,20 +166,19 @@ impl Showing {
             }
             Some(at) => locked_at(ledger, at).await?,
         };
-        let mut tokens = HashMap::new();
-        for instance in instances {
-            if tokens.contains_key(&instance.token) {
-                continue;
+        let streams: BTreeSet<StreamId> = instances.iter().map(|instance| StreamId::from(instance.token)).collect();
+        let streams: Vec<StreamId> = streams.into_iter().collect();
+        let stored = match at {
+            None => ledger.load_all(&streams).await.or_refuse()?,
+            Some(at) => {
+                let mut stored = Vec::new();
+                for stream in streams {
+                    stored.extend(ledger.state_at(stream, at).await.or_refuse()?);
+                }
+                stored
             }
-            let stream = StreamId::from(instance.token);
-            let stored = match at {
-                None => ledger.load(stream).await.or_refuse()?,
-                Some(at) => ledger.state_at(stream, at).await.or_refuse()?,
-            };
-            if let Some(token) = stored.as_ref().and_then(Stored::token) {
-                tokens.insert(instance.token, token.clone());
-            }
-        }
+        };
+        let tokens = stored.iter().filter_map(Stored::token).map(|token| (token.id, token.clone())).collect();
         Ok(Self { now, tokens, locked })
     }
 

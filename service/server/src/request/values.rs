@@ -9,6 +9,8 @@ use join_domain::{
 use join_ledger::{Cursor, NotACursor};
 use prost_types::Timestamp as WireTime;
 
+/// Resources of a page, when nobody says how many.
+pub const PAGE: u32 = 500;
 /// The most of one page.
 const MAX_PAGE: u32 = 1000;
 

@@ -26,6 +26,7 @@ pub struct Metrics {
     locks_created: IntCounter,
     token_reads: IntCounter,
     tokens_cached: IntGauge,
+    appends_waiting: IntGauge,
     /// Alarms that need an operator, by name; 1 while they stand.
     alarms: IntGaugeVec,
     ca_certificate_expires: IntGauge,
@@ -66,6 +67,7 @@ impl Metrics {
             "Tokens read from the database: not in the cache, or about to be refused.",
         )?;
         let tokens_cached = IntGauge::new("tokens_cached", "Tokens in the cache.")?;
+        let appends_waiting = IntGauge::new("appends_waiting", "Appends that wait for a writer.")?;
         let connections = IntGauge::new("connections_open", "Open connections.")?;
         let ca_certificate_expires = IntGauge::new(
             "ca_certificate_expires_timestamp_seconds",
@@ -82,6 +84,7 @@ impl Metrics {
         registry.register(Box::new(ca_certificate_expires.clone()))?;
         registry.register(Box::new(token_reads.clone()))?;
         registry.register(Box::new(tokens_cached.clone()))?;
+        registry.register(Box::new(appends_waiting.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(alarms.clone()))?;
         registry.register(Box::new(positions.clone()))?;
@@ -109,6 +112,7 @@ impl Metrics {
             locks_created,
             token_reads,
             tokens_cached,
+            appends_waiting,
             alarms,
             ca_certificate_expires,
             connections,
@@ -137,6 +141,11 @@ impl Metrics {
     pub fn tokens(&self, cached: usize, reads: u64) {
         self.tokens_cached.set(i64::try_from(cached).unwrap_or(i64::MAX));
         self.token_reads.inc_by(reads.saturating_sub(self.token_reads.get()));
+    }
+
+    /// How many appends wait for a writer.
+    pub fn appends_waiting(&self, waiting: usize) {
+        self.appends_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// From proof to the durable append, in seconds.

@@ -2,8 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::HeaderMap;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use http::{HeaderMap, HeaderName};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, TextMapPropagator as _},
+    trace::{TraceContextExt as _, TraceId},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Whether somebody looks at spans.
@@ -20,33 +25,35 @@ pub fn request_span(route: &str, id: &str) -> tracing::Span {
 
 /// The trace id of a span when traces are on, or else the one that the client sent.
 pub fn trace_id(span: &tracing::Span, headers: &HeaderMap) -> Option<String> {
-    let context = span.context();
-    let id = context.span().span_context().trace_id();
-    if id != TraceId::INVALID {
-        return Some(id.to_string());
-    }
-    sent_context(headers).map(|context| context.trace_id().to_string())
+    let id_of = |context: Context| {
+        let id = context.span().span_context().trace_id();
+        (id != TraceId::INVALID).then(|| id.to_string())
+    };
+    id_of(span.context()).or_else(|| id_of(sent_context(headers)))
 }
 
 /// Continues the trace that the client began (W3C Trace Context), when it did.
 pub fn continue_trace(span: &tracing::Span, headers: &HeaderMap) {
-    if let Some(remote) = sent_context(headers) {
+    let sent = sent_context(headers);
+    if sent.has_active_span() {
         // Without a tracer there is no trace to continue.
-        let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
+        let _ = span.set_parent(sent);
     }
 }
 
-/// `traceparent: 00-<trace id>-<span id>-<flags>`.
-fn sent_context(headers: &HeaderMap) -> Option<SpanContext> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let (_version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
-    let context = SpanContext::new(
-        TraceId::from_hex(trace).ok()?,
-        SpanId::from_hex(span).ok()?,
-        flags,
-        true,
-        TraceState::default(),
-    );
-    context.is_valid().then_some(context)
+fn sent_context(headers: &HeaderMap) -> Context {
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &Sent(headers))
+}
+
+/// Headers, as the propagator reads them.
+struct Sent<'a>(&'a HeaderMap);
+
+impl Extractor for Sent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
 }

@@ -7,7 +7,8 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::world::{
-    Key, REGISTERED, Refused, Transport, World, bot_resource, bound_keypair, delete, onboarding_of, recovery, wire_time,
+    Conversation, Key, NOTHING, REFUSED, REGISTERED, Refused, Transport, World, bot_resource, bound_keypair, data,
+    delete, onboarding_of, recovery, wire_time,
 };
 
 #[tokio::test]
@@ -177,13 +178,38 @@ async fn one_key_binds_one_token(#[values(Transport::Grpc, Transport::Json)] ove
         assert_eq!(preregister.await.unwrap_err(), "KEY_ALREADY_BOUND");
         let registered = other.joining().offering(&taken.line()).signed_by(taken).await.unwrap_err();
         assert_eq!(registered, "KEY_ALREADY_BOUND");
-        assert_eq!(world.news("other").await, crate::world::REFUSED_AFTER_SECRET);
+        assert_eq!(world.news("other").await, REFUSED);
     }
 
     let token = world.token("other").await;
     assert_eq!((token.bound_public_key.as_str(), token.recovery_count), ("", 0));
     assert_eq!(token.registration_secret, other.secret, "the secret is not spent");
     assert_eq!(world.locks().await, 0);
+    other.forget_attempt();
+    other.join().await.unwrap();
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_refused_registration_is_not_decided_again() {
+    let world = World::start().await;
+    let bot = world.bot("example").preregistered().await;
+    let taken = bot.key().clone();
+    let mut other = world.bot("other").over(Transport::Json).await;
+    world.catch_up("other").await;
+    let asked = other.joining().offering(&taken.line()).begin().await.unwrap().answer().await.unwrap();
+    let solution = taken.solve(asked.document());
+    let Conversation::Calls(mut calls) = asked.conversation else { panic!("calls were made") };
+    let answer = json!({ "continuation": calls.continuation, "solution": solution });
+
+    assert_eq!(calls.http.post("/v1/join/continue", &answer).await.unwrap_err(), "KEY_ALREADY_BOUND");
+    let told = world.new_events("other").await;
+    assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED);
+    let why = data(&told[2])["why"].as_str().unwrap().to_owned();
+    assert!(why.ends_with("the token's own secret was shown, and a new key proven"), "{why}");
+
+    assert_eq!(calls.http.post("/v1/join/continue", &answer).await.unwrap_err(), "CONFLICT");
+    assert_eq!(world.news("other").await, NOTHING, "an answer that is sent again tells nothing new");
     other.forget_attempt();
     other.join().await.unwrap();
     world.check().await;

@@ -18,7 +18,8 @@ use serde_yaml_ng::Value;
 use tokio::process::Command;
 
 use crate::world::{
-    Administrator, Bot, Database, Finished, Http, Installed, Onboarding, Running, joind, open_directory, until,
+    Administrator, Bot, Database, Finished, Http, Installed, Onboarding, Running, joind, open_directory, terminate,
+    until,
 };
 
 /// Beside this crate, in the repository.
@@ -572,6 +573,10 @@ fn witness(key: &str, url: &str) -> String {
 #[case::in_a_unit("limits: {certificate_ttl_max: 24}\n", "a duration with its unit, such as 90s or 1h")]
 #[case::in_an_address("listen: localhost:3025\n", "`localhost:3025` is no address to listen on")]
 #[case::in_a_port("metrics_listen: 127.0.0.1\n", "`127.0.0.1` has no port")]
+#[case::in_a_limit(
+    "limits: {streams_per_address: 0}\n",
+    "expected a nonzero usize for key \"limits.streams_per_address\""
+)]
 #[case::by_a_rule("limits: {certificate_ttl_default: 2d}\n", "limits.certificate_ttl_default")]
 #[case::in_the_logs_name("log: {origin: my log}\n", "log.origin")]
 #[case::in_a_witnesss_key(&witness("w+1+AA", "https://w.example"), "w+1+AA")]
@@ -585,6 +590,21 @@ async fn a_key_that_is_wrong_is_named(#[case] line: &str, #[case] key: &str) {
         let refused = written.run(what).await.refused();
         assert!(refused.contains(key) && refused.contains("joind.yaml"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_the_master_key_can_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("asked");
+    let written = Written::new(&format!(
+        "cluster_name: example.com\npublic_addresses: [localhost]\nmaster_key: {{command: [sh, -c, \"touch {}; exec sleep \
+         3600\"]}}\n{DATABASE}",
+        asked.display(),
+    ));
+    let starting = joind(&["serve", "-c", &written.path().display().to_string()]).spawn().unwrap();
+    until("the program runs", async || asked.exists()).await;
+
+    assert!(terminate(starting).await.success());
 }
 
 #[tokio::test]

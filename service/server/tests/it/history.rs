@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use join_proto::v1;
+use rstest::rstest;
 
 use crate::world::{Http, Key, RENEWED, Transport, World, data, wire_time};
 
@@ -141,6 +142,36 @@ async fn a_follower_sees_what_is_there_and_what_comes() {
     let kinds: Vec<_> = seen.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["join.accepted", "join.accepted"]);
     drop(following);
+    world.check().await;
+}
+
+#[rstest]
+#[case::of_a_token_and_a_bot("?token=example&bot=example", "bot: name a token or a bot, not both")]
+#[case::of_a_kind_that_is_none("?kinds=join.accepted,join.acepted", "kinds: no event is of the kind `join.acepted`")]
+#[case::of_kinds_that_are_none("?kinds=joins.*", "kinds: no event is of the kind `joins.*`")]
+#[tokio::test]
+async fn a_search_that_can_find_nothing_is_refused(#[case] query: &str, #[case] why: &str) {
+    let world = World::start().await;
+
+    let refused = world.auditor.http().await.get(&format!("/v1/events{query}")).await.json().unwrap_err();
+
+    assert_eq!(refused, "INVALID_REQUEST");
+    assert!(refused.message.starts_with(why), "{}", refused.message);
+    world.check().await;
+}
+
+#[rstest]
+#[case::kinds("?token=example&kinds=")]
+#[case::between_commas("?token=example&kinds=token.created,")]
+#[tokio::test]
+async fn an_empty_kind_is_none(#[case] query: &str) {
+    let world = World::start().await;
+    world.bot("example").await;
+    world.settle().await;
+
+    let list = world.auditor.http().await.get(&format!("/v1/events{query}")).await.json().unwrap();
+
+    assert_eq!(list["events"][0]["kind"], "token.created");
     world.check().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    num::NonZero,
     time::{Duration, Instant},
 };
 
@@ -229,7 +230,7 @@ async fn nothing_is_kept_of_what_strangers_send_to_administration() {
 
 #[tokio::test]
 async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
-    let world = World::with(Limits { streams_per_address: 4, ..Limits::default() }).await;
+    let world = World::with(Limits { streams_per_address: NonZero::new(4).unwrap(), ..Limits::default() }).await;
     let mut stranger = client_of_unfinished(&world.network).await;
     let (mut unanswered, end) = (Vec::new(), CancellationToken::new());
     for _ in 0..4 {

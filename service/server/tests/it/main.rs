@@ -28,5 +28,6 @@ mod roles;
 mod rotation;
 mod secrecy;
 mod strangers;
+mod telemetry;
 mod wire;
 mod world;

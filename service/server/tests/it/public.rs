@@ -1,6 +1,6 @@
 //! What needs no identity: health, metrics, revocation lists, the OpenAPI document, reflection.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use http::StatusCode;
 use join_proto::v1::{self, LockTarget};
@@ -134,7 +134,7 @@ async fn a_node_says_that_it_is_alive_and_ready() {
 /// Whoever restarts nodes that don't answer must not restart one for being in use.
 #[tokio::test]
 async fn a_node_without_a_place_for_a_connection_more_is_alive_and_ready_beside_its_metrics() {
-    let world = World::with(Limits { connections: 50, ..Limits::default() }).await;
+    let world = World::with(Limits { connections: NonZero::new(50).unwrap(), ..Limits::default() }).await;
     let mut held = Vec::new();
     for _ in 0..60 {
         held.push(TcpStream::connect(world.network.address(0)).await.unwrap());
@@ -189,6 +189,20 @@ async fn metrics_count_joins_and_refusals() {
         let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse::<f64>().ok());
         assert!(value.is_some_and(|value| value >= 1.0), "{series}: {line:?}");
     }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn revocation_lists_are_not_signed_anew_because_the_log_goes_on() {
+    let world = World::start().await;
+    world.bot("example").await.join().await.unwrap();
+    world.settle().await;
+    let mut http = world.stranger().http().await;
+    let before = http.get("/crl").await;
+
+    world.ledger().record_integrated(1).await.unwrap();
+
+    assert_eq!(http.get("/crl").await.text(), before.text());
     world.check().await;
 }
 

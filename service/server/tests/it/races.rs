@@ -1,13 +1,13 @@
 //! Many at once: exactly one wins, and nobody is locked who should not be.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, num::NonZero};
 
 use futures::future::join_all;
 use join_proto::v1::LockTarget;
 use join_server::config::Limits;
 use rstest::rstest;
 
-use crate::world::{Bot, Joined, Key, Refused, Transport, World};
+use crate::world::{Bot, Joined, Key, REFUSED, Refused, Transport, World};
 
 const MANY: usize = 64;
 
@@ -109,7 +109,8 @@ async fn of_64_requests_with_one_attempt_all_get_one_answer(
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_32_clients_with_one_secret_one_registers(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
-    let world = World::with(Limits { failures_per_token_and_address: 1000, ..Limits::default() }).await;
+    let world =
+        World::with(Limits { failures_per_token_and_address: NonZero::new(1000).unwrap(), ..Limits::default() }).await;
     let bot = world.bot("example").limit(99).over(over).await;
     world.catch_up("example").await;
     let mut bots = vec![bot; 32];
@@ -233,11 +234,13 @@ async fn of_two_tokens_that_register_one_key_at_once_one_gets_it() {
         let (first, second) =
             tokio::join!(one.joining().offering(&line).signed_by(&key), two.joining().offering(&line).signed_by(&key));
 
-        let refused = match (first, second) {
-            (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        let (loser, refused) = match (first, second) {
+            (Ok(_), Err(refused)) => (two, refused),
+            (Err(refused), Ok(_)) => (one, refused),
             other => panic!("one key binds one token: {other:?}"),
         };
         assert_eq!(refused, "KEY_ALREADY_BOUND");
+        assert_eq!(world.news(&loser.token).await[1..], *REFUSED, "after the token was created");
     }
     assert_eq!(world.locks().await, 0);
     world.check().await;

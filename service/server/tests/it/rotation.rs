@@ -183,7 +183,7 @@ async fn a_key_of_another_token_is_no_new_key(#[values(Transport::Grpc, Transpor
 
     assert_eq!(refused, "KEY_ALREADY_BOUND");
     unchanged(&world, &bot).await;
-    assert!(world.news("example").await.ends_with(&["join.refused".to_owned()]));
+    assert_eq!(world.news("example").await, REFUSED);
     bot.join().await.unwrap();
     world.check().await;
 }

@@ -1,12 +1,20 @@
 //! Those who prove nothing: they are limited and summed up, and stop nobody else.
 
+use std::num::NonZero;
+
+use chrono::TimeDelta;
+use join_domain::Timestamp;
 use join_server::config::Limits;
 use rstest::rstest;
 
 use crate::world::{Bot, Key, NOTHING, Transport, World, data};
 
 fn strict() -> Limits {
-    Limits { failures_per_address: 20, failures_per_token_and_address: 4, ..Limits::default() }
+    Limits {
+        failures_per_address: NonZero::new(20).unwrap(),
+        failures_per_token_and_address: NonZero::new(4).unwrap(),
+        ..Limits::default()
+    }
 }
 
 /// Fails until it is told to slow down.
@@ -64,6 +72,8 @@ async fn strangers_write_nothing_to_a_tokens_history() {
     assert_eq!(world.news("example").await, NOTHING);
     assert_eq!(world.token("example").await, before);
 
+    let begun = world.now();
+    world.advance(TimeDelta::minutes(1));
     // They are summed up, at the latest when the node stops.
     world.restart().await;
     world.settle().await;
@@ -74,6 +84,10 @@ async fn strangers_write_nothing_to_a_tokens_history() {
         let of = told.iter().filter(|summary| summary["token"] == token && summary["code"] == code);
         of.map(|summary| summary["count"].as_u64().unwrap()).sum::<u64>()
     };
+    for summary in &told {
+        let times = ["since", "until"].map(|time| summary[time].as_str().unwrap().parse::<Timestamp>().unwrap());
+        assert_eq!(times, [begun, world.now()], "the first summary, too, begins when counting began");
+    }
     assert_eq!(count("example".into(), "CHALLENGE_FAILED"), 4);
     assert_eq!(count("example".into(), "RATE_LIMITED"), 1);
     assert_eq!(count(serde_json::Value::Null, "ACCESS_DENIED"), 4, "inventions are not told apart");

@@ -1,5 +1,7 @@
 //! Tokens: created, replaced, deleted; and what is done for one whose bot can't join by itself.
 
+use std::collections::HashMap;
+
 use join_domain::{
     decision::administer::{self, GrantAsked, SecretSource, TokenWritten},
     envelope::StreamId,
@@ -10,6 +12,7 @@ use join_domain::{
     state::{LockState, Namespace, TokenState},
 };
 use join_ledger::{Append, SecretChange, Stored, StreamAppend};
+use uuid::Uuid;
 
 use super::{ONLY_REVISION, check_revision, exists};
 use crate::{
@@ -165,20 +168,24 @@ impl Ceremonies {
         self.find_token(name).await?.ok_or_else(|| not_found("token", name))
     }
 
-    /// The registration secret that can still be used, in the clear.
+    /// The registration secrets that can still be used, in the clear.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub async fn pending_secret(&self, token: &TokenState) -> Result<Option<String>, Refusal> {
-        if !token.takes_secret(self.ledger.now()) {
-            return Ok(None);
+    pub async fn pending_secrets(&self, tokens: &[&TokenState]) -> Result<HashMap<TokenId, String>, Refusal> {
+        let now = self.ledger.now();
+        let waiting: Vec<Uuid> =
+            tokens.iter().filter(|token| token.takes_secret(now)).map(|token| token.id.0).collect();
+        if waiting.is_empty() {
+            return Ok(HashMap::new());
         }
-        let sealed = self.ledger.secret(StreamId::from(token.id), REGISTRATION_SECRET).await.or_refuse()?;
-        let Some(sealed) = sealed else { return Ok(None) };
         let keyring = self.keyring.get();
-        let opened = keyring.keys.sealer().open(REGISTRATION_SECRET, &token.id.to_string(), &sealed);
-        let opened = opened.map_err(internal)?;
-        String::from_utf8(opened.to_vec()).map(Some).map_err(|_| internal("a stored secret is no text"))
+        let open = |(id, sealed): (Uuid, Vec<u8>)| {
+            let opened = keyring.keys.sealer().open(REGISTRATION_SECRET, &TokenId(id).to_string(), &sealed);
+            let text = String::from_utf8(opened.map_err(internal)?.to_vec());
+            Ok((TokenId(id), text.map_err(|_| internal("a stored secret is no text"))?))
+        };
+        self.ledger.secrets(&waiting, REGISTRATION_SECRET).await.or_refuse()?.into_iter().map(open).collect()
     }
 
     async fn find_token(&self, name: &Name) -> Result<Option<(Stored, TokenState)>, Refusal> {

@@ -94,7 +94,7 @@ impl Ceremonies {
                         "the key belongs to another token: one key binds one token, so make a new keypair",
                     );
                     drop(look);
-                    return Err(self.failed(&pending, taken, peer).await);
+                    return Err(self.proven_failed(&pending, Some(&proven.solved), taken, peer).await);
                 }
                 Err(AppendError::Conflict | AppendError::AttemptSeen | AppendError::ClaimTaken { .. }) => {
                     look.again(&proven, era).await?;

@@ -7,7 +7,7 @@ use join_domain::{
     id::Name,
     refusal::{Code, Refusal},
 };
-use join_ledger::{Claimed, HistoryFilter, Indexed, Kinds};
+use join_ledger::{Claimed, HistoryFilter, Indexed, Kinds, Whose};
 use join_proto::v1::{self, ledger_server::Ledger};
 use prost_types::{Struct, Value as WireValue, value::Kind};
 use serde_json::Value;
@@ -39,16 +39,11 @@ struct Search {
 
 impl Search {
     fn read(request: &v1::ListEventsRequest) -> Result<Self, Refusal> {
-        let named = |field: &str, text: &str| match text {
-            "" => Ok(None),
-            name => name.parse::<Name>().map(Some).map_err(|error| Refusal::invalid(field, error)),
-        };
         let filter = HistoryFilter {
-            token: named("token", &request.token)?,
-            bot: named("bot", &request.bot)?,
+            whose: whose(request)?,
             since: values::optional_time("since", request.since.as_ref())?,
             until: values::optional_time("until", request.until.as_ref())?,
-            kinds: Kinds(request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect()),
+            kinds: kinds(request)?,
         };
         let from = match request.cursor.as_str() {
             "" => 0,
@@ -56,6 +51,26 @@ impl Search {
         };
         let limit = values::page_size(request.page_size, PAGE);
         Ok(Self { filter, from, limit })
+    }
+}
+
+fn whose(request: &v1::ListEventsRequest) -> Result<Whose, Refusal> {
+    let named = |field, name: &str| name.parse::<Name>().map_err(|error| Refusal::invalid(field, error));
+    match (request.token.as_str(), request.bot.as_str()) {
+        ("", "") => Ok(Whose::All),
+        (token, "") => named("token", token).map(Whose::Token),
+        ("", bot) => named("bot", bot).map(Whose::Bot),
+        // No event is of both.
+        (..) => Err(Refusal::invalid("bot", "name a token or a bot, not both: each has a history of its own")),
+    }
+}
+
+fn kinds(request: &v1::ListEventsRequest) -> Result<Kinds, Refusal> {
+    let named = request.kinds.iter().flat_map(|kinds| kinds.split(',')).map(str::trim).filter(|kind| !kind.is_empty());
+    let kinds = Kinds(named.map(str::to_owned).collect());
+    match kinds.unknown() {
+        Some(unknown) => Err(Refusal::invalid("kinds", format!("no event is of the kind `{unknown}`"))),
+        None => Ok(kinds),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `joinauthority.v1.Resources`: parse, call one ceremony, render.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use join_credential::Role;
 use join_domain::{
     Timestamp,
     envelope::{StreamId, StreamKind},
-    id::{GrantId, InstanceId, LockId, Name},
+    id::{GrantId, InstanceId, LockId, Name, TokenId},
     refusal::{Code, Refusal},
     state::{State, TokenState},
 };
@@ -20,9 +20,6 @@ use crate::{
     ceremony::{OrRefuse as _, internal, not_found},
     request::{instance, problem::reply, resource, values},
 };
-
-/// Resources of a page, when nobody says how many.
-const PAGE: u32 = 500;
 
 /// The service.
 #[derive(Clone)]
@@ -47,6 +44,20 @@ fn same_name(path: &str, written: &str) -> Result<(), Refusal> {
 }
 
 impl Administration {
+    /// Answers an administrator, whom the door let in.
+    async fn call<T, R>(
+        &self,
+        request: Request<T>,
+        work: impl AsyncFnOnce(Administrator, T) -> Result<R, Refusal>,
+    ) -> Answer<R> {
+        let (_, extensions, message) = request.into_parts();
+        let worked = async {
+            let admin = self.0.admitted_administrator(&extensions).await?;
+            work(admin, message).await
+        };
+        reply(worked.await)
+    }
+
     fn now(&self) -> Timestamp {
         self.0.ceremonies.ledger.now()
     }
@@ -56,15 +67,22 @@ impl Administration {
         Ok(resource::write_bot(&bot, stored.version))
     }
 
-    /// A token; the role `admin` sees its registration secret, others that there is one.
     async fn token(&self, name: &Name, admin: &Administrator) -> Result<v1::Token, Refusal> {
         let (_, token) = self.0.ceremonies.token(name).await?;
-        self.show_token(&token, admin).await
+        let secret = self.secrets(&[&token], admin).await?.remove(&token.id);
+        Ok(resource::write_token(&token, secret, self.now()))
     }
 
-    async fn show_token(&self, token: &TokenState, admin: &Administrator) -> Result<v1::Token, Refusal> {
-        let secret = if admin.role == Role::Admin { self.0.ceremonies.pending_secret(token).await? } else { None };
-        Ok(resource::write_token(token, secret, self.now()))
+    /// The registration secrets that tokens wait for: the role `admin` sees them, others that there are some.
+    async fn secrets(
+        &self,
+        tokens: &[&TokenState],
+        admin: &Administrator,
+    ) -> Result<HashMap<TokenId, String>, Refusal> {
+        match admin.role {
+            Role::Admin => self.0.ceremonies.pending_secrets(tokens).await,
+            Role::Operator | Role::Auditor => Ok(HashMap::new()),
+        }
     }
 
     async fn lock(&self, id: LockId) -> Result<v1::Lock, Refusal> {
@@ -74,7 +92,7 @@ impl Administration {
 
     /// One page of live streams of a kind, as they are or, with `at`, as they were.
     async fn page(&self, kind: StreamKind, list: &v1::ListRequest) -> Result<(Vec<Stored>, String), Refusal> {
-        let limit = values::page_size(list.page_size, PAGE);
+        let limit = values::page_size(list.page_size, values::PAGE);
         let selector = values::read_selector(&list.selector)?;
         let after = values::read_cursor(&list.cursor)?;
         let ledger = &self.0.ceremonies.ledger;
@@ -127,66 +145,54 @@ impl Administration {
 #[tonic::async_trait]
 impl Resources for Administration {
     async fn get_bot(&self, request: Request<v1::GetRequest>) -> Answer<v1::Bot> {
-        let got = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let get = request.get_ref();
-            match values::optional_time("at", get.at.as_ref())? {
-                None => self.bot(&name(&get.name)?).await,
-                Some(at) => match self.at(StreamKind::Bot, &get.name, at).await? {
-                    (version, State::Bot(bot)) => Ok(resource::write_bot(&bot, version)),
-                    _ => Err(internal("a bot's stream holds no bot")),
-                },
-            }
-        };
-        reply(got.await)
+        self.call(request, async |_, get| match values::optional_time("at", get.at.as_ref())? {
+            None => self.bot(&name(&get.name)?).await,
+            Some(at) => match self.at(StreamKind::Bot, &get.name, at).await? {
+                (version, State::Bot(bot)) => Ok(resource::write_bot(&bot, version)),
+                _ => Err(internal("a bot's stream holds no bot")),
+            },
+        })
+        .await
     }
 
     async fn list_bots(&self, request: Request<v1::ListRequest>) -> Answer<v1::BotList> {
-        let listed = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let (streams, next_cursor) = self.page(StreamKind::Bot, request.get_ref()).await?;
+        self.call(request, async |_, list| {
+            let (streams, next_cursor) = self.page(StreamKind::Bot, &list).await?;
             let bots = streams.iter().filter_map(|stored| Some(resource::write_bot(stored.bot()?, stored.version)));
             Ok(v1::BotList { bots: bots.collect(), next_cursor })
-        };
-        reply(listed.await)
+        })
+        .await
     }
 
     async fn create_bot(&self, request: Request<v1::Bot>) -> Answer<v1::Bot> {
-        let created = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let (head, spec) = resource::read_bot(request.into_inner())?;
+        self.call(request, async |admin, bot| {
+            let (head, spec) = resource::read_bot(bot)?;
             let name = self.0.ceremonies.create_bot(&admin, head.name()?, spec).await?;
             self.bot(&name).await
-        };
-        reply(created.await)
+        })
+        .await
     }
 
     async fn upsert_bot(&self, request: Request<v1::UpsertBotRequest>) -> Answer<v1::Bot> {
-        let upserted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let upsert = request.into_inner();
+        self.call(request, async |admin, upsert| {
             let (head, spec) = resource::read_bot(upsert.bot.unwrap_or_default())?;
             same_name(&upsert.name, &head.name)?;
             let name = self.0.ceremonies.upsert_bot(&admin, head.name()?, spec, &head.revision).await?;
             self.bot(&name).await
-        };
-        reply(upserted.await)
+        })
+        .await
     }
 
     async fn delete_bot(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
-        let deleted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let delete = request.get_ref();
+        self.call(request, async |admin, delete| {
             self.0.ceremonies.delete_bot(&admin, &name(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
-        };
-        reply(deleted.await)
+        })
+        .await
     }
 
     async fn get_token(&self, request: Request<v1::GetRequest>) -> Answer<v1::Token> {
-        let got = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let get = request.get_ref();
+        self.call(request, async |admin, get| {
             match values::optional_time("at", get.at.as_ref())? {
                 None => self.token(&name(&get.name)?, &admin).await,
                 Some(at) => match self.at(StreamKind::Token, &get.name, at).await? {
@@ -195,79 +201,70 @@ impl Resources for Administration {
                     _ => Err(internal("a token's stream holds no token")),
                 },
             }
-        };
-        reply(got.await)
+        })
+        .await
     }
 
     async fn list_tokens(&self, request: Request<v1::ListRequest>) -> Answer<v1::TokenList> {
-        let listed = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
-            let at = values::optional_time("at", request.get_ref().at.as_ref())?;
-            let mut tokens = Vec::with_capacity(streams.len());
-            for token in streams.iter().filter_map(Stored::token) {
-                tokens.push(match at {
-                    // The secret of today is none of the past.
-                    Some(at) => resource::write_token(token, None, at),
-                    None => self.show_token(token, &admin).await?,
-                });
-            }
-            Ok(v1::TokenList { tokens, next_cursor })
-        };
-        reply(listed.await)
+        self.call(request, async |admin, list| {
+            let (streams, next_cursor) = self.page(StreamKind::Token, &list).await?;
+            let at = values::optional_time("at", list.at.as_ref())?;
+            let tokens: Vec<&TokenState> = streams.iter().filter_map(Stored::token).collect();
+            let mut secrets = match at {
+                // A secret of the past is nobody's to see, and that of today is none of the past.
+                Some(_) => HashMap::new(),
+                None => self.secrets(&tokens, &admin).await?,
+            };
+            let at = at.unwrap_or_else(|| self.now());
+            let written = tokens.iter().map(|token| resource::write_token(token, secrets.remove(&token.id), at));
+            Ok(v1::TokenList { tokens: written.collect(), next_cursor })
+        })
+        .await
     }
 
     async fn create_token(&self, request: Request<v1::Token>) -> Answer<v1::Token> {
-        let created = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let (head, spec, secret) = resource::read_token(request.into_inner())?;
+        self.call(request, async |admin, token| {
+            let (head, spec, secret) = resource::read_token(token)?;
             let name = self.0.ceremonies.create_token(&admin, head.name()?, spec, secret).await?;
             self.token(&name, &admin).await
-        };
-        reply(created.await)
+        })
+        .await
     }
 
     async fn upsert_token(&self, request: Request<v1::UpsertTokenRequest>) -> Answer<v1::Token> {
-        let upserted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let upsert = request.into_inner();
+        self.call(request, async |admin, upsert| {
             let (head, spec, secret) = resource::read_token(upsert.token.unwrap_or_default())?;
             same_name(&upsert.name, &head.name)?;
             let name = self.0.ceremonies.upsert_token(&admin, head.name()?, spec, secret, &head.revision).await?;
             self.token(&name, &admin).await
-        };
-        reply(upserted.await)
+        })
+        .await
     }
 
     async fn delete_token(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
-        let deleted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let delete = request.get_ref();
+        self.call(request, async |admin, delete| {
             self.0.ceremonies.delete_token(&admin, &name(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
-        };
-        reply(deleted.await)
+        })
+        .await
     }
 
     async fn rotate_token(&self, request: Request<v1::NameRequest>) -> Answer<v1::Token> {
-        let rotated = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let name = name(&request.get_ref().name)?;
+        self.call(request, async |admin, named| {
+            let name = name(&named.name)?;
             self.0.ceremonies.rotate(&admin, &name).await?;
             self.token(&name, &admin).await
-        };
-        reply(rotated.await)
+        })
+        .await
     }
 
     async fn reinstate(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::TokenList> {
-        let reinstated = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let asked = request.get_ref();
+        self.call(request, async |admin, asked| {
             let name = name(&asked.name)?;
             self.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
             Ok(v1::TokenList { tokens: vec![self.token(&name, &admin).await?], next_cursor: String::new() })
-        };
-        reply(reinstated.await)
+        })
+        .await
     }
 
     /// All that are selected, also when the administrator goes away meanwhile: nobody would know where it stopped.
@@ -298,41 +295,30 @@ impl Resources for Administration {
     }
 
     async fn reopen(&self, request: Request<v1::ReasonRequest>) -> Answer<v1::Token> {
-        let reopened = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let asked = request.get_ref();
+        self.call(request, async |admin, asked| {
             let name = name(&asked.name)?;
             self.0.ceremonies.reopen(&admin, &name, &asked.reason).await?;
             self.token(&name, &admin).await
-        };
-        reply(reopened.await)
+        })
+        .await
     }
 
     async fn get_bot_instance(&self, request: Request<v1::GetRequest>) -> Answer<v1::BotInstance> {
-        let got = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let get = request.get_ref();
+        self.call(request, async |_, get| {
             let at = values::optional_time("at", get.at.as_ref())?;
             let id: InstanceId =
                 get.name.parse().map_err(|_| Refusal::invalid("name", "the name of an instance is a UUID"))?;
             instance::get(&self.0.ceremonies.ledger, id, at).await
-        };
-        reply(got.await)
+        })
+        .await
     }
 
     async fn list_bot_instances(&self, request: Request<v1::ListBotInstancesRequest>) -> Answer<v1::BotInstanceList> {
-        let listed = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let list = request.get_ref();
-            instance::list(&self.0.ceremonies.ledger, list).await
-        };
-        reply(listed.await)
+        self.call(request, async |_, list| instance::list(&self.0.ceremonies.ledger, &list).await).await
     }
 
     async fn get_lock(&self, request: Request<v1::GetRequest>) -> Answer<v1::Lock> {
-        let got = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let get = request.get_ref();
+        self.call(request, async |_, get| {
             let id = lock_id(&get.name)?;
             let Some(at) = &get.at else { return self.lock(id).await };
             let at = values::from_wire_time("at", at)?;
@@ -343,56 +329,48 @@ impl Resources for Administration {
                 Refusal::new(Code::NotFound, format!("there was no lock `{id}` at {}", at.to_rfc3339()))
             })?;
             Ok(resource::write_lock(lock, version))
-        };
-        reply(got.await)
+        })
+        .await
     }
 
     async fn list_locks(&self, request: Request<v1::ListRequest>) -> Answer<v1::LockList> {
-        let listed = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let (streams, next_cursor) = self.page(StreamKind::Lock, request.get_ref()).await?;
+        self.call(request, async |_, list| {
+            let (streams, next_cursor) = self.page(StreamKind::Lock, &list).await?;
             let locks = streams.iter().filter_map(|stored| Some(resource::write_lock(stored.lock()?, stored.version)));
             Ok(v1::LockList { locks: locks.collect(), next_cursor })
-        };
-        reply(listed.await)
+        })
+        .await
     }
 
     async fn create_lock(&self, request: Request<v1::Lock>) -> Answer<v1::Lock> {
-        let created = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let written = resource::read_lock(request.into_inner())?;
+        self.call(request, async |admin, lock| {
+            let written = resource::read_lock(lock)?;
             let id = self.0.ceremonies.create_lock(&admin, &written).await?;
             self.lock(id).await
-        };
-        reply(created.await)
+        })
+        .await
     }
 
     async fn upsert_lock(&self, request: Request<v1::UpsertLockRequest>) -> Answer<v1::Lock> {
-        let upserted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let upsert = request.into_inner();
+        self.call(request, async |admin, upsert| {
             let lock = upsert.lock.unwrap_or_default();
             same_name(&upsert.name, lock.metadata.as_ref().map_or("", |metadata| &metadata.name))?;
             let id = self.0.ceremonies.upsert_lock(&admin, &resource::read_lock(lock)?).await?;
             self.lock(id).await
-        };
-        reply(upserted.await)
+        })
+        .await
     }
 
     async fn delete_lock(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
-        let deleted = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let delete = request.get_ref();
+        self.call(request, async |admin, delete| {
             self.0.ceremonies.delete_lock(&admin, lock_id(&delete.name)?, &delete.revision).await?;
             Ok(v1::Empty {})
-        };
-        reply(deleted.await)
+        })
+        .await
     }
 
     async fn get_exemption(&self, request: Request<v1::GetRequest>) -> Answer<v1::Exemption> {
-        let got = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let get = request.get_ref();
+        self.call(request, async |_, get| {
             let (mut token, id) = self.exemption(&get.name).await?;
             let at = values::optional_time("at", get.at.as_ref())?;
             if let Some(at) = at {
@@ -406,22 +384,21 @@ impl Resources for Administration {
             let grant = token.grants.iter().find(|grant| grant.id == id);
             let grant = grant.ok_or_else(|| not_found("exemption", id))?;
             Ok(resource::write_exemption(&token, grant, at.unwrap_or_else(|| self.now())))
-        };
-        reply(got.await)
+        })
+        .await
     }
 
     async fn list_exemptions(&self, request: Request<v1::ListRequest>) -> Answer<v1::ExemptionList> {
-        let listed = async {
-            self.0.admitted_administrator(request.extensions()).await?;
-            let at = request.get_ref().at.as_ref();
+        self.call(request, async |_, list| {
+            let at = list.at.as_ref();
             let now = at.map_or(Ok(self.now()), |at| values::from_wire_time("at", at))?;
-            let (streams, next_cursor) = self.page(StreamKind::Token, request.get_ref()).await?;
+            let (streams, next_cursor) = self.page(StreamKind::Token, &list).await?;
             let tokens = streams.iter().filter_map(Stored::token);
             let exemptions = tokens
                 .flat_map(|token| token.grants.iter().map(move |grant| resource::write_exemption(token, grant, now)));
             Ok(v1::ExemptionList { exemptions: exemptions.collect(), next_cursor })
-        };
-        reply(listed.await)
+        })
+        .await
     }
 
     async fn grant_exemption(&self, request: Request<v1::GrantExemptionRequest>) -> Answer<v1::ExemptionList> {
@@ -463,14 +440,12 @@ impl Resources for Administration {
     }
 
     async fn revoke_exemption(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::Empty> {
-        let revoked = async {
-            let admin = self.0.admitted_administrator(request.extensions()).await?;
-            let delete = request.get_ref();
+        self.call(request, async |admin, delete| {
             let (token, id) = self.exemption(&delete.name).await?;
             self.0.ceremonies.revoke(&admin, &token.name, id, &delete.revision).await?;
             Ok(v1::Empty {})
-        };
-        reply(revoked.await)
+        })
+        .await
     }
 }
 
