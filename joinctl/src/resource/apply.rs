@@ -8,8 +8,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use join_domain::{key::PublicKey, resource::LockTarget};
+use join_domain::{
+    key::PublicKey,
+    resource::{LockTarget, Recovery},
+};
 use join_proto::v1;
+use join_resource::lock_target;
 use similar::TextDiff;
 
 use super::{
@@ -17,7 +21,7 @@ use super::{
     create::Done,
     document::{self, Document},
     plan::{Planned, plan, refuse_ended},
-    rules, vain,
+    vain,
 };
 use crate::{
     cli::Context,
@@ -189,8 +193,9 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
         Resource::Token(token) => {
             let settings = token.spec.get_or_insert_default().bound_keypair.get_or_insert_default();
             let recovery = settings.recovery.get_or_insert_default();
-            recovery.mode.get_or_insert_with(|| "standard".to_owned());
-            recovery.limit.get_or_insert(1);
+            let Recovery { mode, limit } = Recovery::default();
+            recovery.mode.get_or_insert_with(|| mode.as_str().to_owned());
+            recovery.limit.get_or_insert(limit);
             let onboarding = settings.onboarding.get_or_insert_default();
             // A key is kept without its comment.
             if let Ok(key) = PublicKey::from_authorized_key(onboarding.initial_public_key.as_bytes()) {
@@ -198,7 +203,7 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
             }
         }
         Resource::Lock(lock) => {
-            if let Ok(LockTarget::PublicKey(fingerprint)) = rules::lock_target(lock) {
+            if let Ok(LockTarget::PublicKey(fingerprint)) = lock_target(lock.spec.as_ref()) {
                 let target = lock.spec.get_or_insert_default().target.get_or_insert_default();
                 target.public_key = fingerprint;
             }
