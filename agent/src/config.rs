@@ -12,13 +12,14 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use join_domain::id::Name;
+use join_proto::Address;
 use zeroize::Zeroizing;
 
 pub use self::{
     secret::{RegistrationSecret, SecretError},
     uri::JoinUri,
 };
-use crate::{address::Address, files, key::PrivateKey, output::Identity, trust::Trust};
+use crate::{files, key::PrivateKey, output::Identity, trust::Trust};
 
 /// How long certificates are asked for, when nothing else is said.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
