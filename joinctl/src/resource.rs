@@ -13,6 +13,7 @@ pub(crate) mod rm;
 mod rules;
 mod shape;
 pub(crate) mod vain;
+mod writer;
 
 use std::{fmt, str::FromStr};
 
