@@ -142,6 +142,11 @@ impl Agent {
         Ok(joined)
     }
 
+    /// How far the authority's clock is ahead of this host's, as of the last join.
+    pub(crate) fn ahead(&self) -> TimeDelta {
+        self.ahead
+    }
+
     /// The time as the authority told it last. Its certificates live by that, whatever this host's clock says.
     pub(crate) fn authority_now(&self) -> DateTime<Utc> {
         let now = self.clock.now();

@@ -11,14 +11,15 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use join_domain::id::Name;
+use join_domain::{decision::join::Policy, id::Name};
+use join_proto::Address;
 use zeroize::Zeroizing;
 
 pub use self::{
     secret::{RegistrationSecret, SecretError},
     uri::JoinUri,
 };
-use crate::{address::Address, files, key::PrivateKey, output::Identity, trust::Trust};
+use crate::{files, key::PrivateKey, output::Identity, trust::Trust};
 
 /// How long certificates are asked for, when nothing else is said.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
@@ -202,8 +203,10 @@ impl Config {
     /// When one of them is too short.
     pub fn set_times(&mut self, ttl: Option<Duration>, renewal: Option<Duration>) -> Result<(), ConfigError> {
         let ttl = ttl.unwrap_or(DEFAULT_TTL);
-        if ttl < Duration::from_secs(10) {
-            return Err(ConfigError::at("certificate_ttl", "must be at least 10s"));
+        let shortest = Policy::default().min_life.to_std().unwrap_or_default();
+        if ttl < shortest {
+            let least = humantime::format_duration(shortest);
+            return Err(ConfigError::at("certificate_ttl", format_args!("must be at least {least}")));
         }
         if renewal.is_some_and(|renewal| renewal.is_zero()) {
             return Err(ConfigError::at("renewal_interval", "must not be zero"));

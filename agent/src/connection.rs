@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
+use join_proto::Address;
 use rustls::{CertificateError, ClientConfig, Error as TlsError, client::Resumption};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::{
@@ -13,7 +14,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    address::Address,
     clock::{Clock, TlsClock},
     credentials::Credentials,
     dial::dial,

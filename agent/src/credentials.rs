@@ -3,11 +3,11 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use join_domain::claims::BotClaims;
 use join_proto::teleport;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use x509_parser::{
-    asn1_rs::{Oid, Utf8String},
     extensions::GeneralName,
     prelude::{ASN1Time, FromDer as _, ParsedExtension, X509Certificate},
 };
@@ -132,26 +132,12 @@ impl Facts {
         Some(Self {
             user,
             instance,
-            generation: generation_of(&certificate),
+            generation: BotClaims::of(&certificate).map(|claims| claims.generation),
             serial: hex::encode(certificate.raw_serial()),
             not_before: time(certificate.validity().not_before)?,
             not_after: time(certificate.validity().not_after)?,
         })
     }
-}
-
-/// The extension in which the authority says more than the name: a `UTF8String` of JSON.
-const CLAIMS: [u64; 3] = [2, 25, 424_518_259_384_859_741];
-
-fn generation_of(certificate: &X509Certificate<'_>) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Claims {
-        generation: u64,
-    }
-    let ours = |oid: &Oid<'_>| oid.iter().is_some_and(|arcs| arcs.eq(CLAIMS));
-    let extension = certificate.extensions().iter().find(|extension| ours(&extension.oid))?;
-    let (_, json) = Utf8String::from_der(extension.value).ok()?;
-    serde_json::from_str::<Claims>(json.as_ref()).ok().map(|claims| claims.generation)
 }
 
 /// The URIs of the subject alternative name (RFC 5280, 4.2.1.6).

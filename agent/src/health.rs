@@ -1,9 +1,15 @@
 //! How the agent is doing, for machines: `/livez`, `/readyz` and `/metrics` over plain HTTP.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
@@ -16,6 +22,8 @@ pub struct Health {
     not_after: IntGauge,
     life: IntGauge,
     clock: Arc<dyn Clock>,
+    /// How far the authority's clock is ahead of this host's, in seconds.
+    ahead: AtomicI64,
 }
 
 impl Health {
@@ -41,7 +49,7 @@ impl Health {
         registry.register(Box::new(joins.clone())).expect(VALID);
         registry.register(Box::new(not_after.clone())).expect(VALID);
         registry.register(Box::new(life.clone())).expect(VALID);
-        Arc::new(Self { registry, joins, not_after, life, clock: Arc::new(clock) })
+        Arc::new(Self { registry, joins, not_after, life, clock: Arc::new(clock), ahead: AtomicI64::new(0) })
     }
 
     /// Counts a join.
@@ -49,16 +57,18 @@ impl Health {
         self.joins.with_label_values(&[outcome.map_or_else(failure, |_| "joined")]).inc();
     }
 
-    /// Knows of a certificate that other programs can use, and when it was stored: just now, or before the agent started.
-    pub fn found(&self, certificate: &Facts, stored_at: DateTime<Utc>) {
+    /// Knows of a certificate that other programs can use, and when it was stored, just now, or before the agent started:
+    /// by this host's clock, which the authority's is `ahead` of.
+    pub fn found(&self, certificate: &Facts, stored_at: DateTime<Utc>, ahead: TimeDelta) {
         self.not_after.set(certificate.not_after.timestamp());
         // It begins before it is issued, so that its own beginning does not tell.
-        self.life.set((certificate.not_after - stored_at).num_seconds());
+        self.life.set((certificate.not_after - stored_at - ahead).num_seconds());
+        self.ahead.store(ahead.num_seconds(), Ordering::Relaxed);
     }
 
-    /// Whether there is a live certificate.
+    /// Whether there is a live certificate, by the authority's clock as far as it is known.
     pub fn is_ready(&self) -> bool {
-        self.not_after.get() > self.clock.now().timestamp()
+        self.not_after.get() > self.clock.now().timestamp().saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 
     /// Serves until the process ends.

@@ -16,7 +16,6 @@
 //! # }
 //! ```
 
-pub mod address;
 pub mod advice;
 mod agent;
 mod ceremony;

@@ -160,7 +160,7 @@ fn publish(agent: &Agent, health: &Health) -> Result<(), JoinError> {
     if let Some(accepted) = agent.state()?.accepted
         && let Some(certificate) = accepted.credentials.facts()
     {
-        health.found(&certificate, accepted.stored_at);
+        health.found(&certificate, accepted.stored_at, agent.ahead());
     }
     Ok(())
 }

@@ -15,11 +15,11 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use join_proto::Address;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 pub(crate) use self::{
     client::{Client, PAGE_SIZE, Selection, is_not_found},
-    discover::Address,
     patience::walk,
 };
 

@@ -13,9 +13,11 @@ pub(crate) mod rm;
 mod rules;
 mod shape;
 pub(crate) mod vain;
+mod writer;
 
 use std::{fmt, str::FromStr};
 
+use join_domain::refusal::Refusal;
 use join_proto::v1::{Bot, BotInstance, Exemption, Lock, Metadata, Token};
 use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _};
 use serde_yaml_ng::Value;
@@ -194,7 +196,7 @@ impl Resource {
     }
 
     /// Refuses what the authority would refuse. Errors begin with the path of the field.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
         rules::check(self)
     }
 

@@ -7,12 +7,12 @@ mod rotate;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use join_proto::v1::Token;
+use join_proto::{Address, v1::Token};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     cli::Context,
-    connection::{Address, Client},
+    connection::Client,
     exit::{is_outcome_unknown, is_unanswered},
     output::say,
 };

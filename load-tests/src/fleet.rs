@@ -8,6 +8,7 @@ use std::sync::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use h2::client::SendRequest;
+use join_domain::claims::BotClaims;
 use rustls::{HandshakeKind, pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -299,11 +300,7 @@ impl State {
         use x509_parser::prelude::FromDer as _;
         let chain = &self.certificate.as_ref().context("the bot has no certificate")?.cert;
         let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&chain[0])?;
-        let ours = |oid: &x509_parser::oid_registry::Oid<'_>| oid.to_id_string() == "2.25.424518259384859741";
-        let extension = certificate.extensions().iter().find(|extension| ours(&extension.oid));
-        let extension = extension.context("the certificate lacks the authority's extension")?;
-        let (_, json) = x509_parser::asn1_rs::Utf8String::from_der(extension.value)?;
-        let claims: serde_json::Value = serde_json::from_str(json.as_ref())?;
-        claims["generation"].as_u64().context("the certificate names no generation")
+        let claims = BotClaims::of(&certificate).context("the certificate lacks the authority's extension")?;
+        Ok(claims.generation)
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use chrono::{SecondsFormat, Utc};
 use clap::{Args, ValueEnum};
+use join_proto::Address;
 use serde_json::{Value, json};
 
 use crate::{
@@ -96,7 +97,7 @@ impl Profile {
 pub(crate) struct Options {
     /// The authority, such as `join.example.com:3025`.
     #[arg(long, value_name = "HOST:PORT")]
-    addr: String,
+    addr: Address,
     /// An identity with the role admin: the directory with ca.crt, tls.crt and tls.key.
     #[arg(long, value_name = "DIR")]
     identity: PathBuf,
@@ -205,10 +206,10 @@ impl Options {
     }
 
     fn target(&self) -> anyhow::Result<Target> {
-        let (host, _) = self.addr.rsplit_once(':').context("--addr is HOST:PORT")?;
-        let addresses = self.addr.to_socket_addrs().with_context(|| format!("--addr {}", self.addr))?;
+        let Address { host, port } = &self.addr;
+        let addresses = (host.as_str(), *port).to_socket_addrs().with_context(|| format!("--addr {}", self.addr))?;
         let address: SocketAddr = addresses.into_iter().next().context("the host of --addr has no address")?;
-        Target::new(address, host.trim_matches(['[', ']']), &roots(&self.identity.join("ca.crt"))?)
+        Target::new(address, host, &roots(&self.identity.join("ca.crt"))?)
     }
 
     async fn administrator(&self) -> anyhow::Result<Administrator> {

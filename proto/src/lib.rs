@@ -1,13 +1,17 @@
-//! The wire: messages, clients and servers generated from the `.proto` files of this folder.
+//! The wire: messages, clients and servers generated from the `.proto` files of this folder, and where they are reached.
 //!
 //! [`teleport`] is the public joining interface, [`v1`] is everything else. [`DESCRIPTORS`] holds both with their
 //! options, so that JSON, YAML, reflection and OpenAPI follow from the same text.
 #![allow(missing_docs, reason = "generated code carries the comments of the .proto files where there are any")]
 #![allow(clippy::all, clippy::doc_markdown, reason = "generated code")]
 
+mod address;
+
 use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
+
+pub use self::address::{Address, AddressError, DEFAULT_PORT};
 
 /// The one join method that is served.
 pub const JOIN_METHOD: &str = "bound_keypair";

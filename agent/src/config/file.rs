@@ -12,6 +12,7 @@ use std::{
 };
 
 use join_domain::id::Name;
+use join_proto::Address;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{
     Deserialize, Deserializer,
@@ -21,7 +22,6 @@ use zeroize::Zeroizing;
 
 use super::{Config, ConfigError, Environment, Keypair, RegistrationSecret, StorageConfig, keypair_from};
 use crate::{
-    address::Address,
     files,
     key::PrivateKey,
     output::Identity,

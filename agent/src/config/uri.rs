@@ -4,11 +4,12 @@ use std::str::FromStr;
 
 use http::Uri;
 use join_domain::id::Name;
+use join_proto::Address;
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
 use super::ConfigError;
-use crate::{address::Address, trust::Pin};
+use crate::trust::Pin;
 
 /// `tbot+auth+bound-keypair://TOKEN:SECRET@HOST:PORT?ca-pin=sha256:HEX`. Secret and pins may be left out.
 #[derive(Debug, Clone)]

@@ -28,9 +28,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(host: &Host, mut agent: Agent) -> Self {
+    fn start(host: &Host, agent: Agent) -> Self {
+        Self::by(host.clock.clone(), agent)
+    }
+
+    /// On a host whose clock is another.
+    fn by(clock: TestClock, mut agent: Agent) -> Self {
         let (orders, mut receiver) = mpsc::channel(4);
-        let health = Health::new(host.clock.clone());
+        let health = Health::new(clock);
         let seen = health.clone();
         let task = tokio::spawn(async move { run::daemon(&mut agent, &seen, &mut receiver).await });
         Self { orders, health, task }
@@ -342,11 +347,39 @@ async fn machines_can_see_how_it_is() {
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
     let metrics = get(address, "/metrics").await;
     assert!(metrics.contains("joinbot_joins_total{outcome=\"joined\"} 1"), "{metrics}");
-    let life = metrics.lines().find_map(|line| line.strip_prefix("joinbot_certificate_life_seconds "));
-    assert!((3590..=3600).contains(&life.unwrap().parse().unwrap()), "{metrics}");
+    assert!((3590..=3600).contains(&life(&metrics)), "{metrics}");
     host.let_certificate_expire();
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_lives_by_the_authoritys_clock_also_where_the_hosts_is_fast() {
+    let host = Host::new().await;
+    let fast = TestClock::default();
+    fast.advance(TimeDelta::minutes(90));
+    let daemon = Daemon::by(fast.clone(), host.agent_by(fast.clone()));
+    let address = daemon.health.clone().serve("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    // The first wish is by the host's own clock, and is for too long.
+    until("joined", || daemon.health.is_ready()).await;
+    let metrics = get(address, "/metrics").await;
+    assert!((8990..=9000).contains(&life(&metrics)), "{metrics}");
+
+    daemon.orders.send(Order::Renew).await.unwrap();
+    until("renewed", || host.authority.book().accepted == 2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let metrics = get(address, "/metrics").await;
+    assert!((3590..=3600).contains(&life(&metrics)), "{metrics}");
+    assert!(daemon.health.is_ready(), "by the host's clock it has ended half an hour ago");
+    fast.advance(TimeDelta::minutes(61));
+    assert!(!daemon.health.is_ready());
+    daemon.stop().await;
+}
+
+/// How long the newest certificate had to live when it came.
+fn life(metrics: &str) -> i64 {
+    let told = metrics.lines().find_map(|line| line.strip_prefix("joinbot_certificate_life_seconds "));
+    told.unwrap().parse().unwrap()
 }
 
 #[tokio::test]

@@ -206,8 +206,7 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
 /// Size and beginning of the root, which are the name of a checkpoint that is kept; none for what is no checkpoint.
 fn name_of(checkpoint: &str) -> Option<String> {
     let checkpoint = checkpoint.parse::<SignedNote>().ok()?.checkpoint().ok()?;
-    let root: String = checkpoint.root[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(format!("{}-{root}", checkpoint.size))
+    Some(format!("{}-{}", checkpoint.size, hex::encode(&checkpoint.root[..8])))
 }
 
 fn entry_file(number: u64) -> String {

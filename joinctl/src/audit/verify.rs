@@ -20,7 +20,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_long_help = "Checked are signatures and cosignatures of the checkpoint, that it seals exactly these \
 entries in this order, that every stream's versions are 1, 2, 3, …, that the rules allowed each accepted join, and that \
-the state of tokens, bots, locks and administrators follows from the entries. \
+the state which the authority shows of tokens, bots and locks follows from the entries. \
 The code shares with the writer what events and states are, and nothing else. Exit code 3: something is wrong. Exit code 2: \
 the authority could not be asked, or its log did not seal within 20 s all that was there when this began, which was not \
 verified then.

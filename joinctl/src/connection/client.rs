@@ -1,15 +1,18 @@
 //! The authority's calls, by kind of resource.
 
 use anyhow::{Context as _, bail};
-use join_proto::v1::{
-    Ca, DeleteRequest, Empty, GetRequest, GrantExemptionRequest, ListBotInstancesRequest, ListRequest, Status, Token,
-    UpsertBotRequest, UpsertLockRequest, UpsertTokenRequest, cluster_client::ClusterClient,
-    ledger_client::LedgerClient, resources_client::ResourcesClient,
+use join_proto::{
+    Address,
+    v1::{
+        Ca, DeleteRequest, Empty, GetRequest, GrantExemptionRequest, ListBotInstancesRequest, ListRequest, Status,
+        Token, UpsertBotRequest, UpsertLockRequest, UpsertTokenRequest, cluster_client::ClusterClient,
+        ledger_client::LedgerClient, resources_client::ResourcesClient,
+    },
 };
 use prost_types::Timestamp;
 use tonic::transport::Channel;
 
-use super::{Address, patience::Patient};
+use super::patience::Patient;
 use crate::{
     moment::{self, Moment},
     resource::{GRANTED_FOR_GOOD, Kind, Resource},

@@ -1,52 +1,12 @@
 //! Where the authority is and who calls: flags and environment, else what `joind dev` left here, else `~/.config`.
 
 use std::{
-    fmt, fs, io,
-    net::IpAddr,
+    fs, io,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use http::uri::Authority;
-
-/// The port of an address that names none.
-const DEFAULT_PORT: u16 = 3025;
-
-/// `HOST:PORT` of the authority.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Address(Authority);
-
-impl FromStr for Address {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let bare = text.trim().trim_start_matches("https://").trim_end_matches('/');
-        let parse = |text: &str| text.parse::<Authority>().ok().filter(|it| !it.host().is_empty());
-        let mut authority =
-            parse(bare).filter(|it| !bare.contains('@') && (it.port_u16().is_some() || it.host() == bare)).ok_or_else(
-                || anyhow!("{text:?} is no address: HOST:PORT is, such as authority.example.com:3025 or [::1]:3025"),
-            )?;
-        if authority.port_u16().is_none() {
-            authority = format!("{bare}:{DEFAULT_PORT}").parse()?;
-        }
-        Ok(Self(authority))
-    }
-}
-
-impl Address {
-    /// True for an address that leads nowhere but to this machine.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let host = self.0.host().trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use join_proto::Address;
 
 /// What a connection needs.
 #[derive(Debug)]
@@ -180,26 +140,6 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_have_a_host_and_a_port() {
-        let shown = |text: &str| text.parse::<Address>().map(|address| address.to_string()).ok();
-        assert_eq!(shown("authority.example.com:3025").as_deref(), Some("authority.example.com:3025"));
-        assert_eq!(shown("authority.example.com").as_deref(), Some("authority.example.com:3025"));
-        assert_eq!(shown("https://127.0.0.1:40001/").as_deref(), Some("127.0.0.1:40001"));
-        assert_eq!(shown("[::1]").as_deref(), Some("[::1]:3025"));
-        assert_eq!(shown("[::1]:9").as_deref(), Some("[::1]:9"));
-        for wrong in ["", "::1", ":3025", "host:port", "host:99999", "user@host:1", "a b:1", "http://host:1"] {
-            assert_eq!(shown(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_known_by_name_and_number() {
-        let is_loopback = |text: &str| text.parse::<Address>().unwrap().is_loopback();
-        assert!(["localhost", "LOCALHOST:1", "127.0.0.1:3025", "127.9.9.9", "[::1]:3025"].into_iter().all(is_loopback));
-        assert!(!["authority.example.com", "192.0.2.1:3025", "[2001:db8::1]:3025"].into_iter().any(is_loopback));
-    }
 
     #[test]
     fn the_env_file_is_read_as_a_shell_would() {

@@ -8,22 +8,22 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use join_domain::{key::PublicKey, resource::LockTarget};
+use join_domain::{
+    key::PublicKey,
+    resource::{LockTarget, Recovery},
+};
 use join_proto::v1;
+use join_resource::lock_target;
 use similar::TextDiff;
 
 use super::{
-    Kind, Resource,
-    create::Done,
+    Kind, Reference, Resource,
     document::{self, Document},
     plan::{Planned, plan, refuse_ended},
-    rules, vain,
+    writer::Writer,
 };
 use crate::{
     cli::Context,
-    connection::Client,
-    exit::is_outcome_unknown,
-    interrupt::interruptible,
     output::{printable, say},
     token,
 };
@@ -70,29 +70,17 @@ impl Apply {
         if !diff.is_empty() {
             say(diff.trim_end_matches('\n'));
         }
-        let mut done = Done::begin(context);
-        for Change { document: Document { origin, resource }, is_new, .. } in changes {
-            let written = write(&client, resource, is_new).await.context(origin)?;
-            done.push(if is_new { "created" } else { "saved" }, written.clone())?;
-            vain::warn(&client, &written).await?;
+        let mut writer = Writer::begin(&client, context);
+        for Change { document, is_new, .. } in changes {
+            writer.write(document, !is_new, go_on).await?;
         }
-        done.end()
+        writer.end()
     }
 }
 
 /// Unlike what is granted, what is applied may be repeated.
-async fn write(client: &Client, resource: Resource, is_new: bool) -> anyhow::Result<Resource> {
-    let reference = resource.reference();
-    let answer = async { if is_new { client.create(resource).await } else { client.upsert(resource).await } };
-    interruptible(answer).await.map_err(|error| {
-        if !is_outcome_unknown(&error) {
-            return error;
-        }
-        error.context(format!(
-            "whether {reference} is written is not known, and what stands behind it is not sent; the same `joinctl apply` \
-             looks, and does what is left"
-        ))
-    })
+fn go_on(_: &Reference) -> String {
+    "the same `joinctl apply` looks, and does what is left".to_owned()
 }
 
 /// The files themselves, and those of the directories, in the order of their names.
@@ -189,8 +177,9 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
         Resource::Token(token) => {
             let settings = token.spec.get_or_insert_default().bound_keypair.get_or_insert_default();
             let recovery = settings.recovery.get_or_insert_default();
-            recovery.mode.get_or_insert_with(|| "standard".to_owned());
-            recovery.limit.get_or_insert(1);
+            let Recovery { mode, limit } = Recovery::default();
+            recovery.mode.get_or_insert_with(|| mode.as_str().to_owned());
+            recovery.limit.get_or_insert(limit);
             let onboarding = settings.onboarding.get_or_insert_default();
             // A key is kept without its comment.
             if let Ok(key) = PublicKey::from_authorized_key(onboarding.initial_public_key.as_bytes()) {
@@ -198,7 +187,7 @@ fn with_what_is_left_out(wanted: &Resource, current: Option<&Resource>) -> Resou
             }
         }
         Resource::Lock(lock) => {
-            if let Ok(LockTarget::PublicKey(fingerprint)) = rules::lock_target(lock) {
+            if let Ok(LockTarget::PublicKey(fingerprint)) = lock_target(lock.spec.as_ref()) {
                 let target = lock.spec.get_or_insert_default().target.get_or_insert_default();
                 target.public_key = fingerprint;
             }
@@ -249,7 +238,6 @@ fn secret_mut(resource: &mut Resource) -> Option<&mut String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::scripted::authority;
 
     fn read(yaml: &str) -> Resource {
         document::parse("x", yaml).unwrap().remove(0).resource
@@ -310,20 +298,6 @@ mod tests {
         let status = inner.status.get_or_insert_default().bound_keypair.get_or_insert_default();
         status.bound_public_key = "ssh-ed25519 AAAA".into();
         assert!(!differ(&token("{onboarding: {registration_secret: s3cret}}"), &current));
-    }
-
-    #[tokio::test]
-    async fn what_may_be_written_is_told_and_may_be_applied_again() {
-        let told = async |status: tonic::Status, is_new| {
-            let client = authority(move |_| Err(status.clone())).await;
-            format!("{:#}", write(&client, token("{}"), is_new).await.unwrap_err())
-        };
-        for is_new in [true, false] {
-            let lost = told(tonic::Status::unavailable("the connection broke"), is_new).await;
-            assert!(lost.starts_with("whether token/example is written is not known, "), "{lost}");
-            let refused = told(tonic::Status::already_exists("it is there"), is_new).await;
-            assert!(!refused.contains("not known"), "{refused}");
-        }
     }
 
     #[test]

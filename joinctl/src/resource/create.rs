@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::{
-    Kind, Reference, Resource,
+    Kind, Reference,
     document::{self, Document},
     plan::{Planned, plan, refuse_ended},
-    vain,
+    writer::Writer,
 };
-use crate::{cli::Context, connection::Client, exit::is_outcome_unknown, interrupt::interruptible, output};
+use crate::cli::Context;
 
 /// Which files, and whether to replace.
 #[derive(Args, Debug)]
@@ -40,38 +40,23 @@ impl Create {
             documents = checked(plan(&client, documents).await?, self.force)?;
             refuse_ended(&client, documents.iter()).await?;
         }
-        let mut done = Done::begin(context);
-        for Document { origin, resource } in documents {
-            let replaces = self.force && resource.kind() != Kind::Exemption && !resource.name().is_empty();
-            let written = write(&client, resource, replaces).await.context(origin)?;
-            done.push(if replaces { "saved" } else { "created" }, written.clone())?;
-            vain::warn(&client, &written).await?;
+        let mut writer = Writer::begin(&client, context);
+        for document in documents {
+            let Reference { kind, name } = document.resource.reference();
+            let replaces = self.force && kind != Kind::Exemption && !name.is_empty();
+            writer.write(document, replaces, go_on).await?;
         }
-        done.end()
+        writer.end()
     }
 }
 
-/// Whoever has no answer is told how to look, and how to go on: unlike `apply`, this does not look by itself.
-async fn write(client: &Client, resource: Resource, replaces: bool) -> anyhow::Result<Resource> {
-    let reference = resource.reference();
-    let answer = async { if replaces { client.upsert(resource).await } else { client.create(resource).await } };
-    interruptible(answer).await.map_err(|error| {
-        if !is_outcome_unknown(&error) {
-            return error;
-        }
-        let Reference { kind, name } = &reference;
-        error.context(if name.is_empty() {
-            format!(
-                "whether the {kind} is made is not known, and what stands behind it is not sent: `joinctl get {kind}` \
-                 shows what is; a repeat may make another"
-            )
-        } else {
-            format!(
-                "whether {reference} is written is not known, and what stands behind it is not sent: `joinctl get \
-                 {reference}` tells; `joinctl create -f` goes on, and replaces what exists"
-            )
-        })
-    })
+/// Unlike `apply`, this does not look by itself.
+fn go_on(Reference { kind, name }: &Reference) -> String {
+    if name.is_empty() {
+        format!("`joinctl get {kind}` shows what is; a repeat may make another")
+    } else {
+        format!("`joinctl get {kind}/{name}` tells; `joinctl create -f` goes on, and replaces what exists")
+    }
 }
 
 /// Several documents are created together or not at all, as far as one can see beforehand.
@@ -83,60 +68,15 @@ fn checked(planned: Vec<Planned>, force: bool) -> anyhow::Result<Vec<Document>> 
     Ok(planned.into_iter().map(|planned| planned.document).collect())
 }
 
-/// Tells what was done, as it is done: when a later one fails, the earlier ones stand. When nobody reads it any more, the
-/// work goes on all the same.
-pub(super) struct Done(Option<output::Items<crate::output::Stdout>>);
-
-impl Done {
-    pub(super) fn begin(context: &Context) -> Self {
-        Self(match context.format {
-            output::Format::Text => None,
-            format => Some(output::Items::begin(crate::output::stdout(), format)),
-        })
-    }
-
-    pub(super) fn push(&mut self, deed: &str, resource: Resource) -> anyhow::Result<()> {
-        let told = match &mut self.0 {
-            Some(items) => items.push(&resource.tree()).map_err(Into::into),
-            None => output::line(&format!("{} {deed}", resource.reference())),
-        };
-        told.or_else(unless_unread)
-    }
-
-    pub(super) fn end(self) -> anyhow::Result<()> {
-        Ok(self.0.map_or(Ok(()), output::Items::end)?)
-    }
-}
-
-fn unless_unread(error: anyhow::Error) -> anyhow::Result<()> {
-    if output::is_unread(&error) { Ok(()) } else { Err(error) }
-}
-
 #[cfg(test)]
 mod tests {
-    use join_proto::v1::{Bot, Lock, Metadata};
-    use tonic::Status;
-
     use super::*;
-    use crate::connection::scripted::authority;
 
-    #[tokio::test]
-    async fn whoever_has_no_answer_is_told_how_to_go_on() {
-        let client = authority(|_| Err(Status::unavailable("the connection broke"))).await;
-        let metadata = Some(Metadata { name: "web".into(), ..Default::default() });
-        let bot = Resource::Bot(Bot { metadata, ..Default::default() });
-        for replaces in [true, false] {
-            let told = format!("{:#}", write(&client, bot.clone(), replaces).await.unwrap_err());
-            assert!(told.contains("`joinctl get bot/web` tells; `joinctl create -f` goes on"), "{told}");
-        }
-        let told = format!("{:#}", write(&client, Resource::Lock(Lock::default()), false).await.unwrap_err());
-        assert!(told.contains("`joinctl get lock` shows what is; a repeat may make another"), "{told}");
-    }
-
-    #[tokio::test]
-    async fn a_refusal_is_told_as_it_is() {
-        let client = authority(|_| Err(Status::invalid_argument("no such role"))).await;
-        let told = format!("{:#}", write(&client, Resource::Bot(Bot::default()), false).await.unwrap_err());
-        assert!(!told.contains("not known"), "{told}");
+    #[test]
+    fn what_has_a_name_can_be_looked_at_and_replaced() {
+        let told = go_on(&"bot/web".parse().unwrap());
+        assert_eq!(told, "`joinctl get bot/web` tells; `joinctl create -f` goes on, and replaces what exists");
+        let told = go_on(&Reference { kind: Kind::Lock, name: String::new() });
+        assert_eq!(told, "`joinctl get lock` shows what is; a repeat may make another");
     }
 }

@@ -15,7 +15,7 @@ use prost_reflect::{DeserializeOptions, DynamicMessage};
 use serde::Deserialize as _;
 use serde_yaml_ng::{Deserializer, Value};
 
-use super::{Kind, Resource, names, rules, shape};
+use super::{Kind, Resource, names, shape};
 
 /// A resource and where it was written, for errors.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ fn resource(mut tree: Value) -> anyhow::Result<Resource> {
     let kind = kind(&tree)?;
     shape::check(&tree, &kind.descriptor()).map_err(|error| anyhow!(error))?;
     let resource = Resource::from_dynamic(kind, &message(tree, kind)?)?;
-    rules::check(&resource)?;
+    resource.check()?;
     Ok(resource)
 }
 

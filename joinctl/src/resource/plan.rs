@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, bail};
+use join_resource::lock_target;
 
-use super::{Kind, Reference, Resource, document::Document, rules};
+use super::{Kind, Reference, Resource, document::Document};
 use crate::{connection::Client, moment};
 
 /// A document, and what the authority has under its name.
@@ -114,7 +115,7 @@ fn check_replacement(wanted: &Resource, current: Option<&Resource>) -> anyhow::R
         );
     }
     if let (Resource::Lock(wanted), Some(Resource::Lock(current))) = (wanted, current)
-        && rules::lock_target(wanted)? != rules::lock_target(current)?
+        && lock_target(wanted.spec.as_ref())? != lock_target(current.spec.as_ref())?
     {
         bail!("spec.target: what a lock locks can't be changed: create another lock");
     }

@@ -23,7 +23,7 @@ fn lock(spec: &str, expires: &str) -> String {
 }
 
 /// What is wrong with the last document, and what is said of it.
-fn mistakes() -> [(String, &'static str); 6] {
+fn mistakes() -> [(String, &'static str); 7] {
     let rsa = "{onboarding: {initial_public_key: ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAB}}";
     let preregistered = format!("{{onboarding: {{initial_public_key: {KEY}}}}}");
     [
@@ -38,6 +38,10 @@ fn mistakes() -> [(String, &'static str); 6] {
             "document 3: spec.bound_keypair.onboarding.initial_public_key: another token of the input has this key",
         ),
         (lock("user: web", "2099-01-01T00:00:00Z"), "document 2: spec.target.user: `web` is not a bot's user name"),
+        (
+            format!("{}spec: {{roles: [{}]}}\n", BOT.replace("web", "big"), vec!["r".repeat(253); 70].join(", ")),
+            "document 2: spec: larger than 16384 bytes with its labels",
+        ),
         (token("web", "web", "{recovery: {mode: lax}}"), "document 2: spec.bound_keypair.recovery.mode: `lax` is not"),
     ]
 }

@@ -2,6 +2,7 @@
 
 use join_domain::{
     Timestamp,
+    claims::{BotClaims, CLAIMS_OID},
     id::{InstanceId, Name, TokenId, user_name},
     proof::{JoinState, MAX_DOCUMENT},
 };
@@ -9,7 +10,6 @@ use rcgen::{CustomExtension, ExtendedKeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    claims::{self, BotClaims},
     join_state::JoinStateSigner,
     keys::{AuthorityKeys, Phase, Purpose},
     serial::Serial,
@@ -202,8 +202,9 @@ impl Issuer {
             generation: grant.generation,
             roles: grant.roles.to_vec(),
         };
+        let claims = claims.to_der().expect("names, ids and numbers serialise to JSON, and text to DER");
         let mut params = leaf.params()?;
-        params.custom_extensions = vec![CustomExtension::from_oid_content(&claims::OID, claims.to_der())];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&CLAIMS_OID, claims)];
         self.authority().sign(&params, &grant.subject.tls)
     }
 

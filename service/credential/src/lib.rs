@@ -22,7 +22,6 @@ pub mod server;
 pub mod signer;
 pub mod subject;
 
-mod claims;
 mod familiar;
 mod join_state;
 mod ssh;

@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use join_domain::{Timestamp, event::ClientCertificate, id::Name};
+use join_domain::{Timestamp, claims::BotClaims, event::ClientCertificate, id::Name};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
 use x509_parser::{certificate::X509CertificateParser, nom::Parser as _};
 
 use crate::{
     administrator::Role,
-    claims::BotClaims,
     familiar::{Digest, Familiar},
     issuer::IssueError,
     keys::{AuthorityKeys, Purpose},

@@ -6,7 +6,6 @@ pub mod instance;
 pub mod observe;
 pub mod problem;
 pub mod public;
-pub mod resource;
 pub mod values;
 pub mod watcher;
 pub mod why;
@@ -22,6 +21,7 @@ use join_proto::{
         resources_server::ResourcesServer,
     },
 };
+pub use join_resource as resource;
 use tonic::service::Routes;
 
 use self::admission::Admission;

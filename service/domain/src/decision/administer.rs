@@ -52,7 +52,7 @@ pub struct TokenWritten {
 /// # Errors
 /// A [`Refusal`] that names the field.
 pub fn create_token(written: TokenWritten) -> Result<(Event, SecretSource), Refusal> {
-    check_spec(&written)?;
+    check_token(&written.spec, written.written_secret.is_some())?;
     let (source, secret) = secret_of(&written, None);
     let TokenWritten { name, bot, spec, .. } = written;
     Ok((Event::TokenCreated(TokenCreated { name, bot, spec, secret }), source))
@@ -72,7 +72,7 @@ pub fn update_token(token: &TokenState, mut written: TokenWritten) -> Result<(Ev
         let event = TokenUpdated { bot, spec, secret: token.secret.clone(), rebind };
         return Ok((Event::TokenUpdated(event), SecretSource::None));
     }
-    check_spec(&written)?;
+    check_token(&written.spec, written.written_secret.is_some())?;
     let bound = token.binding.as_ref().map(|binding| &binding.key);
     if let Some(key) = &written.spec.initial_public_key
         && (bound == Some(key) || token.retired.iter().any(|retired| retired.key == *key))
@@ -87,15 +87,19 @@ pub fn update_token(token: &TokenState, mut written: TokenWritten) -> Result<(Ev
     Ok((Event::TokenUpdated(TokenUpdated { bot, spec, secret, rebind }), source))
 }
 
-fn check_spec(written: &TokenWritten) -> Result<(), Refusal> {
-    let invalid = |message: &str| Err(Refusal::new(Code::InvalidRequest, message));
-    if written.spec.roles != ["Bot"] {
-        return invalid("spec.roles must be [Bot]: a bound keypair admits bots only");
+/// Refuses a specification that no token can begin with.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub fn check_token(spec: &TokenSpec, has_secret: bool) -> Result<(), Refusal> {
+    if spec.roles != ["Bot"] {
+        return Err(Refusal::invalid("spec.roles", "must be [Bot]: a bound keypair admits bots only"));
     }
-    if written.written_secret.is_some() && written.spec.initial_public_key.is_some() {
-        return invalid(
-            "spec.bound_keypair.onboarding has both registration_secret and initial_public_key: give one of them",
-        );
+    if has_secret && spec.initial_public_key.is_some() {
+        return Err(Refusal::invalid(
+            "spec.bound_keypair.onboarding",
+            "it has both registration_secret and initial_public_key: give one of them",
+        ));
     }
     Ok(())
 }
@@ -157,26 +161,36 @@ pub struct GrantAsked {
 /// # Errors
 /// A [`Refusal`] that names the field.
 pub fn grant(asked: &GrantAsked, id: GrantId, now: Timestamp) -> Result<Event, Refusal> {
-    check_reason(&asked.reason)?;
-    let invalid = |message: &str| Err(Refusal::new(Code::InvalidRequest, message.to_owned()));
-    if asked.kind == ExemptionKind::Reinstatement {
-        return invalid(
-            "spec.kind must be recoveries, join_state or generation: a bundle comes of `joinctl reinstate`",
-        );
-    }
-    if asked.kind != ExemptionKind::Recoveries && asked.count > 1 {
-        return invalid("spec.count is for the kind recoveries only: use spec.uses for the others");
-    }
-    let uses = asked.count.max(1).saturating_mul(asked.uses.max(1));
-    if uses > MAX_USES {
-        return invalid("spec.count and spec.uses allow more than 1000 joins together: grant less");
-    }
+    let uses = check_grant(asked)?;
     let expires = asked.expires.unwrap_or(now + TimeDelta::hours(GRANT_HOURS));
     if expires <= now {
-        return invalid("metadata.expires is past: an exemption must end in the future");
+        return Err(Refusal::invalid("metadata.expires", "it is past: an exemption must end in the future"));
     }
     let reason = asked.reason.trim().to_owned();
     Ok(Event::ExemptionGranted(ExemptionGranted { grant: id, exemption: asked.kind, uses, expires, reason }))
+}
+
+/// How many joins may spend what is asked for, of whatever token.
+///
+/// # Errors
+/// A [`Refusal`] that names the field.
+pub fn check_grant(asked: &GrantAsked) -> Result<u32, Refusal> {
+    check_reason("spec.reason", &asked.reason)?;
+    if asked.kind == ExemptionKind::Reinstatement {
+        return Err(Refusal::invalid(
+            "spec.kind",
+            "must be recoveries, join_state or generation: a bundle comes of `joinctl reinstate`",
+        ));
+    }
+    if asked.kind != ExemptionKind::Recoveries && asked.count > 1 {
+        return Err(Refusal::invalid("spec.count", "it is for the kind recoveries only: use spec.uses for the others"));
+    }
+    let uses = asked.count.max(1).saturating_mul(asked.uses.max(1));
+    if uses > MAX_USES {
+        let why = format!("count and uses allow more than {MAX_USES} joins together: grant less");
+        return Err(Refusal::invalid("spec.uses", why));
+    }
+    Ok(uses)
 }
 
 /// Revokes a grant that is not spent.
@@ -212,7 +226,7 @@ pub fn reinstate(
     id: GrantId,
     now: Timestamp,
 ) -> Result<TokenAct, Refusal> {
-    check_reason(reason)?;
+    check_reason("reason", reason)?;
     let released: Vec<LockId> = own_locks(token, locks).map(|lock| lock.id).collect();
     let replaced = token.grants.iter().filter(|grant| grant.kind == ExemptionKind::Reinstatement && grant.is_open(now));
     let mut events: Vec<Event> =
@@ -235,7 +249,7 @@ pub fn reinstate(
 /// # Errors
 /// INVALID_REQUEST without a reason.
 pub fn reopen(token: &TokenState, locks: &[LockState], reason: &str, secret: SecretHash) -> Result<TokenAct, Refusal> {
-    check_reason(reason)?;
+    check_reason("reason", reason)?;
     let reason = reason.trim().to_owned();
     let release =
         |lock: &LockState| (lock.id, Event::LockDeleted(LockDeleted { reason: Some(format!("reopened: {reason}")) }));
@@ -249,12 +263,11 @@ fn own_locks<'a>(token: &TokenState, locks: &'a [LockState]) -> impl Iterator<It
     locks.iter().filter(move |lock| lock.live && lock.target == own)
 }
 
-fn check_reason(reason: &str) -> Result<(), Refusal> {
-    let refused = |message| Err(Refusal::new(Code::InvalidRequest, message));
+fn check_reason(field: &str, reason: &str) -> Result<(), Refusal> {
     match reason.trim() {
-        "" => refused("a reason is required: it stands in the ledger (`--reason …`)".to_owned()),
+        "" => Err(Refusal::invalid(field, "missing; it stands in the ledger")),
         reason if !is_text(reason) => {
-            refused(format!("a reason has up to {MAX_TEXT} printable bytes: shorten it, or type it anew"))
+            Err(Refusal::invalid(field, format!("not up to {MAX_TEXT} printable bytes: shorten it, or type it anew")))
         }
         _ => Ok(()),
     }

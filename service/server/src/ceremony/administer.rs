@@ -12,15 +12,11 @@ use join_domain::{
 };
 use join_ledger::{Append, AppendError, Change, Stored, StreamAppend};
 
-pub use self::lock::LockWritten;
 use super::{Ceremonies, OrRefuse as _};
 use crate::caller::Administrator;
 
 /// How often an act is decided again after a conflict.
 const MAX_TRIES: usize = 16;
-
-/// The revision of what is written once and never changed: of exemptions and bot instances.
-pub(crate) const ONLY_REVISION: u64 = 1;
 
 /// An append, and what to answer once it is durable.
 type Decided<T> = Result<(Append, T), Refusal>;

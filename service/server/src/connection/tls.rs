@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use join_resource::MAX_SPEC;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, SupportedCipherSuite,
     client::danger::HandshakeSignatureValid,
@@ -21,8 +22,6 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-
-use crate::request::resource::MAX_SPEC;
 
 /// The most bytes of a client's certificate chain. Ours have about 1 KiB, and the roles of their bot.
 const MAX_CHAIN: usize = 8 * 1024 + MAX_SPEC;

@@ -14,9 +14,10 @@ use join_domain::{
 };
 use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, NotACursor, Stored};
 use join_proto::v1;
+use join_resource::ONLY_REVISION;
 
 use super::values::{self, to_wire_time};
-use crate::ceremony::{OrRefuse as _, administer::ONLY_REVISION, not_found};
+use crate::ceremony::{OrRefuse as _, not_found};
 
 /// The health words, worst last.
 const WORDS: [&str; 5] = ["active", "expiring", "expired", "locked", "contested"];

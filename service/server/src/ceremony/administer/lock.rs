@@ -1,36 +1,20 @@
 //! Locks: created, replaced, removed.
 
 use join_domain::{
-    Timestamp,
     envelope::StreamId,
     event::{Event, LockCreated, LockDeleted, LockUpdated},
     id::LockId,
     refusal::{Code, Refusal},
-    resource::LockTarget,
     state::LockState,
 };
 use join_ledger::{Stored, StreamAppend};
+use join_resource::LockWritten;
 
 use super::check_revision;
 use crate::{
     caller::Administrator,
     ceremony::{Ceremonies, OrRefuse as _, not_found},
 };
-
-/// A lock as written.
-#[derive(Debug)]
-pub struct LockWritten {
-    /// Its id, when one was written.
-    pub id: Option<LockId>,
-    /// What it locks.
-    pub target: LockTarget,
-    /// Why.
-    pub message: String,
-    /// When it ends.
-    pub expires: Option<Timestamp>,
-    /// The revision that was edited.
-    pub revision: String,
-}
 
 impl Ceremonies {
     /// Creates a lock.

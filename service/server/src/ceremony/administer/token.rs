@@ -12,9 +12,10 @@ use join_domain::{
     state::{LockState, Namespace, TokenState},
 };
 use join_ledger::{Append, SecretChange, Stored, StreamAppend};
+use join_resource::ONLY_REVISION;
 use uuid::Uuid;
 
-use super::{ONLY_REVISION, check_revision, exists};
+use super::{check_revision, exists};
 use crate::{
     caller::Administrator,
     ceremony::{Ceremonies, OrRefuse as _, internal, not_found, secret::REGISTRATION_SECRET},
