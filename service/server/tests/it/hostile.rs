@@ -36,7 +36,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_request::MessageRequest};
 
-use crate::world::{Ask, Installed, Network, Onboarding, Running, World, bound_keypair_init, client_init};
+use crate::world::{Ask, Installed, Network, Onboarding, Running, World, bound_keypair_init, client_init, until};
 
 const CASES: usize = 250;
 
@@ -349,6 +349,27 @@ async fn answers_that_nobody_reads_are_not_made_ahead() {
     assert!(grown < 80, "{grown} MB more");
     drop((strangers, unread));
     service.a_bot_still_joins().await;
+}
+
+#[tokio::test]
+async fn who_does_not_wait_for_a_list_begins_no_other() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    world.settle().await;
+    let held = world.database.hold_certificates().await;
+    let readings = async || world.database.waiting("FROM certificate_view").await;
+    for _ in 0..8 {
+        let mut stranger = world.stranger().http().await;
+        let asked = tokio::time::timeout(Duration::from_millis(200), stranger.get("/crl"));
+        asked.await.expect_err("nothing can be read");
+    }
+    until("one reads", async || readings().await > 0).await;
+    assert_eq!(readings().await, 1);
+    bot.join().await.expect("there are connections left for joins");
+
+    held.release().await;
+    assert_eq!(world.stranger().http().await.get("/crl").await.status, 200);
+    world.check().await;
 }
 
 #[tokio::test]
