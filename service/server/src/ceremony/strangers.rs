@@ -70,15 +70,14 @@ impl Strangers {
         self.count(Some(token.clone()), if within { refusal } else { too_many() }, false)
     }
 
-    /// Limits guesses of a registration secret: before it is compared, so that no more are told apart than allowed.
-    ///
-    /// # Errors
-    /// RATE_LIMITED.
-    pub fn check_guess(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
-        match self.guesses.check_key(&(token.clone(), network(peer.address.ip()))) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.count(Some(token.clone()), too_many(), false)),
-        }
+    /// Limits guesses of a registration secret: asked before one is compared, so that no more are told apart than allowed.
+    pub fn may_guess(&self, token: &Name, peer: &Peer) -> bool {
+        self.guesses.check_key(&(token.clone(), network(peer.address.ip()))).is_ok()
+    }
+
+    /// Counts the refusal of a guess beyond the limit.
+    pub fn refused_guess(&self, token: &Name) -> Refusal {
+        self.count(Some(token.clone()), too_many(), false)
     }
 
     /// Limits how many refusals of proven holders are recorded one by one, so that a copied key can't fill the disk. The
