@@ -86,6 +86,14 @@ async fn what_dev_made_outlives_a_kill() {
 }
 
 #[tokio::test]
+async fn what_others_wrote_does_not_steer_the_terminal() {
+    let installed = Installed::new().await;
+    let refused = installed.run(&["import", "--from", "an\u{1b}[2Jarchive\u{9b}1m"]).await.refused();
+    assert!(refused.contains(r"an\u{1b}[2Jarchive\u{9b}1m"), "{refused:?}");
+    assert!(!refused.replace('\n', "").contains(char::is_control), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_cluster_is_made_once_on_a_schema_that_migrate_makes() {
     let installed = Installed::on(Database::bare().await);
     for _ in 0..2 {
