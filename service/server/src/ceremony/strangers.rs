@@ -167,9 +167,14 @@ async fn append(ledger: &Ledger, events: &[RefusalsSummarised], at: Timestamp) -
 }
 
 /// Limits are for networks: one host has a whole /64 of IPv6 addresses to itself.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
+fn network(address: IpAddr) -> IpAddr {
+    prefix(address, 64)
+}
+
+/// What comes first in an address: so many bits of IPv6, or an IPv4 address as a whole.
+pub(crate) fn prefix(address: IpAddr, bits: u32) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !(u128::MAX >> bits)).into()),
         v4 => v4,
     }
 }
