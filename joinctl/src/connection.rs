@@ -37,8 +37,8 @@ pub(crate) struct Connection {
 
     /// Directory with ca.crt, tls.crt and tls.key of an administrator or auditor.
     ///
-    /// Without --addr and --identity, ./joind-data/env is read, as `joind dev` writes it; then ~/.config/joinctl,
-    /// which holds the three files and `addr`.
+    /// Without --addr and --identity, ./joind-data/env is read, as `joind dev` writes it, unless it belongs to another
+    /// user than root or others can write it; then ~/.config/joinctl, which holds the three files and `addr`.
     #[arg(long, global = true, env = "JOINCTL_IDENTITY", value_name = "DIR", help_heading = "Global options")]
     identity: Option<PathBuf>,
 }

@@ -10,12 +10,14 @@ use std::{
 };
 
 use clap::ValueEnum;
+use join_domain::text::printable_json;
 use serde_yaml_ng::Value;
 
 pub(crate) use self::{
     items::Items,
     table::{Table, cell, cut},
 };
+pub(crate) use join_domain::text::printable;
 
 /// The shape of data on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -33,12 +35,22 @@ pub(crate) enum Format {
 pub(crate) fn print(format: Format, tree: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     let text = match format {
         Format::Text => text(),
-        Format::Json => serde_json::to_string_pretty(tree)? + "\n",
+        Format::Json => json(tree)? + "\n",
         Format::Yaml => serde_yaml_ng::to_string(tree)?,
     };
     let mut out = stdout();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// JSON in lines.
+fn json(tree: &Value) -> serde_json::Result<String> {
+    Ok(printable_json(&serde_json::to_string_pretty(tree)?))
+}
+
+/// JSON in one line.
+pub(crate) fn json_line(tree: &Value) -> serde_json::Result<String> {
+    Ok(printable_json(&serde_json::to_string(tree)?))
 }
 
 /// Where data goes.
@@ -90,28 +102,4 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
 /// command does goes on.
 pub(crate) fn say(text: impl Display) {
     let _ = io::stderr().write_all((printable(&text.to_string()) + "\n").as_bytes());
-}
-
-/// The text with its control characters made visible: names, messages and addresses come from others, and must not
-/// steer a terminal. Line breaks stay.
-pub(crate) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' {
-            printable.extend(c.escape_default());
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn control_characters_are_shown_not_obeyed() {
-        assert_eq!(printable("a\u{1b}[2Jb\r\u{9b}1m\nc"), "a\\u{1b}[2Jb\\r\\u{9b}1m\nc");
-    }
 }

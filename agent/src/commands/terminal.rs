@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use join_domain::text::printable;
 
 /// Prints data, in one piece. A reader that has left (`| grep -q`) has what it wanted: that is no failure.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -18,5 +19,5 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// Says something beside the data. When nobody can hear it, there is nobody to tell that either.
 pub(crate) fn say(text: impl Display) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    let _ = io::stderr().write_all((printable(&text.to_string()) + "\n").as_bytes());
 }

@@ -15,7 +15,7 @@ use crate::{
     connection::{Client, PAGE_SIZE, is_not_found},
     exit::{Fault, is_unreachable, refusal},
     moment::Moment,
-    output::{Format, Items, say, tree},
+    output::{Format, Items, json_line, say, tree},
     resource::Kind,
 };
 
@@ -223,10 +223,7 @@ impl Printer {
         self.head()?;
         match self {
             Self::Lines { out, .. } => writeln!(out, "{}", row::line(event)),
-            Self::JsonLines(out) => {
-                serde_json::to_writer(&mut *out, &tree::of(event))?;
-                writeln!(out)
-            }
+            Self::JsonLines(out) => writeln!(out, "{}", json_line(&tree::of(event))?),
             Self::Items(items) => items.push(&tree::of(event)),
         }
     }

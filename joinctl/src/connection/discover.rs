@@ -1,12 +1,16 @@
 //! Where the authority is and who calls: flags and environment, else what `joind dev` left here, else `~/.config`.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use join_proto::Address;
+
+use crate::output::say;
 
 /// What a connection needs.
 #[derive(Debug)]
@@ -33,9 +37,12 @@ pub(crate) fn discover(addr: Option<&str>, identity: Option<&Path>, places: &Pla
     };
     let home = places.home.filter(|home| home.is_dir());
     let identity = identity.map(Path::to_owned).or(dev.identity).or_else(|| home.map(Path::to_owned));
+    let is_of_dev = addr.is_none() && dev.addr.is_some();
     let mut addr = addr.map(str::to_owned).or(dev.addr);
     if let (None, Some(home)) = (&addr, home) {
-        addr = read_if_there(&home.join("addr"))?;
+        let file = home.join("addr");
+        let opened = open_if_there(&file)?;
+        addr = opened.map(io::read_to_string).transpose().map_err(|error| unreadable(&file, error))?;
     }
 
     let addr = addr.ok_or_else(|| match &identity {
@@ -43,7 +50,13 @@ pub(crate) fn discover(addr: Option<&str>, identity: Option<&Path>, places: &Pla
         None => nothing_found("address", "--addr HOST:PORT or JOINCTL_ADDR", places),
     })?;
     let identity = identity.ok_or_else(|| nothing_found("identity", "--identity DIR or JOINCTL_IDENTITY", places))?;
-    Ok(Settings { address: addr.parse()?, identity })
+    let address: Address = addr.parse()?;
+    // `joind dev` serves this machine. What came with somebody's archive may lead anywhere.
+    if is_of_dev && !address.is_loopback() {
+        let file = places.dev_env.display();
+        say(format!("note: {file} leads to another machine, {address}; --addr and --identity lead to yours"));
+    }
+    Ok(Settings { address, identity })
 }
 
 /// Who calls is known, and not whom.
@@ -75,8 +88,19 @@ struct DevEnv {
 }
 
 impl DevEnv {
+    /// Reads the file, unless somebody else could have written it: commands are run in directories of others, too.
     fn read(file: &Path) -> anyhow::Result<Self> {
-        Ok(read_if_there(file)?.map(|text| Self::parse(&text)).unwrap_or_default())
+        let unreadable = |error| unreadable(file, error);
+        let Some(opened) = open_if_there(file)? else { return Ok(Self::default()) };
+        // Of what was opened: another file may be in its place by now.
+        let metadata = opened.metadata().map_err(unreadable)?;
+        let caller = rustix::process::geteuid().as_raw();
+        if let Some(why) = why_not_believed(metadata.uid(), metadata.mode(), caller) {
+            let file = file.display();
+            say(format!("warning: {file} is passed over, because {why}: --addr and --identity do without it"));
+            return Ok(Self::default());
+        }
+        Ok(Self::parse(&io::read_to_string(opened).map_err(unreadable)?))
     }
 
     fn parse(text: &str) -> Self {
@@ -102,14 +126,26 @@ fn unquoted(word: &str) -> String {
     }
 }
 
-fn read_if_there(file: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(error).with_context(|| {
-            format!("cannot read {}, to find the authority; --addr and --identity do without it", file.display())
-        }),
+/// Why a file with this owner and mode may hold another's words.
+fn why_not_believed(owner: u32, mode: u32, caller: u32) -> Option<&'static str> {
+    const ROOT: u32 = 0;
+    if owner != caller && owner != ROOT {
+        return Some("it belongs to another user");
     }
+    (mode & 0o022 != 0).then_some("other users can write it")
+}
+
+fn open_if_there(file: &Path) -> anyhow::Result<Option<File>> {
+    match File::open(file) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(unreadable(file, error)),
+    }
+}
+
+fn unreadable(file: &Path, error: io::Error) -> anyhow::Error {
+    let file = file.display();
+    anyhow!(error).context(format!("cannot read {file}, to find the authority; --addr and --identity do without it"))
 }
 
 /// The files of an identity, as PEM.
@@ -139,7 +175,18 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
     use super::*;
+
+    fn only_for_us(path: &Path) {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+    }
+
+    fn write_dev_env(file: &Path, text: &str) {
+        fs::write(file, text).unwrap();
+        only_for_us(file);
+    }
 
     #[test]
     fn the_env_file_is_read_as_a_shell_would() {
@@ -150,6 +197,23 @@ mod tests {
         let env = DevEnv::parse(r"export JOINCTL_IDENTITY='/it'\''s/identity'");
         assert_eq!(env.identity.as_deref(), Some(Path::new("/it's/identity")));
         assert_eq!(DevEnv::parse("export OTHER=1"), DevEnv::default());
+    }
+
+    #[test]
+    fn a_file_is_believed_that_only_the_caller_or_root_can_write() {
+        const CALLER: u32 = 1000;
+        for (owner, mode, is_believed) in [
+            (CALLER, 0o100_600, true),
+            (CALLER, 0o100_644, true),
+            (0, 0o100_644, true),
+            (1001, 0o100_600, false),
+            (CALLER, 0o100_664, false),
+            (CALLER, 0o100_646, false),
+            (0, 0o100_666, false),
+        ] {
+            assert_eq!(why_not_believed(owner, mode, CALLER).is_none(), is_believed, "{owner} {mode:o}");
+        }
+        assert!(why_not_believed(CALLER, 0o100_600, 0).is_some(), "root is led by nobody else");
     }
 
     #[test]
@@ -171,8 +235,11 @@ mod tests {
         assert!(found(None, Some(Path::new("/flag"))).unwrap_err().contains("the identity is that in /flag,"));
         fs::write(home.join("addr"), "home.example:1\n").unwrap();
         assert_eq!(found(None, None), Ok(("home.example:1".into(), home.clone())));
-        fs::write(&dev_env, "export JOINCTL_ADDR=localhost:2\nexport JOINCTL_IDENTITY=/dev-identity\n").unwrap();
+        write_dev_env(&dev_env, "export JOINCTL_ADDR=localhost:2\nexport JOINCTL_IDENTITY=/dev-identity\n");
         assert_eq!(found(None, None), Ok(("localhost:2".into(), "/dev-identity".into())));
+        fs::set_permissions(&dev_env, Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(found(None, None), Ok(("home.example:1".into(), home.clone())), "others could have written it");
+        only_for_us(&dev_env);
         assert_eq!(found(Some("flag:3"), Some(Path::new("/flag"))), Ok(("flag:3".into(), "/flag".into())));
     }
 
@@ -189,11 +256,12 @@ mod tests {
         let of_home = told(None, identity).unwrap_err();
         assert!(of_home.starts_with(&format!("cannot read {}, ", home.join("addr").display())), "{of_home}");
         assert_eq!(told(Some("flag:3"), None), Ok(()), "the address is known");
-        fs::write(&dev_env, "export JOINCTL_ADDR=localhost:2\n").unwrap();
+        write_dev_env(&dev_env, "export JOINCTL_ADDR=localhost:2\n");
         assert_eq!(told(None, identity), Ok(()), "the address is known");
 
         fs::remove_file(&dev_env).unwrap();
         fs::create_dir(&dev_env).unwrap();
+        only_for_us(&dev_env);
         assert_eq!(told(Some("flag:3"), identity), Ok(()), "both are known");
         for (addr, identity) in [(Some("flag:3"), None), (None, identity)] {
             let of_dev = told(addr, identity).unwrap_err();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_yaml_ng::Value;
 
-use super::Format;
+use super::{Format, json};
 
 /// A JSON array or a row of YAML documents in the making. [`Items::end`] completes it; without, a reader sees that
 /// something is missing.
@@ -24,7 +24,7 @@ impl<W: Write> Items<W> {
         let first = self.count == 0;
         self.count += 1;
         if self.format == Format::Json {
-            let json = serde_json::to_string_pretty(item)?.replace('\n', "\n  ");
+            let json = json(item)?.replace('\n', "\n  ");
             return write!(self.out, "{}{json}", if first { "[\n  " } else { ",\n  " });
         }
         if !first {
@@ -51,10 +51,14 @@ mod tests {
     use super::*;
 
     fn printed(format: Format, items: &[&str]) -> String {
+        printed_values(format, items.iter().map(|item| serde_yaml_ng::from_str(item).unwrap()))
+    }
+
+    fn printed_values(format: Format, items: impl IntoIterator<Item = Value>) -> String {
         let mut out = Vec::new();
         let mut list = Items::begin(&mut out, format);
         for item in items {
-            list.push(&serde_yaml_ng::from_str(item).unwrap()).unwrap();
+            list.push(&item).unwrap();
         }
         list.end().unwrap();
         String::from_utf8(out).unwrap()
@@ -67,6 +71,17 @@ mod tests {
         let two: Vec<Value> = serde_json::from_str(&printed(Format::Json, &["{a: \"x\\ny\"}", "{}"])).unwrap();
         assert_eq!(two[0]["a"], "x\ny");
         assert_eq!(two.len(), 2);
+    }
+
+    #[test]
+    fn no_item_steers_a_terminal() {
+        let said = Value::from("\u{1b}[2J\u{7f}\u{85}\u{9b}1m");
+        for format in [Format::Json, Format::Yaml] {
+            let printed = printed_values(format, [said.clone()]);
+            assert!(!printed.replace('\n', "").contains(char::is_control), "{printed:?}");
+            let read: Value = serde_yaml_ng::from_str(&printed).unwrap();
+            assert!(read == said || read[0] == said, "{printed}");
+        }
     }
 
     #[test]

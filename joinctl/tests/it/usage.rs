@@ -1,6 +1,12 @@
 //! Exit codes, help, and where the server is looked for.
 
-use std::{fs, net::TcpListener, process::Stdio};
+use std::{
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Stdio,
+};
 
 use rstest::rstest;
 
@@ -94,6 +100,33 @@ fn an_identity_that_is_no_pem_is_refused_before_a_connection_is_made() {
     assert!(ran.stderr.contains("can't be used"), "{}", ran.stderr);
 }
 
+/// What `joind dev` writes, in a directory of our own.
+fn write_dev_env(data: &Path, exports: &str) {
+    let env = data.join("env");
+    fs::write(&env, exports).unwrap();
+    fs::set_permissions(env, Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_directory_of_others_leads_nobody_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("joind-data");
+    fs::create_dir(&data).unwrap();
+    write_dev_env(&data, "export JOINCTL_ADDR=authority.invalid:1\nexport JOINCTL_IDENTITY=/nowhere\n");
+    let told = || run(&mut command(folder.path(), &["status", "--format", "json"])).stderr;
+
+    let led = told();
+    let note =
+        "note: joind-data/env leads to another machine, authority.invalid:1; --addr and --identity lead to yours\n";
+    assert!(led.starts_with(note), "{led}");
+
+    fs::set_permissions(data.join("env"), Permissions::from_mode(0o620)).unwrap();
+    let passed_over = told();
+    let warning = "warning: joind-data/env is passed over, because other users can write it: ";
+    assert!(passed_over.starts_with(warning), "{passed_over}");
+    assert!(passed_over.contains("error: no address of the authority"), "{passed_over}");
+}
+
 #[test]
 fn a_server_that_is_not_there_ends_with_2() {
     let folder = tempfile::tempdir().unwrap();
@@ -110,7 +143,7 @@ fn a_server_that_is_not_there_ends_with_2() {
     // Bound for a moment, so that nobody listens there now.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let exports = format!("export JOINCTL_ADDR=127.0.0.1:{port}\nexport JOINCTL_IDENTITY=joind-data/identity\n");
-    fs::write(data.join("env"), exports).unwrap();
+    write_dev_env(&data, &exports);
 
     let ran = run(&mut command(folder.path(), &["get", "tokens", "--format", "json"]));
     assert_eq!(ran.code, 2, "{}", ran.stderr);

@@ -16,6 +16,7 @@ pub mod proof;
 pub mod refusal;
 pub mod resource;
 pub mod state;
+pub mod text;
 pub mod upcast;
 
 /// A moment, in UTC with microseconds; always the database's time.

@@ -417,7 +417,7 @@ impl<F: Files> LogDirectory<F> {
 /// Makes the directory, its name on the disk too, and keeps other processes out for as long as the file is open.
 fn lock(root: &Path) -> Result<File, DirectoryError> {
     let create = || -> io::Result<File> {
-        std::fs::create_dir_all(root)?;
+        Disk.create_directories(root)?;
         if let Some(parent) = root.canonicalize()?.parent() {
             Disk.sync_directory(parent)?;
         }

@@ -1,7 +1,8 @@
 //! The file operations that the log needs, apart from it so that tests can make each of them fail.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// File operations. None of them needs to be atomic but `rename`.
@@ -38,7 +39,9 @@ impl Files for Disk {
     }
 
     fn create_directories(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        // Entries are for auditors: other users of the machine don't get to them. A web server that serves the files may be
+        // of the group.
+        DirBuilder::new().recursive(true).mode(0o750).create(path)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -134,11 +134,11 @@ pub struct Limits {
     pub refusals_per_token_and_address: NonZero<u32>,
     /// Open connections.
     pub connections: NonZero<usize>,
-    /// Open connections from one address (a /64 of IPv6).
+    /// Open connections from one address (a /56 of IPv6).
     pub connections_per_address: NonZero<usize>,
     /// Streams open at once on one connection.
     pub streams_per_connection: NonZero<u32>,
-    /// Streams (requests that are not answered yet) open at once from one address.
+    /// Streams (requests that are not answered yet) open at once from one address (a /56 of IPv6).
     pub streams_per_address: NonZero<usize>,
     /// Streams open at once.
     pub streams: NonZero<usize>,

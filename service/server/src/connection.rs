@@ -47,6 +47,9 @@ const GRACE: Duration = Duration::from_secs(10);
 const MAX_HEADERS: u32 = 16 * 1024;
 /// The most bytes that a connection may send before somebody reads them.
 const WINDOW: u32 = 64 * 1024;
+/// The most bytes of an answer that are kept for a client that has room for them, by what it says, and reads none. There
+/// are many streams to a connection, and strangers open them.
+const UNSENT: usize = 32 * 1024;
 
 /// What may be asked by anybody at any time, and keeps nothing: whether the node lives.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
@@ -123,6 +126,7 @@ fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(MAX_HEADERS)
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)
+        .max_send_buf_size(UNSENT)
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1);
     builder

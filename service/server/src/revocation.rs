@@ -37,7 +37,8 @@ const LOOK: (u32, Duration) = (40, Duration::from_millis(50));
 
 /// The lists as they were made last. One request at a time makes them, and only when something happened: what everybody
 /// may ask for must not keep the database from joins. All that wait meanwhile get what the next one makes, so that a
-/// stranger who asks a thousand times keeps nobody from them.
+/// stranger who asks a thousand times keeps nobody from them. A making that was broken off would be followed by the next
+/// one without rest, so it is done to its end (`App::done`).
 #[derive(Default)]
 pub struct Lists(Mutex<Made>);
 
@@ -72,16 +73,16 @@ struct Followed {
 ///
 /// # Errors
 /// UNAVAILABLE when the database can't be read, or the view stands still.
-pub async fn crl(app: &App) -> Result<Bytes, Refusal> {
-    signed(app, |signed| signed.crl.clone()).await
+pub async fn crl(app: Arc<App>) -> Result<Bytes, Refusal> {
+    signed(&app, |signed| signed.crl.clone()).await
 }
 
 /// The OpenSSH key revocation list.
 ///
 /// # Errors
 /// UNAVAILABLE when the database can't be read, or the view stands still.
-pub async fn krl(app: &App) -> Result<Bytes, Refusal> {
-    signed(app, |signed| signed.krl.clone()).await
+pub async fn krl(app: Arc<App>) -> Result<Bytes, Refusal> {
+    signed(&app, |signed| signed.krl.clone()).await
 }
 
 async fn signed<T>(app: &App, part: impl Fn(&Signed) -> T) -> Result<T, Refusal> {

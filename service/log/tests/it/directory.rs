@@ -1,6 +1,7 @@
 //! The log's directory on a real disk.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use join_log::files::Disk;
@@ -35,6 +36,14 @@ fn a_log_is_reopened_where_it_was_published() {
         assert_eq!(log.published(), Some(&checkpoint(&log.tree())));
         assert_eq!(fsck(&Disk, root.path()), numbers(0..size));
     }
+}
+
+#[test]
+fn only_its_user_and_group_get_to_the_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("log");
+    drop(grown(&root, 3));
+    assert_eq!(fs::metadata(root).unwrap().permissions().mode() & 0o027, 0);
 }
 
 /// A database that failed over has lost what nobody had seen, and goes on with other entries.

@@ -67,15 +67,14 @@ impl Strangers {
         self.count(Some(token.clone()), if within { refusal } else { too_many() }, false)
     }
 
-    /// Limits guesses of a registration secret: before it is compared, so that no more are told apart than allowed.
-    ///
-    /// # Errors
-    /// RATE_LIMITED.
-    pub fn check_guess(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
-        match self.guesses.check_key(&(token.clone(), network(peer.address.ip()))) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.count(Some(token.clone()), too_many(), false)),
-        }
+    /// Limits guesses of a registration secret: asked before one is compared, so that no more are told apart than allowed.
+    pub fn may_guess(&self, token: &Name, peer: &Peer) -> bool {
+        self.guesses.check_key(&(token.clone(), network(peer.address.ip()))).is_ok()
+    }
+
+    /// Counts the refusal of a guess beyond the limit.
+    pub fn refused_guess(&self, token: &Name) -> Refusal {
+        self.count(Some(token.clone()), too_many(), false)
     }
 
     /// Limits how many refusals of proven holders are recorded one by one, so that a copied key can't fill the disk. The
@@ -166,9 +165,14 @@ async fn append(ledger: &Ledger, events: &[RefusalsSummarised], at: Timestamp) -
 }
 
 /// Limits are for networks: one host has a whole /64 of IPv6 addresses to itself.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
+fn network(address: IpAddr) -> IpAddr {
+    prefix(address, 64)
+}
+
+/// What comes first in an address: so many bits of IPv6, or an IPv4 address as a whole.
+pub(crate) fn prefix(address: IpAddr, bits: u32) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !(u128::MAX >> bits)).into()),
         v4 => v4,
     }
 }

@@ -127,11 +127,13 @@ fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-/// Makes the directory, in its absolute form: what is written into it must hold from anywhere.
+/// Makes the directory, in its absolute form: what is written into it must hold from anywhere. Other users see nothing in
+/// it; when root makes it, the one that PostgreSQL runs as has to pass through.
 fn prepare(directory: &Path) -> anyhow::Result<PathBuf> {
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o755)
+        .mode(mode)
         .create(directory)
         .with_context(|| format!("the data directory {} can't be made", directory.display()))?;
     directory.canonicalize().with_context(|| format!("the data directory {} can't be used", directory.display()))

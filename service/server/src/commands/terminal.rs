@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use join_domain::text::printable;
 
 /// Prints data, in one piece. A reader that has left (`| head -1`) has what it wanted: that is no failure.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
@@ -21,12 +22,12 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints one line of data.
 pub(super) fn line(text: impl Display) -> anyhow::Result<()> {
-    print(&format!("{text}\n"))
+    print(&(printable(&text.to_string()) + "\n"))
 }
 
 /// Says something beside the data. When nobody can hear it, there is nobody to tell that either.
 pub(super) fn say(text: impl Display) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    let _ = io::stderr().write_all((printable(&text.to_string()) + "\n").as_bytes());
 }
 
 /// Says why the command fails, or a part of it.

@@ -13,7 +13,7 @@ use std::{
 
 use join_domain::refusal::{Code, Refusal};
 
-use crate::{ceremony::strangers::network, config::Limits};
+use crate::{ceremony::strangers::prefix, config::Limits};
 
 /// How often a connection is checked for idleness and late requests. The first request must
 /// come within this time.
@@ -27,6 +27,10 @@ const JOIN: usize = 24;
 const RING: usize = 32;
 /// How long a connection may be open without a request.
 const IDLE: Duration = Duration::from_secs(10 * 60);
+
+/// The bits of an IPv6 address that its network is known by. A household has a /56: with places for each host's /64, it
+/// could take those of all.
+const NETWORK: u32 = 56;
 
 /// The places of a node.
 pub(crate) struct Places {
@@ -89,7 +93,7 @@ impl Places {
 
     /// A place for a connection; none when all are taken.
     pub(crate) fn connection(self: &Arc<Self>, address: IpAddr) -> Option<Arc<ConnectionPlace>> {
-        let network = network(address);
+        let network = prefix(address, NETWORK);
         let everybody = Place::take(&self.everybody.connections)?;
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         let (connections, requests) = self.most_of_network;
@@ -252,6 +256,17 @@ mod tests {
         assert!(places.connection(host(3)).is_some());
         drop(of_second);
         assert!(places.networks.lock().unwrap().is_empty(), "nothing is kept of networks that left");
+    }
+
+    #[test]
+    fn a_household_is_one_network() {
+        let places = places(Limits { connections_per_address: 1, ..Limits::default() });
+        let come = |address: &str| places.connection(address.parse().unwrap());
+        let first = come("2001:db8:0:4200::1").unwrap();
+        assert!(come("2001:db8:0:42ff::2").is_none());
+        let of_others = ["2001:db8:0:4300::1", "192.0.2.1", "::ffff:192.0.2.2"].map(|address| come(address).unwrap());
+        assert!(come("192.0.2.2").is_none(), "the same in another form");
+        drop((first, of_others));
     }
 
     fn ask(connection: &Arc<ConnectionPlace>) -> Result<RequestPlace, Refusal> {

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -47,15 +47,15 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn crl(State(app): State<Arc<App>>) -> Response {
-    match revocation::crl(&app).await {
+async fn crl(State(app): State<Arc<App>>, request: Request) -> Response {
+    match app.done(request.extensions(), revocation::crl(Arc::clone(&app))).await {
         Ok(pem) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response(),
         Err(refusal) => refused(refusal),
     }
 }
 
-async fn krl(State(app): State<Arc<App>>) -> Response {
-    match revocation::krl(&app).await {
+async fn krl(State(app): State<Arc<App>>, request: Request) -> Response {
+    match app.done(request.extensions(), revocation::krl(Arc::clone(&app))).await {
         Ok(list) => ([(header::CONTENT_TYPE, "application/octet-stream")], list).into_response(),
         Err(refusal) => refused(refusal),
     }
@@ -89,7 +89,7 @@ async fn checkpoint(State(app): State<Arc<App>>) -> Response {
 }
 
 /// A tile of the published checkpoint. Hash tiles are public; entry bundles need the role `auditor`.
-async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: axum::extract::Request) -> Response {
+async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: Request) -> Response {
     let Some(directory) = app.log_directory.clone() else { return no_log_here() };
     let Some(tile) = Tile::parse(&format!("tile/{path}")) else { return no_such_file() };
     // What needs a role is nothing for a cache that many share.
@@ -103,14 +103,15 @@ async fn tile(State(app): State<Arc<App>>, Path(path): Path<String>, request: ax
         return refused(refusal);
     }
     let read = tokio::task::spawn_blocking(move || LogReader::open(directory).published(tile));
+    // Nothing stops a read that has begun, so its place is not another's before.
+    let read = app.done(request.extensions(), async { read.await.map_err(internal)?.map_err(internal) });
     match read.await {
-        Ok(Ok(Some(bytes))) => {
+        Ok(Some(bytes)) => {
             ([(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, cache)], bytes)
                 .into_response()
         }
-        Ok(Ok(None)) => no_such_file(),
-        Ok(Err(error)) => refused(internal(error)),
-        Err(stopped) => refused(internal(stopped)),
+        Ok(None) => no_such_file(),
+        Err(refusal) => refused(refusal),
     }
 }
 

@@ -56,6 +56,9 @@ async fn what_dev_made_outlives_a_kill() {
     let exports = [format!("export JOINCTL_ADDR={address}"), format!("export JOINCTL_IDENTITY={}", identity.display())];
     assert_eq!(first.printed[1..], exports);
     assert_eq!(fs::read_to_string(data.join("env")).unwrap(), format!("{}\n{}\n", exports[0], exports[1]));
+    let mode = |directory: &Path| fs::metadata(directory).unwrap().permissions().mode();
+    assert_eq!(mode(&data) & 0o066, 0, "others see nothing in it");
+    assert_eq!(mode(&data.join("log")) & 0o007, 0, "nor any entry");
     let admin = first.administrator(&identity);
     let (cluster, pin) = (admin.status().await.cluster_name, first.network.pin.clone());
     assert_eq!(cluster, "dev.local");
@@ -84,6 +87,14 @@ async fn what_dev_made_outlives_a_kill() {
     lock.try_lock().expect("its PostgreSQL has ended, too");
     let after = Finished::of(joind(&[["admin", "ls"].as_slice(), &data_dir].concat())).await.refused();
     assert!(after.contains("does `joind dev` run?"), "{after}");
+}
+
+#[tokio::test]
+async fn what_others_wrote_does_not_steer_the_terminal() {
+    let installed = Installed::new().await;
+    let refused = installed.run(&["import", "--from", "an\u{1b}[2Jarchive\u{9b}1m"]).await.refused();
+    assert!(refused.contains(r"an\u{1b}[2Jarchive\u{9b}1m"), "{refused:?}");
+    assert!(!refused.replace('\n', "").contains(char::is_control), "{refused:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
+    io,
     num::NonZero,
+    pin::Pin,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -26,10 +29,15 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use prost::Message as _;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_request::MessageRequest};
 
-use crate::world::{Ask, Installed, Network, Onboarding, Running, World, bound_keypair_init, client_init};
+use crate::world::{Ask, Installed, Network, Onboarding, Running, World, bound_keypair_init, client_init, until};
 
 const CASES: usize = 250;
 
@@ -66,15 +74,19 @@ async fn client(network: &Network) -> SendRequest<Full<Bytes>> {
     client
 }
 
-/// Posts a body; the HTTP status and, for gRPC, the status of the call.
-async fn post(client: &mut SendRequest<Full<Bytes>>, path: &str, kind: &str, body: Vec<u8>) -> (u16, Option<i32>) {
-    let request = Request::post(format!("https://authority{path}"))
+fn request(path: &str, kind: &str, body: Vec<u8>) -> Request<Full<Bytes>> {
+    Request::post(format!("https://authority{path}"))
         .header(CONTENT_TYPE, kind)
         .header("te", "trailers")
         .body(Full::new(Bytes::from(body)))
-        .unwrap();
+        .unwrap()
+}
+
+/// Posts a body; the HTTP status and, for gRPC, the status of the call.
+async fn post(client: &mut SendRequest<Full<Bytes>>, path: &str, kind: &str, body: Vec<u8>) -> (u16, Option<i32>) {
     client.ready().await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(20), client.send_request(request)).await.unwrap().unwrap();
+    let sent = client.send_request(request(path, kind, body));
+    let answer = tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap().unwrap();
     let (head, body) = answer.into_parts();
     let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
     let status = head.headers.get("grpc-status").or_else(|| trailers.get("grpc-status")).cloned();
@@ -173,6 +185,40 @@ async fn client_that_reads_nothing(network: &Network) -> SendRequest<Unfinished>
     let (client, connection) = builder.initial_stream_window_size(0).handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+/// Says that it has room for all, and never reads from the wire.
+async fn client_that_leaves_all_on_the_wire(network: &Network) -> SendRequest<Full<Bytes>> {
+    let stream = OneWay(network.connect(0, None, "h2").await.unwrap());
+    let room = i32::MAX.unsigned_abs();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(room).initial_connection_window_size(room);
+    let (client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Takes what is written, and has nothing to read.
+struct OneWay(TlsStream<TcpStream>);
+
+impl AsyncRead for OneWay {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for OneWay {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 /// A request that begins with these bytes, and ends only with the token.
@@ -276,6 +322,55 @@ async fn who_reads_no_answer_keeps_nothing_that_others_need() {
     end.cancel();
     drop(unread);
     a_bot_still_joins(world).await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_not_made_ahead() {
+    let service = Measured::start().await;
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol("joinauthority.v1.Resources".to_owned())),
+    };
+    let asked = framed(&vec![ask.encode_to_vec(); 50]);
+    let before = service.running.resident_mb();
+    let (mut strangers, mut unread) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let mut stranger = client_that_leaves_all_on_the_wire(&service.running.network).await;
+        for _ in 0..25 {
+            stranger.ready().await.unwrap();
+            let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+            unread.push(stranger.send_request(request(path, "application/grpc", asked.clone())));
+        }
+        strangers.push(stranger);
+    }
+    // There is more than 300 MB to say.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let grown = service.running.resident_mb().saturating_sub(before);
+    // What was begun of each is 50 MB.
+    assert!(grown < 80, "{grown} MB more");
+    drop((strangers, unread));
+    service.a_bot_still_joins().await;
+}
+
+#[tokio::test]
+async fn who_does_not_wait_for_a_list_begins_no_other() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").await;
+    world.settle().await;
+    let held = world.database.hold_certificates().await;
+    let readings = async || world.database.waiting("FROM certificate_view").await;
+    for _ in 0..8 {
+        let mut stranger = world.stranger().http().await;
+        let asked = tokio::time::timeout(Duration::from_millis(200), stranger.get("/crl"));
+        asked.await.expect_err("nothing can be read");
+    }
+    until("one reads", async || readings().await > 0).await;
+    assert_eq!(readings().await, 1);
+    bot.join().await.expect("there are connections left for joins");
+
+    held.release().await;
+    assert_eq!(world.stranger().http().await.get("/crl").await.status, 200);
+    world.check().await;
 }
 
 #[tokio::test]

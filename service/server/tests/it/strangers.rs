@@ -115,6 +115,30 @@ async fn guesses_of_a_secret_are_limited() {
     world.check().await;
 }
 
+#[rstest]
+#[tokio::test]
+async fn nobody_finds_a_used_up_secret_beyond_the_limit(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
+    let world = World::with(Limits { failures_per_token_and_address: 1, ..Limits::default() }).await;
+    let mut bot = world.bot("example").limit(9).over(over).await;
+    // That was the one guess of this minute.
+    bot.join().await.unwrap();
+    world.catch_up("example").await;
+    let mut stranger = bot.clone();
+    stranger.secret.clear();
+    knock(&mut stranger).await;
+
+    let mut guess =
+        async |secret: &str| stranger.joining().with_secret(secret).signed_by(&Key::ed25519()).await.unwrap_err().code;
+    let (wrong, right) = (guess("open sesame").await, guess(&bot.secret).await);
+
+    assert_eq!(right, wrong);
+    assert_eq!(world.news("example").await, NOTHING);
+    for _ in 0..3 {
+        bot.join().await.expect("an honest agent sends the secret in its configuration each time");
+    }
+    world.check().await;
+}
+
 #[tokio::test]
 async fn a_flood_of_inventions_stops_no_bot() {
     let world = World::with(strict()).await;

@@ -24,7 +24,7 @@ pub(crate) struct Database {
     queue: usize,
 }
 
-/// While this lives, nobody appends.
+/// While this lives, what it holds up waits.
 pub(crate) struct Held(PgConnection);
 
 impl Held {
@@ -55,16 +55,31 @@ impl Database {
 
     /// Lets appends wait.
     pub(crate) async fn hold(&self) -> Held {
+        self.lock("LOCK TABLE stream IN EXCLUSIVE MODE").await
+    }
+
+    /// Lets who reads certificates wait.
+    pub(crate) async fn hold_certificates(&self) -> Held {
+        self.lock("LOCK TABLE certificate_view IN ACCESS EXCLUSIVE MODE").await
+    }
+
+    async fn lock(&self, lock: &str) -> Held {
         let mut holder = PgConnection::connect_with(&self.superuser.clone().database(&self.name)).await.unwrap();
-        sqlx::raw_sql("BEGIN; LOCK TABLE stream IN EXCLUSIVE MODE").execute(&mut holder).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {lock}"))).execute(&mut holder).await.unwrap();
         Held(holder)
     }
 
     /// Whether somebody waits for a lock.
     pub(crate) async fn somebody_waits(&self) -> bool {
+        self.waiting("").await > 0
+    }
+
+    /// How many statements with this text wait for a lock.
+    pub(crate) async fn waiting(&self, text: &str) -> i64 {
         let mut server = PgConnection::connect_with(&self.superuser).await.unwrap();
-        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock')";
-        sqlx::query_scalar(waits).bind(&self.name).fetch_one(&mut server).await.unwrap()
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = $1 AND wait_event_type = 'Lock' AND strpos(query, $2) > 0";
+        sqlx::query_scalar(waiting).bind(&self.name).bind(text).fetch_one(&mut server).await.unwrap()
     }
 
     /// On the server that all tests share, without a schema.
