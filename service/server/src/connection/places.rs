@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_household_is_one_network() {
-        let places = places(Limits { connections_per_address: 1, ..Limits::default() });
+        let places = places(Limits { connections_per_address: few(1), ..Limits::default() });
         let come = |address: &str| places.connection(address.parse().unwrap());
         let first = come("2001:db8:0:4200::1").unwrap();
         assert!(come("2001:db8:0:42ff::2").is_none());
