@@ -6,7 +6,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use join_domain::{
     Timestamp,
     envelope::{self, StreamId},
-    state::{Claim, State},
+    state::Claim,
 };
 
 use crate::{
@@ -38,9 +38,8 @@ impl Claims {
         entry: &envelope::Entry,
         at: Timestamp,
         before: &[Claim],
-        after: &State,
+        after: &[Claim],
     ) {
-        let after = after.claims();
         for claim in before.iter().filter(|claim| !after.contains(claim)) {
             if self.holders.get(claim) == Some(&entry.stream) {
                 self.holders.remove(claim);
@@ -50,7 +49,7 @@ impl Claims {
                 overlap.remove();
             }
         }
-        for claim in after.into_iter().filter(|claim| !before.contains(claim)) {
+        for claim in after.iter().filter(|claim| !before.contains(claim)) {
             let first = self.holders.insert(claim.clone(), entry.stream);
             if let Some(first) = first.filter(|first| *first != entry.stream) {
                 let second = Place {
@@ -59,7 +58,7 @@ impl Claims {
                     version: Some(entry.first_version),
                 };
                 let overlap = Overlap { second, since: at };
-                self.overlaps.entry((claim, first)).or_insert(overlap);
+                self.overlaps.entry((claim.clone(), first)).or_insert(overlap);
             }
         }
     }

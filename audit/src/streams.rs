@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use join_domain::{
     envelope::{Entry, StreamId, StreamKind},
+    event::Event,
     state::State,
 };
 use serde::Deserialize;
@@ -75,7 +76,8 @@ impl Streams {
             unfollowed(fault, envelope.first_version, error.to_string())
         });
         let followed = entry.and_then(|entry| {
-            let before = stream.state.as_ref().map(State::claims).unwrap_or_default();
+            let claims_move = entry.events.iter().any(Event::may_move_claims);
+            let before = claims_move.then(|| stream.state.as_ref().map(State::claims).unwrap_or_default());
             let (decided, recorded) = (self.times.reached(entry.decided_at), self.times.reached(entry.recorded_at));
             if let Err(why) = self.times.follow(&entry) {
                 findings.add(Finding::new(Fault::TimeWentBack, at(envelope.first_version), why));
@@ -90,7 +92,9 @@ impl Streams {
                 unfollowed(Fault::ImpossibleHistory, error.version, why)
             })?;
             self.rules.take(&state, recorded);
-            self.claims.follow(log_index, &entry, recorded, &before, &state);
+            if let Some(before) = before {
+                self.claims.follow(log_index, &entry, recorded, &before, &state.claims());
+            }
             Ok(state)
         });
         match followed {

@@ -1,7 +1,8 @@
 //! Roots and proofs: against the test vectors, and against the writer, with which nothing is shared.
 
-use join_audit::merkle::{Accumulator, Hash, is_consistent, is_included, leaf, root};
+use join_audit::merkle::{Accumulator, Hash, is_included, leaf, root};
 use join_log::{LogDirectory, prove_consistency, prove_inclusion};
+use join_log_tests::is_consistent;
 use proptest::prelude::*;
 
 fn leaves(size: u64) -> Vec<Hash> {

@@ -147,6 +147,25 @@ impl Event {
             _ => None,
         }
     }
+
+    /// False for the events of every join, which leave names and keys alone: [claims](crate::state::State::claims) hash every
+    /// key of a token, and renewals are many.
+    pub const fn may_move_claims(&self) -> bool {
+        !matches!(
+            self,
+            Self::ChallengeIssued(_)
+                | Self::ChallengeSolved(_)
+                | Self::RegistrationSecretSpent(_)
+                | Self::RecoveryConsumed(_)
+                | Self::GenerationBumped(_)
+                | Self::JoinAccepted(_)
+                | Self::JoinResumed(_)
+                | Self::JoinRefused(_)
+                | Self::ExemptionGranted(_)
+                | Self::ExemptionConsumed(_)
+                | Self::ExemptionRevoked(_)
+        )
+    }
 }
 
 /// An event that says all by its kind.

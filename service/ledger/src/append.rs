@@ -114,8 +114,11 @@ impl StreamAppend {
         let entry = Entry { stream, first_version, events, decided_at, recorded_at, origin };
         let malformed = |error: &dyn std::fmt::Display| AppendError::Malformed(error.to_string());
 
-        let claims_before =
-            entry.events.iter().any(may_move_claims).then(|| before.as_ref().map(State::claims).unwrap_or_default());
+        let claims_before = entry
+            .events
+            .iter()
+            .any(Event::may_move_claims)
+            .then(|| before.as_ref().map(State::claims).unwrap_or_default());
         let bot_before = before.as_ref().and_then(bot_of);
         let lineage_before = before.as_ref().and_then(lineage_of);
         let after = State::after(before, &entry).map_err(|error| malformed(&error))?;
@@ -259,25 +262,6 @@ fn is_of_a_plain_join(event: &Event) -> bool {
             | Event::RecoveryConsumed(_)
             | Event::GenerationBumped(_)
             | Event::JoinAccepted(_)
-    )
-}
-
-/// False for the events of every join, which leave names and keys alone: claims hash every key of a token, and renewals
-/// are many.
-fn may_move_claims(event: &Event) -> bool {
-    !matches!(
-        event,
-        Event::ChallengeIssued(_)
-            | Event::ChallengeSolved(_)
-            | Event::RegistrationSecretSpent(_)
-            | Event::RecoveryConsumed(_)
-            | Event::GenerationBumped(_)
-            | Event::JoinAccepted(_)
-            | Event::JoinResumed(_)
-            | Event::JoinRefused(_)
-            | Event::ExemptionGranted(_)
-            | Event::ExemptionConsumed(_)
-            | Event::ExemptionRevoked(_)
     )
 }
 

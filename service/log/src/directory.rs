@@ -152,15 +152,6 @@ impl LogDirectory {
         let lock = lock(root.as_ref())?;
         Ok(Self { _lock: Some(lock), ..Self::open_on(Disk, root.as_ref())? })
     }
-
-    /// Opens a directory whose tiles are damaged or lost: as [`open`](Self::open), but every entry is to be integrated again,
-    /// from index 0. Its checkpoint stays, and what was published stays published.
-    pub fn rebuild(root: impl AsRef<Path>) -> Result<Self, DirectoryError> {
-        let lock = lock(root.as_ref())?;
-        let reader = LogReader::open(root.as_ref());
-        let published = reader.checkpoint()?.map(|note| note.checkpoint()).transpose()?;
-        Ok(Self { published, _lock: Some(lock), ..Self::empty(reader) })
-    }
 }
 
 impl<F: Files> LogDirectory<F> {

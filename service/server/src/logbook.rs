@@ -23,19 +23,36 @@ use join_log::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::witness::{ASK_AGAIN, Witness};
+use self::witness::Witness;
 use crate::telemetry::{Alarm, METRICS, Position};
 
-/// How often the log is brought forward and, when it grew, signed.
-const PERIOD: Duration = Duration::from_secs(1);
-/// How long to wait after a failure or a refusal to sign.
-const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Entries that are integrated at once.
 const STEP: u32 = 2000;
 /// How often a checkpoint is published again with fresh cosignatures, when the log does not grow.
 const REPUBLISH: Duration = Duration::from_secs(10 * 60);
 /// How long what there is may be neither signed nor published here, whatever the reason, before that is an alarm.
 const STALLED: Duration = Duration::from_secs(60);
+
+/// How long a node waits between its looks at the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Until the log is brought forward again and, when it grew, signed.
+    pub period: Duration,
+    /// The same, after a failure or a refusal to sign.
+    pub after_failure: Duration,
+    /// Until a witness that did not answer is asked again.
+    pub ask_again: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(1),
+            after_failure: Duration::from_secs(10),
+            ask_again: Duration::from_secs(10),
+        }
+    }
+}
 
 /// The log's files on this node.
 pub struct Logbook {
@@ -44,6 +61,7 @@ pub struct Logbook {
     signers: Arc<[NoteSigner]>,
     origin: String,
     witnesses: Vec<Witness>,
+    pace: Pace,
     /// The last entry that was integrated since the start, or since the log was rewound.
     last: Option<EntryMark>,
     published_at: Option<Instant>,
@@ -66,6 +84,7 @@ impl Logbook {
         signer: NoteSigner,
         origin: String,
         witnesses: Vec<Witness>,
+        pace: Pace,
     ) -> anyhow::Result<Self> {
         let opened = LogDirectory::open(&directory)
             .with_context(|| format!("the log's directory {} is not usable", directory.display()))?;
@@ -75,6 +94,7 @@ impl Logbook {
             signers: Arc::new([signer]),
             origin,
             witnesses,
+            pace,
             last: None,
             published_at: None,
             is_cosigned: false,
@@ -93,10 +113,10 @@ impl Logbook {
             let is_stalled = self.kept_up.elapsed() >= STALLED;
             METRICS.alarm(Alarm::LogStalled, is_stalled);
             has_failed = done.is_err();
-            pause = if has_failed || self.is_stopped { AFTER_FAILURE } else { PERIOD };
+            pause = if has_failed || self.is_stopped { self.pace.after_failure } else { self.pace.period };
             match done {
                 Err(error) => tracing::warn!("the log's files could not be brought forward: {error:#}"),
-                Ok(()) if is_stalled && !self.is_stopped && told.elapsed() >= AFTER_FAILURE => {
+                Ok(()) if is_stalled && !self.is_stopped && told.elapsed() >= self.pace.after_failure => {
                     let silent = self.kept_up.elapsed().as_secs();
                     tracing::warn!("nothing was signed or published here for {silent} s: other nodes are ahead");
                     told = Instant::now();
@@ -242,7 +262,7 @@ impl Logbook {
         };
         let shown = self.directory.published().map(|published| published.size);
         let grew = shown != Some(note.checkpoint()?.size);
-        let pause = if self.is_cosigned { REPUBLISH } else { ASK_AGAIN };
+        let pause = if self.is_cosigned { REPUBLISH } else { self.pace.ask_again };
         if grew || self.published_at.is_none_or(|last| last.elapsed() >= pause) {
             let note = self.cosigned(note).await?;
             if self.witnessed() > size || self.contradiction().is_some() {
@@ -337,7 +357,8 @@ impl Logbook {
     /// Before anything is signed by this process: what the witnesses show as the largest that they have seen must be of
     /// this log. Database and node may both have been restored. A witness that does not answer holds nothing up.
     async fn ask_witnesses(&mut self) -> anyhow::Result<()> {
-        futures::future::join_all(self.witnesses.iter_mut().map(|witness| witness.look(&self.origin))).await;
+        let (origin, ask_again) = (&self.origin, self.pace.ask_again);
+        futures::future::join_all(self.witnesses.iter_mut().map(|witness| witness.look(origin, ask_again))).await;
         let (reader, size) = (self.directory.reader(), self.directory.size());
         for witness in &mut self.witnesses {
             witness.compare(reader, size).context("the log's own files do not read")?;

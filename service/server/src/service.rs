@@ -33,7 +33,7 @@ use crate::{
     },
     entropy::Entropy,
     keyring::Keyring,
-    logbook::{Logbook, witness::Witness},
+    logbook::{Logbook, Pace, witness::Witness},
     readiness::{self, Readiness},
     request,
     revocation::Lists,
@@ -68,6 +68,8 @@ pub struct Parts {
     pub log_origin: Option<String>,
     /// Who cosigns its checkpoints.
     pub witnesses: Vec<config::Witness>,
+    /// How often it is brought forward.
+    pub log_pace: Pace,
     /// Limits.
     pub limits: Limits,
 }
@@ -86,6 +88,7 @@ impl Parts {
             log_directory: None,
             log_origin: None,
             witnesses: Vec::new(),
+            log_pace: Pace::default(),
             limits: Limits::default(),
         }
     }
@@ -126,7 +129,8 @@ pub async fn start(parts: Parts) -> anyhow::Result<Node> {
     let book = match &parts.log_directory {
         Some(directory) => {
             let witnesses = parts.witnesses.iter().map(Witness::new).collect::<anyhow::Result<_>>()?;
-            Some(Logbook::open(parts.ledger.clone(), directory.clone(), log_signer, origin, witnesses)?)
+            let (ledger, directory) = (parts.ledger.clone(), directory.clone());
+            Some(Logbook::open(ledger, directory, log_signer, origin, witnesses, parts.log_pace)?)
         }
         None => None,
     };

@@ -455,6 +455,19 @@ proptest! {
     }
 
     #[test]
+    fn claims_move_only_with_events_that_may_move_them(mode in modes(), acts in acts()) {
+        let mut state = None;
+        for entry in &tell(mode, &acts).authority.entries {
+            let before = state.as_ref().map(State::claims).unwrap_or_default();
+            let after = State::after(state, entry).unwrap();
+            if !entry.events.iter().any(Event::may_move_claims) {
+                prop_assert_eq!(after.claims(), before);
+            }
+            state = Some(after);
+        }
+    }
+
+    #[test]
     fn a_key_that_was_bound_stays_claimed_while_the_token_lives(mode in modes(), acts in acts()) {
         let told = tell(mode, &acts);
         let mut known: BTreeSet<&Claim> = BTreeSet::new();

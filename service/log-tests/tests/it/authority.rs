@@ -24,7 +24,9 @@ use join_server::{
     cluster,
     commands::Cli,
     config,
+    logbook::Pace,
     service::{self, Parts},
+    telemetry::{Alarm, METRICS},
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
@@ -33,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// So short that what comes with a node's next look comes at once.
+const MOMENT: Duration = Duration::from_millis(20);
 /// The log's name when nobody gives it another.
 pub(crate) const ORIGIN: &str = "test.example/log";
 
@@ -53,11 +57,12 @@ pub(crate) struct Spec<'a> {
     pub(crate) directory: &'a str,
     pub(crate) origin: Option<&'a str>,
     pub(crate) witnesses: Vec<config::Witness>,
+    pub(crate) ask_again: Duration,
 }
 
 impl Default for Spec<'_> {
     fn default() -> Self {
-        Self { name: "joind one", directory: "log", origin: None, witnesses: Vec::new() }
+        Self { name: "joind one", directory: "log", origin: None, witnesses: Vec::new(), ask_again: MOMENT }
     }
 }
 
@@ -128,6 +133,7 @@ impl Authority {
             log_directory: Some(directory.clone()),
             log_origin: spec.origin.map(str::to_owned),
             witnesses: spec.witnesses,
+            log_pace: Pace { period: MOMENT, after_failure: MOMENT, ask_again: spec.ask_again },
             ..Parts::on_loopback(self.ledger_of(spec.name).await, self.master_key())
         });
         Node { node: node.await.unwrap(), directory }
@@ -236,61 +242,74 @@ impl Node {
 
     /// The first published checkpoint that is as it should be.
     pub(crate) async fn publishes(&self, as_it_should_be: impl Fn(&SignedNote) -> bool) -> SignedNote {
-        let begun = Instant::now();
-        loop {
-            if let Some(note) = self.note().filter(&as_it_should_be) {
-                return note;
-            }
-            assert!(begun.elapsed() < PATIENCE, "it publishes {:?}", self.note());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let mut published = None;
+        let found = async || {
+            published = self.note().filter(&as_it_should_be);
+            published.is_some()
+        };
+        until("it publishes what it should", found).await;
+        published.unwrap()
     }
 
     /// Waits until everything is under a published checkpoint.
     pub(crate) async fn publishes_all(&self) -> SignedNote {
+        let end = self.numbers_all().await;
+        self.publishes(|note| note.checkpoint().unwrap().size >= end).await
+    }
+
+    /// Waits until everything has its number in the log; where that ends.
+    async fn numbers_all(&self) -> u64 {
         let ledger = &self.node.app.ceremonies.ledger;
-        loop {
-            let positions = ledger.positions().await.unwrap();
-            if positions.unsequenced == 0 {
-                let end = positions.next_index;
-                return self.publishes(|note| note.checkpoint().unwrap().size >= end).await;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("everything has its number", async || ledger.positions().await.unwrap().unsequenced == 0).await;
+        ledger.positions().await.unwrap().next_index
     }
 
     /// What the metrics say of the alarm that the log was rolled back; nothing before it was looked at.
     pub(crate) async fn alarm(&self) -> Option<bool> {
-        self.stands("log_rollback").await
+        self.stands(Alarm::LogRollback).await
     }
 
-    async fn stands(&self, alarm: &str) -> Option<bool> {
+    async fn stands(&self, alarm: Alarm) -> Option<bool> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio::net::TcpStream::connect(self.node.metrics_address).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
-        let line = text.lines().find(|line| line.contains(&format!("alarm=\"{alarm}\"")))?;
+        let line = text.lines().find(|line| line.contains(&format!("alarm=\"{}\"", alarm.as_str())))?;
         Some(line.ends_with(" 1"))
     }
 
     /// Waits until the alarm stands, or does not.
     pub(crate) async fn until_alarm(&self, standing: bool) {
-        let begun = Instant::now();
-        while self.alarm().await != Some(standing) {
-            assert!(begun.elapsed() < PATIENCE, "the alarm is {:?}", self.alarm().await);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until("the alarm is as it should be", async || self.alarm().await == Some(standing)).await;
     }
 
     /// Waits until it finds that it is set up for another log, which is no rollback.
     pub(crate) async fn until_misconfigured(&self) {
-        let begun = Instant::now();
-        while self.stands("log_misconfigured").await != Some(true) {
-            assert!(begun.elapsed() < PATIENCE, "it does not find that it is set up for another log");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until("it finds that it is set up for another log", async || {
+            self.stands(Alarm::LogMisconfigured).await == Some(true)
+        })
+        .await;
         assert_eq!(self.alarm().await, Some(false));
+    }
+
+    /// Waits until it has looked at all that happened, and raised the alarm for it. No other node runs.
+    pub(crate) async fn still_finds(&self, alarm: Alarm) {
+        self.numbers_all().await;
+        // The first time may be the end of a look that was under way.
+        for _ in 0..2 {
+            METRICS.alarm(alarm, false);
+            until("it raises the alarm again", async || self.stands(alarm).await == Some(true)).await;
+        }
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so().await {
+        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -1,14 +1,12 @@
 //! A database that was set back: nothing is signed until somebody decides.
 
-use std::time::{Duration, Instant};
-
 use join_domain::{
     envelope::StreamId,
     event::{Event, LogEnded},
 };
 use join_server::telemetry::{Alarm, METRICS};
 
-use crate::authority::{Authority, Node, ORIGIN, PATIENCE, Spec, joind};
+use crate::authority::{Authority, Node, ORIGIN, Spec, joind, until};
 
 const NEXT: &str = "test.example/log-2";
 const OTHER: &str = "joind two";
@@ -44,12 +42,11 @@ async fn a_database_that_was_set_back_is_not_signed() {
 
     // History goes on, differently, and grows longer than what was signed.
     authority.happens(20).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.still_finds(Alarm::LogRollback).await;
     assert_eq!(node.note().unwrap().to_string(), stands.to_string());
     let ledger = authority.ledger().await;
     let head = ledger.log_head().await.unwrap();
     assert!(head.signed < size, "nothing was signed: {head:?}");
-    assert_eq!(node.alarm().await, Some(true));
     node.stop().await;
 
     // Neither after a restart.
@@ -101,7 +98,7 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
         node.until_misconfigured().await;
         let stands = node.note().map(|note| note.to_string());
         authority.happens(2).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        node.still_finds(Alarm::LogMisconfigured).await;
         assert_eq!(node.note().map(|note| note.to_string()), stands);
         node.stop().await;
     }
@@ -112,14 +109,15 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
     assert_eq!(ended, [ORIGIN]);
 }
 
-/// A node that knows, and one with an empty directory, which does not. The first has refused, and history goes on.
-async fn one_knows() -> (Authority, [Node; 2]) {
+/// A node that knew has refused, and history goes on with another, whose empty directory knows nothing.
+async fn one_knew() -> (Authority, Node) {
     let (authority, _) = set_back().await;
     let knows = authority.node(Spec::default()).await;
     knows.until_alarm(true).await;
+    knows.stop().await;
     let empty = authority.node(Spec { name: OTHER, directory: "empty", ..Spec::default() }).await;
     authority.happens(3).await;
-    (authority, [knows, empty])
+    (authority, empty)
 }
 
 /// What the newest checkpoint that the database keeps is of, and who stopped the log.
@@ -140,29 +138,22 @@ async fn last_of_cluster(authority: &Authority) -> Event {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_of_one_node_stops_those_that_have_none() {
-    let (authority, [knows, empty]) = one_knows().await;
+    let (authority, empty) = one_knew().await;
     let (signed, stops) = head(&authority).await;
     assert_eq!(stops, ["joind one"]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(head(&authority).await.0, signed, "nothing was signed");
+    empty.still_finds(Alarm::LogRollback).await;
+    assert_eq!(head(&authority).await, (signed, stops.clone()), "nothing was signed");
     assert!(empty.note().is_none());
-
-    // The alarm is of the process: the one without proof raises it alone, too.
-    knows.stop().await;
     empty.stop().await;
-    METRICS.alarm(Alarm::LogRollback, false);
-    let empty = authority.node(Spec { name: OTHER, directory: "empty", ..Spec::default() }).await;
-    empty.until_alarm(true).await;
-    assert_eq!(head(&authority).await, (signed, stops));
-    assert!(empty.note().is_none());
 
     // Neither does the proof go away with the disk that it was on.
     let lost = authority.node(Spec { directory: "lost", ..Spec::default() }).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(head(&authority).await, (signed, vec!["joind one".to_owned()]));
+    lost.still_finds(Alarm::LogRollback).await;
+    assert_eq!(head(&authority).await, (signed, stops));
     lost.stop().await;
 
     // Its directory was the wrong one: with one that fits, it takes back what it said.
+    let empty = authority.node(Spec { name: OTHER, directory: "empty", ..Spec::default() }).await;
     let fits = authority.node(Spec { directory: "fits", ..Spec::default() }).await;
     let note = fits.publishes_all().await;
     assert_eq!(note.checkpoint().unwrap().size, signed + 3);
@@ -175,8 +166,7 @@ async fn proof_of_one_node_stops_those_that_have_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_knows_that_a_stop_was_wrong_ends_it() {
-    let (authority, [knows, empty]) = one_knows().await;
-    knows.stop().await;
+    let (authority, empty) = one_knew().await;
     let configuration = authority.configuration(ORIGIN);
     let resume = ["log", "resume", "-c", &configuration, "--reason", "that node was of another cluster"];
     let (_, stops) = head(&authority).await;
@@ -193,10 +183,8 @@ async fn who_knows_that_a_stop_was_wrong_ends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_with_the_log_and_nodes_of_the_old_one_stop_nothing() {
-    let (authority, nodes) = one_knows().await;
-    for node in nodes {
-        node.stop().await;
-    }
+    let (authority, empty) = one_knew().await;
+    empty.stop().await;
     let configuration = authority.configuration(NEXT);
     assert_eq!(joind(&["log", "begin", "-c", &configuration, "--reason", "restored"]).await.unwrap(), 0);
     assert_eq!(head(&authority).await, (0, vec![]));
@@ -213,24 +201,15 @@ async fn a_stop_ends_with_the_log_and_nodes_of_the_old_one_stop_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_of_one_finder_outlasts_that_of_another() {
-    let (authority, nodes) = one_knows().await;
-    for node in nodes {
-        node.stop().await;
-    }
+    let (authority, empty) = one_knew().await;
+    empty.stop().await;
     let old = authority.node(Spec { name: OTHER, ..Spec::default() }).await;
-    let begun = Instant::now();
-    while head(&authority).await.1 != ["joind one", OTHER] {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("both have stopped the log", async || head(&authority).await.1 == ["joind one", OTHER]).await;
     old.stop().await;
     let signed = head(&authority).await.0;
     let fits = authority.node(Spec { directory: "fits", ..Spec::default() }).await;
-    while head(&authority).await.1 != [OTHER] {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    until("one takes it back", async || head(&authority).await.1 == [OTHER]).await;
+    fits.still_finds(Alarm::LogRollback).await;
     assert_eq!(head(&authority).await.0, signed, "nothing was signed");
     fits.stop().await;
 }

@@ -16,8 +16,8 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use join_audit::merkle;
-use join_log::{Checkpoint, SignatureLine, SignedNote, VerifierKey};
+use join_log::{Checkpoint, Hash, SignatureLine, SignedNote, VerifierKey};
+use join_log_tests::is_consistent;
 use join_server::config;
 
 const NAME: &str = "witness.example/w1";
@@ -33,7 +33,7 @@ struct Memory {
     pair: Ed25519KeyPair,
     log_key: Option<VerifierKey>,
     size: u64,
-    root: merkle::Hash,
+    root: Hash,
     answers: Vec<u16>,
     shown: Option<String>,
 }
@@ -120,7 +120,7 @@ impl Memory {
         let (head, note) = body.split_once("\n\n").unwrap();
         let mut lines = head.lines();
         let old: u64 = lines.next().unwrap().strip_prefix("old ").unwrap().parse().unwrap();
-        let proof: Vec<merkle::Hash> = lines.map(|line| BASE64.decode(line).unwrap().try_into().unwrap()).collect();
+        let proof: Vec<Hash> = lines.map(|line| BASE64.decode(line).unwrap().try_into().unwrap()).collect();
         let note: SignedNote = note.parse().unwrap();
         let checkpoint = note.checkpoint().unwrap();
         let Some(log) = &self.log_key else { return plain(StatusCode::NOT_FOUND, "unknown log") };
@@ -132,7 +132,7 @@ impl Memory {
         }
         let follows = match old {
             0 => proof.is_empty(),
-            _ => merkle::is_consistent(old, self.root, checkpoint.size, checkpoint.root, &proof),
+            _ => is_consistent(old, self.root, checkpoint.size, checkpoint.root, &proof),
         };
         if !follows {
             return plain(StatusCode::UNPROCESSABLE_ENTITY, "inconsistent");

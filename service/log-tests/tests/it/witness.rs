@@ -1,12 +1,15 @@
 //! Witnesses cosign what the service publishes, and hold nothing up.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use join_log::{Checkpoint, leaf_hash};
-use join_server::config;
+use join_server::{config, telemetry::Alarm};
 
 use crate::{
-    authority::{Authority, Spec},
+    authority::{Authority, Node, PATIENCE, Spec, until},
     small_witness::Witness,
 };
 
@@ -42,8 +45,11 @@ async fn checkpoints_are_cosigned_again_and_again() {
 
     // What is published again keeps what it had, also when the witness is away by then.
     let away = config::Witness { url: "http://127.0.0.1:1".to_owned(), ..witness.configured() };
+    let file = authority.path(Spec::default().directory).join("checkpoint");
+    let written = || fs::metadata(&file).unwrap().modified().unwrap();
+    let before = written();
     let node = authority.node(Spec { witnesses: vec![away], ..Spec::default() }).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    until("it is published again", async || written() > before).await;
     assert!(node.note().unwrap().is_signed_by(&witness.key));
     node.stop().await;
 }
@@ -84,8 +90,7 @@ async fn a_witness_that_has_seen_more_stops_the_log() {
     node.until_alarm(true).await;
     // History goes on, differently, and grows longer than what the witness saw.
     authority.happens(30).await;
-    tokio::time::sleep(Duration::from_secs(13)).await;
-    assert_eq!(node.alarm().await, Some(true));
+    node.still_finds(Alarm::LogRollback).await;
     assert!(node.note().is_none(), "nobody is shown what the witness did not take");
     let head = authority.ledger().await.log_head().await.unwrap();
     assert!(head.integrated > 20 && head.signed < 20, "nothing was signed: {head:?}");
@@ -108,7 +113,8 @@ async fn a_witness_that_has_seen_more_stops_the_log_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_that_refused_a_checkpoint_gets_no_other_until_it_shows_what_fits() {
     let (authority, witness) = (Authority::new().await, Witness::start().await);
-    let node = authority.node(with(&witness)).await;
+    // It is not asked again for what is published, so that what it refuses is new.
+    let node = authority.node(Spec { ask_again: PATIENCE, ..with(&witness) }).await;
     let first = node.publishes_all().await.checkpoint().unwrap();
     authority.happens(3).await;
     let published = node.publishes_all().await.checkpoint().unwrap();
@@ -119,23 +125,23 @@ async fn a_witness_that_refused_a_checkpoint_gets_no_other_until_it_shows_what_f
     node.until_alarm(true).await;
     let signed = authority.ledger().await.log_head().await.unwrap().signed;
     assert!(signed > published.size);
-    let stands = async || {
+    let stands = async |node: &Node| {
         authority.happens(3).await;
-        tokio::time::sleep(Duration::from_secs(13)).await;
+        node.still_finds(Alarm::LogRollback).await;
         let head = authority.ledger().await.log_head().await.unwrap();
         assert_eq!(head.signed, signed, "no other checkpoint is signed: {head:?}");
         assert!(head.stops["joind one"].contains("has seen another history"), "{head:?}");
     };
-    stands().await;
+    stands(&node).await;
     // An older one, from before they differ, says nothing.
     witness.shows(&first);
-    stands().await;
+    stands(&node).await;
     witness.shows_nothing();
     node.stop().await;
 
     // Neither by a process that has not heard the refusal.
     let node = authority.node(with(&witness)).await;
-    stands().await;
+    stands(&node).await;
     assert_eq!(node.note().unwrap().checkpoint().unwrap(), published);
 
     // It was mistaken.

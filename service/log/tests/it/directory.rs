@@ -73,23 +73,6 @@ fn lose_what_came_after(published: u64) {
     assert_eq!(fsck(&Disk, root.path()), numbers(0..published + 600));
 }
 
-/// A rebuild that was cut off has the tiles of a longer log, but not the partial ones of the checkpoint.
-#[test]
-fn the_edge_of_the_checkpoint_may_have_to_be_cut() {
-    for (published, rebuilt) in [(100, 200), (300, 301), (300, 700)] {
-        let root = tempfile::tempdir().unwrap();
-        drop(grown(root.path(), published));
-        fs::remove_dir_all(root.path().join("tile")).unwrap();
-        let mut log = LogDirectory::rebuild(root.path()).unwrap();
-        log.integrate(numbers(0..rebuilt)).unwrap();
-        drop(log);
-        for _ in 0..2 {
-            assert_eq!(LogDirectory::open(root.path()).unwrap().size(), published);
-            assert_eq!(fsck(&Disk, root.path()), numbers(0..published));
-        }
-    }
-}
-
 #[test]
 fn only_the_published_log_is_given_out() {
     let root = tempfile::tempdir().unwrap();
@@ -191,7 +174,7 @@ fn a_second_writer_is_kept_out_and_readers_are_not() {
 }
 
 #[test]
-fn damage_is_noticed_on_opening_and_a_rebuild_repairs_it() {
+fn damage_is_noticed_on_opening() {
     let damages = ["tile/0/001.p/44", "tile/1/000.p/1", "tile/entries/001.p/44"];
     for damaged in damages {
         for remove in [true, false] {
@@ -207,14 +190,6 @@ fn damage_is_noticed_on_opening_and_a_rebuild_repairs_it() {
             }
             let error = LogDirectory::open(root.path()).unwrap_err();
             assert!(matches!(error, DirectoryError::Damaged(_)), "{damaged}: {error}");
-
-            let mut log = LogDirectory::rebuild(root.path()).unwrap();
-            assert_eq!((log.size(), log.published().unwrap().size), (0, 300));
-            log.integrate(numbers(0..299)).unwrap();
-            assert!(refusal(log.publish(&signed(&log.tree()))).contains("a larger one was published before"));
-            log.integrate(numbers(299..301)).unwrap();
-            log.publish(&signed(&log.tree())).unwrap();
-            assert_eq!(fsck(&Disk, root.path()), numbers(0..301));
         }
     }
 }
@@ -224,7 +199,6 @@ fn a_checkpoint_that_cannot_be_read_stops_everything() {
     let root = tempfile::tempdir().unwrap();
     drop(grown(root.path(), 3));
     fs::write(root.path().join("checkpoint"), "join.example/log-a\n3\n").unwrap();
-    for error in [LogDirectory::open(root.path()).unwrap_err(), LogDirectory::rebuild(root.path()).unwrap_err()] {
-        assert!(error.to_string().contains("checkpoint: this is not a signed note"), "{error}");
-    }
+    let error = LogDirectory::open(root.path()).unwrap_err();
+    assert!(error.to_string().contains("checkpoint: this is not a signed note"), "{error}");
 }

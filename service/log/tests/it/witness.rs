@@ -7,7 +7,8 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use join_log::witness::{Answer, Submission, WitnessError, monitoring_path};
-use join_log::{Hash, LogDirectory, NoteSigner, SignatureLine, SignedNote, VerifierKey, node_hash};
+use join_log::{Hash, LogDirectory, NoteSigner, SignatureLine, SignedNote, VerifierKey};
+use join_log_tests::is_consistent;
 
 use crate::{log_signer, numbers, seed, signed};
 
@@ -75,37 +76,6 @@ impl Witness {
         let signature = [&time.to_be_bytes(), signature.as_ref()].concat();
         SignatureLine { name: self.name.into(), key_id: self.key_id().try_into().unwrap(), signature }
     }
-}
-
-/// RFC 9162 section 2.1.4.2.
-fn is_consistent(old: u64, old_root: Hash, new: u64, new_root: Hash, proof: &[Hash]) -> bool {
-    let mut path = proof.to_vec();
-    if old.is_power_of_two() {
-        path.insert(0, old_root);
-    }
-    if old == 0 || old >= new || path.is_empty() {
-        return false;
-    }
-    let (mut fnode, mut snode) = (old - 1, new - 1);
-    while fnode & 1 == 1 {
-        (fnode, snode) = (fnode >> 1, snode >> 1);
-    }
-    let (mut from, mut sr) = (path[0], path[0]);
-    for hash in &path[1..] {
-        if snode == 0 {
-            return false;
-        }
-        if fnode & 1 == 1 || fnode == snode {
-            (from, sr) = (node_hash(hash, &from), node_hash(hash, &sr));
-            while fnode & 1 == 0 && fnode != 0 {
-                (fnode, snode) = (fnode >> 1, snode >> 1);
-            }
-        } else {
-            sr = node_hash(&sr, hash);
-        }
-        (fnode, snode) = (fnode >> 1, snode >> 1);
-    }
-    snode == 0 && from == old_root && sr == new_root
 }
 
 /// Carries on the conversation to its end.

@@ -8,6 +8,7 @@ use super::terminal::line;
 use crate::{
     config::Config,
     entropy::Entropy,
+    logbook::Pace,
     service::{self, Node, Parts},
 };
 
@@ -48,6 +49,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         log_directory: config.log.directory,
         log_origin: config.log.origin,
         witnesses: config.log.witnesses,
+        log_pace: Pace::default(),
         limits: config.limits,
     })
     .await

@@ -11,8 +11,6 @@ use crate::config;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long one that did not answer is left alone.
-pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 * 1024;
 
@@ -79,9 +77,9 @@ impl Witness {
     }
 
     /// Looks at the checkpoint that it shows as the largest which it has seen (c2sp.org/tlog-witness, monitoring), unless it
-    /// has done so before.
-    pub async fn look(&mut self, origin: &str) {
-        if self.has_shown || self.asked.is_some_and(|last| last.elapsed() < ASK_AGAIN) {
+    /// has done so before. One that did not answer is left alone for a while.
+    pub async fn look(&mut self, origin: &str, ask_again: Duration) {
+        if self.has_shown || self.asked.is_some_and(|last| last.elapsed() < ask_again) {
             return;
         }
         self.asked = Some(Instant::now());

@@ -12,7 +12,8 @@ macro_rules! label {
             #[allow(dead_code, reason = "a position stands there once it was measured")]
             pub(super) const ALL: &[Self] = &[$(Self::$value),+];
 
-            pub(super) const fn as_str(self) -> &'static str {
+            /// As it stands in the metrics.
+            pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $text),+
                 }

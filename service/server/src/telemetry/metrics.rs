@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use join_domain::{event::JoinCase, refusal::Code};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    register_histogram_with_registry as histogram, register_int_counter_vec_with_registry as counters,
+    register_int_counter_with_registry as counter, register_int_gauge_vec_with_registry as gauges,
+    register_int_gauge_with_registry as gauge,
 };
 
 use super::labels::{Alarm, Position, TurnedAway};
@@ -43,51 +45,48 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new().expect("
 impl Metrics {
     fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let joins = counters("join_accepted_total", "Accepted joins, by case; resumes are their own case.", &["case"])?;
-        let refusals = counters(
+        let joins = counters!(
+            "join_accepted_total",
+            "Accepted joins, by case; resumes are their own case.",
+            &["case"],
+            registry
+        )?;
+        let refusals = counters!(
             "join_refused_total",
             "Refused joins, by code and by whether possession was proven.",
             &["code", "proven"],
+            registry
         )?;
-        let requests = counters("requests_total", "Requests, by route and outcome.", &["route", "outcome"])?;
-        let turned_away =
-            counters("turned_away_total", "Connections and requests beyond the limit of open ones.", &["what"])?;
-        let join_seconds = Histogram::with_opts(
-            HistogramOpts::new("join_decision_seconds", "From proof of possession to the durable append.")
-                .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
+        let requests = counters!("requests_total", "Requests, by route and outcome.", &["route", "outcome"], registry)?;
+        let turned_away = counters!(
+            "turned_away_total",
+            "Connections and requests beyond the limit of open ones.",
+            &["what"],
+            registry
         )?;
-        let locks_created = IntCounter::new("join_locks_created_total", "Locks that a rule created.")?;
-        let token_reads = IntCounter::new(
+        let join_seconds = histogram!(
+            "join_decision_seconds",
+            "From proof of possession to the durable append.",
+            vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5],
+            registry
+        )?;
+        let locks_created = counter!("join_locks_created_total", "Locks that a rule created.", registry)?;
+        let token_reads = counter!(
             "token_reads_total",
             "Tokens read from the database: not in the cache, or about to be refused.",
+            registry
         )?;
-        let tokens_cached = IntGauge::new("tokens_cached", "Tokens in the cache.")?;
-        let appends_waiting = IntGauge::new("appends_waiting", "Appends that wait for a writer.")?;
-        let connections = IntGauge::new("connections_open", "Open connections.")?;
-        let ca_certificate_expires = IntGauge::new(
+        let tokens_cached = gauge!("tokens_cached", "Tokens in the cache.", registry)?;
+        let appends_waiting = gauge!("appends_waiting", "Appends that wait for a writer.", registry)?;
+        let connections = gauge!("connections_open", "Open connections.", registry)?;
+        let ca_certificate_expires = gauge!(
             "ca_certificate_expires_timestamp_seconds",
             "End of the certificate of the X.509 CA that signs.",
+            registry
         )?;
-        let alarms =
-            IntGaugeVec::new(Opts::new("alarm", "1 while an alarm stands that needs an operator."), &["alarm"])?;
-        let positions = IntGaugeVec::new(
-            Opts::new("ledger_position", "Positions of log and views: alert on their distance."),
-            &["of"],
-        )?;
-        registry.register(Box::new(join_seconds.clone()))?;
-        registry.register(Box::new(locks_created.clone()))?;
-        registry.register(Box::new(ca_certificate_expires.clone()))?;
-        registry.register(Box::new(token_reads.clone()))?;
-        registry.register(Box::new(tokens_cached.clone()))?;
-        registry.register(Box::new(appends_waiting.clone()))?;
-        registry.register(Box::new(connections.clone()))?;
-        registry.register(Box::new(alarms.clone()))?;
-        registry.register(Box::new(positions.clone()))?;
+        let alarms = gauges!("alarm", "1 while an alarm stands that needs an operator.", &["alarm"], registry)?;
+        let positions =
+            gauges!("ledger_position", "Positions of log and views: alert on their distance.", &["of"], registry)?;
         // All but the requests stand there from the start, at 0: an alert on an increase does not see the first of a
         // series that begins with it.
         for case in JoinCase::ALL.map(JoinCase::as_str).into_iter().chain([RESUME]) {

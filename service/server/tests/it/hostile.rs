@@ -2,9 +2,10 @@
 
 use std::{
     convert::Infallible,
-    io,
+    io, iter,
     num::NonZero,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -32,6 +33,7 @@ use prost::Message as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::Semaphore,
 };
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -221,12 +223,13 @@ impl AsyncWrite for OneWay {
     }
 }
 
-/// A request that begins with these bytes, and ends only with the token.
-fn unfinished(path: &str, kind: &str, begun: impl Into<Bytes>, end: &CancellationToken) -> Request<Unfinished> {
-    let begun = Frame::data(begun.into());
-    let body = StreamBody::new(
-        stream::iter([Ok::<_, Infallible>(begun)]).chain(stream::pending()).take_until(end.clone().cancelled_owned()),
-    );
+/// A request that begins with these pieces, and ends only with the token.
+fn unfinished<P>(path: &str, kind: &str, begun: P, end: &CancellationToken) -> Request<Unfinished>
+where
+    P: IntoIterator<Item: Into<Bytes>, IntoIter: Send + 'static>,
+{
+    let begun = stream::iter(begun).map(|piece| Ok::<_, Infallible>(Frame::data(piece.into())));
+    let body = StreamBody::new(begun.chain(stream::pending()).take_until(end.clone().cancelled_owned()));
     Request::post(format!("https://localhost{path}")).header(CONTENT_TYPE, kind).body(body.boxed_unsync()).unwrap()
 }
 
@@ -238,7 +241,7 @@ async fn a_request_that_does_not_end_is_given_up_after_half_a_minute() {
     let request = unfinished(
         "/joinauthority.v1.Ceremony/Open",
         "application/grpc",
-        b"\0\0\0\x03\xe8abc".as_slice(),
+        [b"\0\0\0\x03\xe8abc".as_slice()],
         &CancellationToken::new(),
     );
 
@@ -254,19 +257,26 @@ async fn nothing_is_kept_of_what_strangers_send_to_administration() {
     let mut client = client_of_unfinished(&service.running.network).await;
     let mut message = framed(&[vec![b'x'; 1_000_000]]);
     message.truncate(999_000);
-    let message = Bytes::from(message);
+    let pieces: Vec<Bytes> = message.chunks(16 * 1024).map(Bytes::copy_from_slice).collect();
     let (before, end) = (service.running.resident_mb(), CancellationToken::new());
+    let sent = Arc::new(Semaphore::new(0));
     let mut waiting = Vec::new();
     for (path, kind) in
         [("/joinauthority.v1.Resources/UpsertToken", "application/grpc"), ("/v1/tokens", "application/json")]
     {
         for _ in 0..50 {
             client.ready().await.unwrap();
-            waiting.push(client.send_request(unfinished(path, kind, message.clone(), &end)));
+            // A piece is asked for when there is room for it, so all before the last one were taken.
+            let sent = Arc::clone(&sent);
+            let no_more = iter::from_fn(move || {
+                sent.add_permits(1);
+                None
+            });
+            waiting.push(client.send_request(unfinished(path, kind, pieces.clone().into_iter().chain(no_more), &end)));
         }
     }
-    // 100 MB are on their way.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let all = tokio::time::timeout(Duration::from_secs(30), sent.acquire_many(100)).await;
+    all.expect("100 MB are taken").unwrap().forget();
     let grown = service.running.resident_mb().saturating_sub(before);
     assert!(grown < 20, "{grown} MB more");
     end.cancel();
@@ -281,7 +291,7 @@ async fn open_requests_are_limited_and_told_so_in_the_form_that_was_asked() {
     let (mut unanswered, end) = (Vec::new(), CancellationToken::new());
     for _ in 0..4 {
         stranger.ready().await.unwrap();
-        let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", Vec::new(), &end);
+        let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", [Vec::new()], &end);
         unanswered.push(stranger.send_request(join));
     }
     let mut client = client(&world.network).await;
@@ -309,9 +319,9 @@ async fn who_reads_no_answer_keeps_nothing_that_others_need() {
         let ask = Ask { token: format!("invented-{number}"), ..bot.joining().ask().clone() };
         let asked = [client_init(&ask.token), Payload::BoundKeypairInit(bound_keypair_init(&world.network, &ask))];
         let messages = asked.map(|payload| JoinRequest { payload: Some(payload) }.encode_to_vec());
-        let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", framed(&messages), &end);
+        let join = unfinished("/teleport.join.v1.JoinService/Join", "application/grpc", [framed(&messages)], &end);
         stranger.ready().await.unwrap();
-        let watch = unfinished("/grpc.health.v1.Health/Watch", "application/grpc", framed(&[Vec::new()]), &end);
+        let watch = unfinished("/grpc.health.v1.Health/Watch", "application/grpc", [framed(&[Vec::new()])], &end);
         unread.extend([stranger.send_request(join), stranger.send_request(watch)]);
     }
     // They have all been sent, and those that can go on have.

@@ -118,7 +118,8 @@ async fn guesses_of_a_secret_are_limited() {
 #[rstest]
 #[tokio::test]
 async fn nobody_finds_a_used_up_secret_beyond_the_limit(#[values(Transport::Grpc, Transport::Json)] over: Transport) {
-    let world = World::with(Limits { failures_per_token_and_address: NonZero::new(1).unwrap(), ..Limits::default() }).await;
+    let world =
+        World::with(Limits { failures_per_token_and_address: NonZero::new(1).unwrap(), ..Limits::default() }).await;
     let mut bot = world.bot("example").limit(9).over(over).await;
     // That was the one guess of this minute.
     bot.join().await.unwrap();
