@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Bots of each fleet beside the main one.
-const GROUP: u64 = 1000;
+pub(crate) const GROUP: u64 = 1000;
 /// Bots that register by secret.
 const REGISTERING: u64 = 500;
 

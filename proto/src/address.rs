@@ -66,7 +66,11 @@ impl FromStr for Address {
                 None => (bare, None),
             },
         };
-        let port = port.map_or(Ok(DEFAULT_PORT), |port| port.parse().map_err(|_| error()))?;
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) if port.starts_with('+') => return Err(error()),
+            Some(port) => port.parse().map_err(|_| error())?,
+        };
         ServerName::try_from(host).map_err(|_| error())?;
         Ok(Self { host: host.to_owned(), port })
     }

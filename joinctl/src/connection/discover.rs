@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -51,10 +51,12 @@ pub(crate) fn discover(addr: Option<&str>, identity: Option<&Path>, places: &Pla
     })?;
     let identity = identity.ok_or_else(|| nothing_found("identity", "--identity DIR or JOINCTL_IDENTITY", places))?;
     let address: Address = addr.parse()?;
-    // `joind dev` serves this machine. What came with somebody's archive may lead anywhere.
+    // `joind dev` mostly serves this machine alone. What came with somebody's archive may lead anywhere.
     if is_of_dev && !address.is_loopback() {
         let file = places.dev_env.display();
-        say(format!("note: {file} leads to another machine, {address}; --addr and --identity lead to yours"));
+        say(format!(
+            "note: {file} leads to {address}, which is not this machine's loopback; --addr and --identity lead elsewhere"
+        ));
     }
     Ok(Settings { address, identity })
 }
@@ -73,7 +75,7 @@ fn address_missing(identity: &Path, places: &Places<'_>) -> anyhow::Error {
 fn nothing_found(what: &str, named_by: &str, places: &Places<'_>) -> anyhow::Error {
     let home = places.home.map(|home| format!(" nor {}", home.display())).unwrap_or_default();
     anyhow!(
-        "no {what} of the authority: {named_by} is not given, and there is neither {}{home}; start \
+        "no {what} of the authority: {named_by} is not given, and there is neither {}{home} to go by; start \
          `joind dev` here, or \
          let `joind admin issue --role ROLE --name NAME --out DIR` on the server's host make an identity",
         places.dev_env.display()
@@ -136,6 +138,10 @@ fn why_not_believed(owner: u32, mode: u32, caller: u32) -> Option<&'static str> 
 }
 
 fn open_if_there(file: &Path) -> anyhow::Result<Option<File>> {
+    // One that nobody writes to would be waited for.
+    if fs::metadata(file).is_ok_and(|about| about.file_type().is_fifo()) {
+        return Err(unreadable(file, io::Error::other("it is a pipe")));
+    }
     match File::open(file) {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

@@ -2,14 +2,14 @@
 
 use join_domain::{
     Timestamp,
-    decision::administer::GrantAsked,
+    decision::administer::{GrantAsked, ONLY_REVISION},
     refusal::Refusal,
     resource::ExemptionKind,
     state::{TokenState, token::Grant},
 };
 use join_proto::v1;
 
-use crate::{Head, ONLY_REVISION, time::to_wire_time};
+use crate::{Head, time::to_wire_time};
 
 /// Reads an exemption: the token's name (empty with a selector) and what is asked for.
 ///

@@ -13,9 +13,6 @@ use crate::{
     time::{optional_time, to_wire_time},
 };
 
-/// The revision of what is written once and never changed: of exemptions and bot instances.
-pub const ONLY_REVISION: u64 = 1;
-
 /// What stands around a specification.
 #[derive(Debug, Clone)]
 pub struct Head {

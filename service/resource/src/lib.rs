@@ -11,8 +11,8 @@ mod token;
 pub use self::{
     bot::{read_bot, write_bot},
     exemption::{read_exemption, write_exemption},
-    head::{Head, ONLY_REVISION},
-    lock::{LockWritten, lock_target, read_lock, write_lock},
+    head::Head,
+    lock::{lock_target, read_lock, write_lock},
     time::{from_wire_time, optional_time, to_wire_time},
     token::{read_token, write_token},
 };

@@ -1,8 +1,8 @@
 //! Locks.
 
 use join_domain::{
-    Timestamp,
-    id::{LockId, user_name},
+    decision::administer::LockWritten,
+    id::user_name,
     refusal::Refusal,
     resource::{Labels, LockTarget, MAX_TEXT, is_text},
     state::LockState,
@@ -10,21 +10,6 @@ use join_domain::{
 use join_proto::v1;
 
 use crate::{Head, shown, time::to_wire_time};
-
-/// A lock as written.
-#[derive(Debug)]
-pub struct LockWritten {
-    /// Its id, when one was written.
-    pub id: Option<LockId>,
-    /// What it locks.
-    pub target: LockTarget,
-    /// Why.
-    pub message: String,
-    /// When it ends.
-    pub expires: Option<Timestamp>,
-    /// The revision that was edited.
-    pub revision: String,
-}
 
 /// Reads a lock.
 ///

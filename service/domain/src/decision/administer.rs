@@ -32,6 +32,24 @@ pub enum SecretSource {
     Generated,
 }
 
+/// The revision of what is written once and never changed: of exemptions and bot instances.
+pub const ONLY_REVISION: u64 = 1;
+
+/// A lock as written.
+#[derive(Debug)]
+pub struct LockWritten {
+    /// Its id, when one was written.
+    pub id: Option<LockId>,
+    /// What it locks.
+    pub target: LockTarget,
+    /// Why.
+    pub message: String,
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+    /// The revision that was edited.
+    pub revision: String,
+}
+
 /// A token as written by an administrator, with hashes of the secrets that it may get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenWritten {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use join_domain::{envelope::StreamId, id::InstanceId, resource::LockTarget};
 use join_ledger::{Append, Assigned, HistoryFilter, Indexed, Kinds, Ledger, Whose};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -225,7 +225,7 @@ async fn a_step_that_finds_its_notes_taken_passes_none_of_the_others() {
     let now = ledger.now();
     let slow = tokio::spawn(async move {
         let numbered = sqlx::query(sqlx::AssertSqlSafe(slow)).bind(3_i64).bind("slow").bind(now);
-        numbered.fetch_all(&mut second).await.unwrap().len()
+        numbered.fetch_one(&mut second).await.unwrap().get::<Vec<Uuid>, _>(1).len()
     });
     pause.until_waiting().await;
 

@@ -84,7 +84,7 @@ impl Ceremonies {
         // What this node remembers may be outdated. Who concludes the join finds that out, and reads the token again; but
         // another node can't have this one forget it.
         let mut remembered = if ask.is_portable { None } else { self.ledger.remembered_token(&token) };
-        let mut may_guess = None;
+        let mut is_counted = false;
         loop {
             let is_fresh = remembered.is_none();
             let known = match remembered.take() {
@@ -93,16 +93,10 @@ impl Ceremonies {
             };
             let now = self.ledger.now();
             let state = &known.token;
-            let (open, spent) = (state.secret.as_deref(), state.spent_secret.as_deref());
-            let is_guess = !ask.secret.is_empty() && (open.is_some() || spent.is_some());
-            let secret = if !is_guess || *may_guess.get_or_insert_with(|| self.strangers.may_guess(&token, peer)) {
-                sent_secret.compare(open, spent)
-            } else if open.is_some() {
-                return Err(self.strangers.refused_guess(&token));
-            } else {
-                // A used-up one opens nothing, and an honest agent sends it with each renewal: nobody is refused for it.
-                SecretShown::None
-            };
+            if state.secret.is_some() && !ask.secret.is_empty() && !std::mem::replace(&mut is_counted, true) {
+                self.strangers.check_guess(&token, peer)?;
+            }
+            let secret = sent_secret.compare(state.secret.as_deref(), state.spent_secret.as_deref());
             let opening = Opening { certificate: peer.certificate.as_ref(), secret, held_keys: &held_keys };
             let context = Known { token: state, bot: known.bot.as_ref(), locks: &[], attempt_accepted_before: false };
             let first = opening::open(context, opening, now);

@@ -61,20 +61,26 @@ impl Strangers {
 
     /// Counts a refusal on a token; beyond the limits the answer is RATE_LIMITED.
     pub fn refused_from(&self, token: &Name, peer: &Peer, refusal: Refusal) -> Refusal {
+        self.count(Some(token.clone()), self.told(token, peer, refusal), false)
+    }
+
+    /// What a stranger is told: the refusal, or beyond the limits RATE_LIMITED.
+    pub fn told(&self, token: &Name, peer: &Peer, refusal: Refusal) -> Refusal {
         let address = network(peer.address.ip());
         let within = self.by_address.check_key(&address).is_ok()
             & self.by_token_and_address.check_key(&(token.clone(), address)).is_ok();
-        self.count(Some(token.clone()), if within { refusal } else { too_many() }, false)
+        if within { refusal } else { too_many() }
     }
 
-    /// Limits guesses of a registration secret: asked before one is compared, so that no more are told apart than allowed.
-    pub fn may_guess(&self, token: &Name, peer: &Peer) -> bool {
-        self.guesses.check_key(&(token.clone(), network(peer.address.ip()))).is_ok()
-    }
-
-    /// Counts the refusal of a guess beyond the limit.
-    pub fn refused_guess(&self, token: &Name) -> Refusal {
-        self.count(Some(token.clone()), too_many(), false)
+    /// Limits guesses of a registration secret: before it is compared, so that no more are told apart than allowed.
+    ///
+    /// # Errors
+    /// RATE_LIMITED.
+    pub fn check_guess(&self, token: &Name, peer: &Peer) -> Result<(), Refusal> {
+        match self.guesses.check_key(&(token.clone(), network(peer.address.ip()))) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.count(Some(token.clone()), too_many(), false)),
+        }
     }
 
     /// Limits how many refusals of proven holders are recorded one by one, so that a copied key can't fill the disk. The

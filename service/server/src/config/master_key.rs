@@ -53,8 +53,9 @@ impl MasterKeySource {
 /// What the program printed, which errors don't repeat. Its standard error is shown, and it ends with whoever waits for it.
 async fn printed_by(program: &str, arguments: &[String]) -> anyhow::Result<MasterKey> {
     let mut run = Command::new(program);
-    let output = run.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output();
-    let Ok(output) = timeout(PRINTING, output).await else { bail!("it has not ended after {} s", PRINTING.as_secs()) };
+    run.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = timeout(PRINTING, run.spawn()?.wait_with_output()).await;
+    let Ok(output) = output else { bail!("it has not ended after {} s", PRINTING.as_secs()) };
     let output = output?;
     let printed = Zeroizing::new(output.stdout);
     if !output.status.success() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
+    decision::administer::ONLY_REVISION,
     envelope::{StreamId, StreamKind},
     event::JoinCase,
     id::{InstanceId, Name, TokenId},
@@ -14,7 +15,6 @@ use join_domain::{
 };
 use join_ledger::{Authentication, Cursor, Instance, InstanceFilter, Ledger, NotACursor, Stored};
 use join_proto::v1;
-use join_resource::ONLY_REVISION;
 
 use super::values::{self, to_wire_time};
 use crate::ceremony::{OrRefuse as _, not_found};

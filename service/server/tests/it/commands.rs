@@ -608,14 +608,18 @@ async fn a_start_that_waits_for_the_master_key_can_be_ended() {
     let folder = tempfile::tempdir().unwrap();
     let asked = folder.path().join("asked");
     let written = Written::new(&format!(
-        "cluster_name: example.com\npublic_addresses: [localhost]\nmaster_key: {{command: [sh, -c, \"touch {}; exec sleep \
-         3600\"]}}\n{DATABASE}",
+        "cluster_name: example.com\npublic_addresses: [localhost]\nmaster_key: {{command: [sh, -c, \"echo $$ > {}; exec \
+         sleep 3600\"]}}\n{DATABASE}",
         asked.display(),
     ));
     let starting = joind(&["serve", "-c", &written.path().display().to_string()]).spawn().unwrap();
-    until("the program runs", async || asked.exists()).await;
+    let program = async || fs::read_to_string(&asked).is_ok_and(|told| told.ends_with('\n'));
+    until("the program runs", program).await;
+    let command = format!("/proc/{}/cmdline", fs::read_to_string(&asked).unwrap().trim());
 
     assert!(terminate(starting).await.success());
+    // Nothing is read of one that ended, whether or not somebody has asked how.
+    until("its program has ended, too", async || fs::read(&command).unwrap_or_default().is_empty()).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Locks: created, replaced, removed.
 
 use join_domain::{
+    decision::administer::LockWritten,
     envelope::StreamId,
     event::{Event, LockCreated, LockDeleted, LockUpdated},
     id::LockId,
@@ -8,7 +9,6 @@ use join_domain::{
     state::LockState,
 };
 use join_ledger::{Stored, StreamAppend};
-use join_resource::LockWritten;
 
 use super::check_revision;
 use crate::{

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use join_domain::{
-    decision::administer::{self, GrantAsked, SecretSource, TokenWritten},
+    decision::administer::{self, GrantAsked, ONLY_REVISION, SecretSource, TokenWritten},
     envelope::StreamId,
     event::Event,
     id::{GrantId, LockId, Name, TokenId},
@@ -12,7 +12,6 @@ use join_domain::{
     state::{LockState, Namespace, TokenState},
 };
 use join_ledger::{Append, SecretChange, Stored, StreamAppend};
-use join_resource::ONLY_REVISION;
 use uuid::Uuid;
 
 use super::{check_revision, exists};

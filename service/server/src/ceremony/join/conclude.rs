@@ -9,6 +9,7 @@ use join_domain::{
     decision::{
         Known,
         join::{self, Answer, Fresh, Proven, Record, Solved, Verdict, shown_targets},
+        opening::SecretShown,
     },
     envelope::StreamId,
     event::Event,
@@ -167,7 +168,11 @@ impl Ceremonies {
             // The client's answer stays the same: its failure is a fact, recorded or not.
             tracing::error!(join.token = %pending.token, "a refusal could not be recorded: {error}");
         }
-        refusal
+        match (solved, pending.secret) {
+            // Recorded like any other, and answered like a wrong one: a used-up secret is not to be found by its answer.
+            (None, SecretShown::Spent) => self.strangers.told(&pending.token, peer, refusal),
+            _ => refusal,
+        }
     }
 
     async fn append_failure(
