@@ -4,6 +4,10 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,6 +43,8 @@ const SEED: u64 = 11;
 pub(crate) const TOKENS: u64 = 20_000;
 /// Joins that wait at once.
 pub(crate) const WAITING: u64 = 256;
+/// Events of a renewal.
+const EVENTS: u64 = 4;
 /// Connections of those that don't group.
 const CONNECTIONS: u32 = 16;
 
@@ -50,7 +56,13 @@ pub(crate) struct Bench {
     first: u64,
     /// The baseline's program, when it was built.
     baseline: Option<PathBuf>,
+    /// Events of the tokens that each run begins with: the ledger's, and the library's.
+    events: [u64; 2],
 }
+
+/// How many events there are, in the ledger's entries and in the library's table.
+const COUNT: [&str; 2] =
+    ["SELECT sum(last_version - first_version + 1)::bigint FROM entry", "SELECT count(*) FROM events"];
 
 /// What the databases of runs are copied from: the ledger with tokens, the same with each state in its guard row, the
 /// library's tables with tokens, one table.
@@ -81,11 +93,13 @@ impl Bench {
     pub(crate) async fn prepare(baseline: Option<PathBuf>, seed: u64) -> anyhow::Result<Self> {
         // Twelve hexadecimal digits hold it and all that follow.
         let first = scrambled(seed) >> 24;
-        let bench = Self { cluster: private_postgres(&postgres_settings()).await?, first, baseline };
+        let mut bench =
+            Self { cluster: private_postgres(&postgres_settings()).await?, first, baseline, events: [0; 2] };
         provision::provision(&bench.superuser("postgres"), LEDGER).await?;
         let tokens = Import { seed: SEED, first: 0, count: TOKENS, joined: true };
         import(&bench.superuser(LEDGER), tokens).await?;
         bench.bring_views_forward().await?;
+        bench.events[0] = bench.count(LEDGER, COUNT[0]).await?;
         bench.administer(&[format!("CREATE DATABASE {LIBRARY}"), format!("CREATE DATABASE {PGBENCH}")]).await?;
         let mut pgbench = PgConnection::connect_with(&bench.superuser(PGBENCH)).await?;
         let table = "CREATE TABLE row (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL)";
@@ -96,8 +110,24 @@ impl Bench {
             let url = bench.cluster.address().url("postgres", LIBRARY);
             let made = Command::new(program).args(["prepare", &url, &TOKENS.to_string()]).status()?;
             ensure!(made.success(), "the baseline can't make its tables");
+            bench.events[1] = bench.count(LIBRARY, COUNT[1]).await?;
         }
         Ok(bench)
+    }
+
+    async fn count(&self, database: &str, query: &'static str) -> anyhow::Result<u64> {
+        let mut connection = PgConnection::connect_with(&self.superuser(database)).await?;
+        let count: i64 = sqlx::query_scalar(query).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(u64::try_from(count)?)
+    }
+
+    /// The books of a run: all events of each join that was acknowledged are stored, and no others.
+    async fn verify(&self, what: &str, [before, acknowledged]: [u64; 2], query: &'static str) -> anyhow::Result<()> {
+        let added = self.count(RUN, query).await? - before;
+        let expected = acknowledged * EVENTS;
+        ensure!(added == expected, "{what}: {added} events were added, and {expected} were acknowledged");
+        Ok(())
     }
 
     /// What was imported is in the views before anything is measured.
@@ -166,8 +196,14 @@ impl Bench {
         let plan = Plan { load: Load::Closed(WAITING), warm_up: Duration::from_secs(1), measured };
         let watched = self.watched()?;
         let first = self.first;
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&acknowledged);
+        let count = move |outcome: Result<(), JoinError>| {
+            counted.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
+            outcome
+        };
         self.begin(if matches!(strategy, Strategy::Ledger { .. }) { LEDGER } else { ONE_ROW }).await?;
-        match strategy {
+        let done = match strategy {
             Strategy::Ledger { writers, followed } => {
                 let ledger = self.ledger(RUN, writers).await?;
                 // What is measured is the append, of tokens that the node knows.
@@ -181,8 +217,8 @@ impl Bench {
                 let views = if followed { ", with its views" } else { "" };
                 let what = format!("append: the ledger, {writers}{views}");
                 let done = drive(&what, plan, &watched, move |number| {
-                    let ledger = appender.clone();
-                    async move { append(&ledger, first + number).await }
+                    let (ledger, count) = (appender.clone(), count.clone());
+                    async move { count(append(&ledger, first + number).await) }
                 })
                 .await?;
                 stop.cancel();
@@ -190,7 +226,7 @@ impl Bench {
                     follower.await?;
                 }
                 ledger.close().await;
-                Ok(done)
+                done
             }
             Strategy::OneTransaction | Strategy::OneTransactionSameRows => {
                 let same_rows = strategy == Strategy::OneTransactionSameRows;
@@ -200,14 +236,17 @@ impl Bench {
                 let pool = pool.acquire_timeout(Duration::from_secs(30)).connect_with(self.superuser(RUN)).await?;
                 let appender = pool.clone();
                 let done = drive(what, plan, &watched, move |number| {
-                    let pool = appender.clone();
-                    async move { transact(&pool, first + number, same_rows).await }
+                    let (pool, count) = (appender.clone(), count.clone());
+                    async move { count(transact(&pool, first + number, same_rows).await) }
                 })
                 .await?;
                 pool.close().await;
-                Ok(done)
+                done
             }
-        }
+        };
+        let acknowledged = acknowledged.load(Ordering::Relaxed);
+        self.verify(&done.what, [self.events[0], acknowledged], COUNT[0]).await?;
+        Ok(done)
     }
 
     /// One run of the baseline; none when it was not built.
@@ -225,10 +264,12 @@ impl Bench {
         let output = tokio::task::spawn_blocking(run).await??;
         ensure!(output.status.success(), "the baseline failed");
         let outcome: BaselineOutcome = serde_json::from_slice(&output.stdout).context("what the baseline prints")?;
+        let what = "append: cqrs-es and postgres-es";
+        self.verify(what, [self.events[1], outcome.all_appended], COUNT[1]).await?;
         let joins = to_f64(outcome.all_joins.max(1));
         let refusals = [("CONFLICT".to_owned(), outcome.conflicts)];
         Ok(Some(Measured {
-            what: "append: cqrs-es and postgres-es".to_owned(),
+            what: what.to_owned(),
             load: format!("closed, {WAITING} at once"),
             seconds: measured.as_secs_f64(),
             joins: outcome.joins,
@@ -287,6 +328,7 @@ struct BaselineOutcome {
     max_ms: f64,
     conflicts: u64,
     all_joins: u64,
+    all_appended: u64,
     cpu_us: f64,
 }
 

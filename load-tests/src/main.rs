@@ -75,12 +75,9 @@ struct Bench {
     /// The program of load-tests/baseline-cqrs; left out of the comparison when it is not there.
     #[arg(long, value_name = "FILE", default_value_os_t = built("baseline-cqrs"))]
     baseline: PathBuf,
-    /// Bots of the main fleet.
-    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(64..=1_000_000))]
+    /// Bots of the main fleet: not fewer than join at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(bench::KEPT_AT_ONCE..=1_000_000))]
     bots: u64,
-    /// Joins at once, in a closed loop: not more than bots, as each joins once at a time.
-    #[arg(long, value_name = "COUNT", default_value_t = profiles::AT_ONCE, value_parser = clap::value_parser!(u64).range(1..=bench::GROUP))]
-    at_once: u64,
     #[command(flatten)]
     measuring: Measuring,
     /// One part only: for those who work on it.
@@ -166,17 +163,11 @@ async fn until_told_to_end<T>(work: impl Future<Output = anyhow::Result<T>>) -> 
 }
 
 async fn bench(args: Bench) -> anyhow::Result<report::Report> {
-    anyhow::ensure!(
-        args.at_once <= args.bots,
-        "--at-once is more than --bots {}: a bot joins once at a time",
-        args.bots
-    );
     let options = bench::Options {
         setup: args.private.setup(),
         baseline: Some(args.baseline).filter(|program| program.exists()),
         seed: args.private.seed,
         bots: args.bots,
-        at_once: args.at_once,
         rounds: args.measuring.rounds,
         seconds: args.measuring.seconds,
         only: args.only,

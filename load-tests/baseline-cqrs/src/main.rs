@@ -188,6 +188,8 @@ struct Outcome {
     conflicts: u64,
     /// With the warm-up, conflicts included.
     all_joins: u64,
+    /// With the warm-up, without conflicts.
+    all_appended: u64,
     /// Of this process, with the warm-up.
     cpu_us: f64,
 }
@@ -238,13 +240,15 @@ async fn run(url: &str, tokens: u64, waiting: u64, measured: Duration, first: u6
     let workers: Vec<_> = (0..waiting)
         .map(|worker| tokio::spawn(renew(Arc::clone(&framework), first + worker, tokens, waiting, begin, end)))
         .collect();
-    let (mut latencies, mut conflicts, mut all_joins) = (Histogram::<u64>::new(3)?, 0, 0);
+    let mut sum = Joins::new()?;
     for worker in workers {
-        let (recorded, conflicted, all) = worker.await??;
-        latencies.add(recorded)?;
-        conflicts += conflicted;
-        all_joins += all;
+        let joins = worker.await??;
+        sum.latencies.add(joins.latencies)?;
+        sum.conflicts += joins.conflicts;
+        sum.all += joins.all;
+        sum.all_appended += joins.all_appended;
     }
+    let Joins { latencies, conflicts, all: all_joins, all_appended } = sum;
     let joins = latencies.len();
     let ms = |micros: u64| f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1000.0;
     Ok(Outcome {
@@ -257,8 +261,27 @@ async fn run(url: &str, tokens: u64, waiting: u64, measured: Duration, first: u6
         max_ms: ms(latencies.max()),
         conflicts,
         all_joins,
+        all_appended,
         cpu_us: own_cpu_us()?,
     })
+}
+
+/// What joiners did.
+struct Joins {
+    /// Of joins in the measured time, µs.
+    latencies: Histogram<u64>,
+    /// In the measured time.
+    conflicts: u64,
+    /// With the warm-up.
+    all: u64,
+    /// The same, without conflicts.
+    all_appended: u64,
+}
+
+impl Joins {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { latencies: Histogram::new(3)?, conflicts: 0, all: 0, all_appended: 0 })
+    }
 }
 
 /// One joiner after another: each picks a token, by a generator that any run repeats.
@@ -269,9 +292,9 @@ async fn renew(
     waiting: u64,
     begin: Instant,
     end: Instant,
-) -> anyhow::Result<(Histogram<u64>, u64, u64)> {
-    let mut latencies = Histogram::<u64>::new(3)?;
-    let (mut conflicts, mut all, mut number) = (0, 0, first);
+) -> anyhow::Result<Joins> {
+    let mut joins = Joins::new()?;
+    let mut number = first;
     while Instant::now() < end {
         let token = id_of(scrambled(number) % tokens);
         let started = Instant::now();
@@ -279,16 +302,17 @@ async fn renew(
         // A join belongs where it ends, as in the closed loop of joinload.
         let ended = Instant::now();
         let measured = ended >= begin && ended < end;
-        all += 1;
+        joins.all += 1;
+        joins.all_appended += u64::from(outcome.is_ok());
         number += waiting;
         match outcome {
-            Ok(()) if measured => latencies.record(u64::try_from((ended - started).as_micros())?)?,
-            Err(AggregateError::AggregateConflict) if measured => conflicts += 1,
+            Ok(()) if measured => joins.latencies.record(u64::try_from((ended - started).as_micros())?)?,
+            Err(AggregateError::AggregateConflict) if measured => joins.conflicts += 1,
             Ok(()) | Err(AggregateError::AggregateConflict) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok((latencies, conflicts, all))
+    Ok(joins)
 }
 
 async fn framework(url: &str) -> PostgresCqrs<Token> {

@@ -9,7 +9,7 @@ enum Target {
 
 use Target::{AtLeast, AtMost};
 
-/// The architecture's targets, the most telling first.
+/// The architecture's targets, the most telling first. Those of size within 20 % hold for each part of it, too.
 const TARGETS: [(&str, Target); 12] = [
     ("append_vs_one_tx", AtLeast(8.0)),
     ("append_vs_postgres_es", AtLeast(15.0)),
@@ -51,6 +51,18 @@ impl Kind {
     }
 }
 
+/// What a figure with a target is to be.
+fn target(name: &str) -> Option<Target> {
+    if let Some((_, target)) = TARGETS.iter().find(|(with_target, _)| *with_target == name) {
+        return Some(*target);
+    }
+    let part = name.strip_prefix("growth_tokens_").or_else(|| name.strip_prefix("growth_events_"))?;
+    match part.ends_with("_joins") {
+        true => Some(AtLeast(0.8)),
+        false => (part.ends_with("_cpu") || part.ends_with("_p99")).then_some(AtMost(1.2)),
+    }
+}
+
 /// What figures are sorted by: their kind, those with a target first, and the others by name.
 pub(super) fn rank(name: &str) -> impl Ord + use<'_> {
     let target = TARGETS.iter().position(|(with_target, _)| *with_target == name);
@@ -59,12 +71,10 @@ pub(super) fn rank(name: &str) -> impl Ord + use<'_> {
 
 /// A figure's target, and whether it is met; nothing for one without.
 pub(super) fn judged(name: &str, value: f64) -> String {
-    let Some((_, target)) = TARGETS.iter().find(|(with_target, _)| *with_target == name) else {
-        return String::new();
-    };
+    let Some(target) = target(name) else { return String::new() };
     let (wanted, met) = match target {
-        AtLeast(least) => (format!("{least} or more"), value >= *least),
-        AtMost(most) => (format!("{most} or less"), value <= *most),
+        AtLeast(least) => (format!("{least} or more"), value >= least),
+        AtMost(most) => (format!("{most} or less"), value <= most),
     };
     format!("{wanted}: {}", if met { "met" } else { "not met" })
 }
@@ -111,6 +121,9 @@ mod tests {
         assert_eq!(judged("append_vs_one_tx", 7.96), "8 or more: not met");
         assert_eq!(judged("recovery_cpu_vs_floor", 1.4), "1.5 or less: met");
         assert_eq!(judged("recovery_cpu_vs_floor", 2.31), "1.5 or less: not met");
+        assert_eq!(judged("growth_tokens_kept_p99", 1.25), "1.2 or less: not met");
+        assert_eq!(judged("growth_events_renewal_joins", 0.94), "0.8 or more: met");
+        assert_eq!(judged("growth_between_kept_joins", 0.5), "");
         assert_eq!(judged("storm_s", 1.0), "");
     }
 }

@@ -100,25 +100,25 @@ pub(super) fn all(measured: &[Measured], figures: &BTreeMap<String, f64>) -> Vec
     plots
 }
 
-/// Latency by percentile, of the runs at a fixed rate.
+/// Latency by percentile, of the runs at a fixed rate; of all, where there is none of that kind.
 fn percentiles(measured: &[Measured]) -> String {
-    let open: Vec<Line> = by_name(measured)
+    // What is too much on purpose would leave the others no height.
+    let is_open = |run: &Measured| run.load.starts_with("open") && !run.what.starts_with("overload");
+    let has_open = measured.iter().any(is_open);
+    let curves: Vec<Line> = by_name(measured)
         .into_iter()
         .filter_map(|(what, runs)| {
-            // What is too much on purpose would leave the others no height.
-            let is_overload = what.starts_with("overload");
-            let run = runs.into_iter().rfind(|run| run.load.starts_with("open") && !is_overload)?;
+            let run = runs.into_iter().rfind(|run| !has_open || is_open(run))?;
             // One nine more is one step further.
             let points = run.percentiles.iter().map(|(quantile, ms)| (-(1.0 - quantile).max(1e-5).log10(), *ms));
             Some(Line { name: what.to_owned(), points: points.collect() })
         })
         .collect();
-    lines(
-        "latency by percentile, ms, last round (open loop, from the intended start)",
-        "nines: 1 is p90, 2 is p99, 3 is p99.9",
-        &open,
-        Scale::Even,
-    )
+    let title = match has_open {
+        true => "latency by percentile, ms, last round (open loop, from the intended start)",
+        false => "latency by percentile, ms, last round",
+    };
+    lines(title, "nines: 1 is p90, 2 is p99, 3 is p99.9", &curves, Scale::Even)
 }
 
 /// What a join costs, and how many there are, by the tokens of the authority: medians of runs at the peak.
