@@ -150,6 +150,9 @@ async fn append_paths(options: &Options, report: &mut Report) -> anyhow::Result<
         report.spread(&format!("{name}_one_writer"), values.iter().map(|[_, one]| *one).collect());
     }
     report.spread("append_joins_per_s_with_views", with_views);
+    report.checked(
+        "after each run of the append the events of all joins that were acknowledged are stored, and no other",
+    );
     match by_library.is_empty() {
         false => report.spread("append_vs_postgres_es", by_library),
         true => report.left_out("append_vs_postgres_es", "the baseline's program was not built: --baseline"),
@@ -330,7 +333,7 @@ async fn others(
     let done = drive("renewals, JSON over HTTP", plan, &watched, renewing(&http)).await?;
     nobody_refused(&done)?;
     report.add(done);
-    verified(authority, &http).await?;
+    let over_http = verified(authority, &http).await?;
 
     // Asking for resumption: what the handshakes were is counted, not assumed.
     let resumed = Arc::new(Fleet::preregistered(authority.target()?, seed, first + GROUP..first + 2 * GROUP)?);
@@ -341,7 +344,10 @@ async fn others(
     let [_, seen] = handshakes(&resumed);
     report.figure("resumed_handshakes_seen", seen);
     ensure!(seen == 0.0, "the authority resumed {seen} sessions that asked for it, and should not");
-    verified(authority, &resumed).await?;
+    let asking = verified(authority, &resumed).await?;
+    report.checked(&format!(
+        "all {over_http} joins over HTTP and all {asking} of those who asked for resumption are in the ledger and no other"
+    ));
 
     let administrator = Arc::new(Administrator::connect(authority).await?);
     registrations(authority, &administrator, report).await?;

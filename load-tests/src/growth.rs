@@ -291,6 +291,13 @@ async fn memory(options: &Options, side: &mut Side, report: &mut Report) -> anyh
     report.figure("rss_mb_before", joind_mb(authority)?);
     every_bot_joins("recoveries, live bots", AT_ONCE, &authority.watched()?, &fleet).await?;
     authority.settle().await?;
+    let ledger = authority.ledger().await?;
+    let joins = verify::fleet(&ledger, &fleet).await? + verify::fleet(&ledger, &side.fleet).await?;
+    ledger.close().await;
+    report.checked(&format!(
+        "{}, before the overload: all {joins} joins of the measured fleet and of the live bots are in the ledger and no other",
+        side.size
+    ));
     of_size(report, "rss_mb_100k_bots", vec![joind_mb(authority)?], [joined, LIVE_BOTS], "bots");
     report.figure("live_bots", to_f64(joined));
     overload(peaks, 2 * options.seconds, authority, fleet, report).await
