@@ -233,6 +233,15 @@ impl Authority {
         Ok(u64::try_from(bytes)?)
     }
 
+    /// How far the write-ahead log has come, in bytes.
+    pub(crate) async fn wal_bytes(&self) -> anyhow::Result<u64> {
+        let mut connection = PgConnection::connect_with(&self.superuser()).await?;
+        let position = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+        let bytes: i64 = sqlx::query_scalar(position).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(u64::try_from(bytes)?)
+    }
+
     /// What the node's log directory holds.
     pub(crate) fn log_bytes(&self) -> anyhow::Result<u64> {
         let (mut bytes, mut directories) = (0, vec![self.directory.path().join("log")]);

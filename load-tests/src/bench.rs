@@ -256,7 +256,7 @@ async fn half_peaks(
     let watched = authority.watched()?;
     let seconds = options.seconds * 2;
     let (mut kept, mut renewed) = (Vec::new(), Vec::new());
-    let (mut in_database, mut in_log) = (Vec::new(), Vec::new());
+    let mut stored: [Vec<f64>; 3] = Default::default();
     for _ in 0..options.rounds {
         let rate = report.value("kept_joins_per_s") / 2.0;
         let plan = options.plan(Load::Open(rate), seconds);
@@ -268,22 +268,29 @@ async fn half_peaks(
         let rate = report.value("full_handshake_joins_per_s") / 2.0;
         let plan = options.plan(Load::Open(rate), seconds);
         authority.settle().await?;
-        let before = [authority.database_bytes().await?, authority.log_bytes()?, fleet.accepted().await];
+        let before = (stored_bytes(authority).await?, fleet.accepted().await);
         let done = drive("renewals, half of peak", plan, &watched, renewing(fleet)).await?;
         nobody_refused(&done)?;
         renewed.push(done.p99_ms);
         report.add(done);
         authority.settle().await?;
-        let after = [authority.database_bytes().await?, authority.log_bytes()?, fleet.accepted().await];
-        let [database, log, joins] = [0, 1, 2].map(|of| to_f64(after[of].saturating_sub(before[of])));
-        in_database.push(database / joins);
-        in_log.push(log / joins);
+        let after = (stored_bytes(authority).await?, fleet.accepted().await);
+        let joins = to_f64(after.1 - before.1);
+        for (at, each) in stored.iter_mut().enumerate() {
+            each.push(to_f64(after.0[at].saturating_sub(before.0[at])) / joins);
+        }
     }
-    report.spread("renewal_database_bytes", in_database);
-    report.spread("renewal_log_bytes", in_log);
+    for (what, each) in ["database", "log", "wal"].into_iter().zip(stored) {
+        report.spread(&format!("renewal_{what}_bytes"), each);
+    }
     report.spread("kept_p99_ms_at_half_peak", kept);
     report.spread("renewal_p99_ms_at_half_peak", renewed);
     Ok(())
+}
+
+/// What the database, the log directory and the write-ahead log hold.
+async fn stored_bytes(authority: &Authority) -> anyhow::Result<[u64; 3]> {
+    Ok([authority.database_bytes().await?, authority.log_bytes()?, authority.wal_bytes().await?])
 }
 
 /// The node is stopped and started again, so that it remembers nobody, and the whole fleet comes back at once.
