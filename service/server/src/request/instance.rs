@@ -208,14 +208,7 @@ impl Showing {
             }),
             status: Some(v1::BotInstanceStatus {
                 generation: instance.generation,
-                first_authentication: Some(v1::Authentication {
-                    at: Some(to_wire_time(instance.first_at)),
-                    join: if instance.previous.is_some() { JoinCase::Recovery } else { JoinCase::FirstJoin }
-                        .as_str()
-                        .to_owned(),
-                    generation: 1,
-                    ..v1::Authentication::default()
-                }),
+                first_authentication: Some(first_authentication(instance)),
                 latest_authentications: latest,
                 certificate_expires: Some(to_wire_time(instance.certificate_not_after)),
                 health: self.health(instance).to_owned(),
@@ -260,6 +253,22 @@ impl Showing {
 async fn locked_at(ledger: &Ledger, at: Timestamp) -> Result<Vec<LockTarget>, Refusal> {
     let locked = |stored: &Stored| Some(stored.lock().filter(|lock| lock.in_force(at))?.target.clone());
     ledger.list_all(StreamKind::Lock, Labels::new(), Some(at), locked).await.or_refuse()
+}
+
+/// The first one, with address and serial for as long as it is among the latest.
+fn first_authentication(instance: &Instance) -> v1::Authentication {
+    let oldest = instance.latest.back().filter(|oldest| oldest.at == instance.first_at);
+    oldest.map_or_else(
+        || v1::Authentication {
+            at: Some(to_wire_time(instance.first_at)),
+            join: if instance.previous.is_some() { JoinCase::Recovery } else { JoinCase::FirstJoin }
+                .as_str()
+                .to_owned(),
+            generation: 1,
+            ..v1::Authentication::default()
+        },
+        authentication,
+    )
 }
 
 fn authentication(seen: &Authentication) -> v1::Authentication {

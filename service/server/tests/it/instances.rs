@@ -68,6 +68,7 @@ async fn an_instance_shows_its_authentications() {
     assert_eq!(status.certificate_expires.unwrap().seconds, resumed.certificate.not_after());
     let began_with = status.first_authentication.unwrap();
     assert_eq!((began_with.join.as_str(), began_with.at), ("first_join", Some(began)));
+    assert_eq!(Some(&began_with), status.latest_authentications.first(), "its address and serial are still known");
     let latest: Vec<_> =
         status.latest_authentications.iter().map(|seen| (seen.join.as_str(), seen.generation)).collect();
     assert_eq!(latest, [("first_join", 1), ("renewal", 2), ("renewal", 3), ("resume", 3)]);
