@@ -213,7 +213,7 @@ impl Options {
     }
 
     async fn administrator(&self) -> anyhow::Result<Administrator> {
-        let connected = Administrator::with_identity(&self.target()?, &self.identity).await;
+        let connected = Administrator::with_identity(self.target()?, &self.identity).await;
         connected.with_context(|| format!("{} can't be reached as an administrator", self.addr))
     }
 }

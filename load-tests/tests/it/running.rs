@@ -1,6 +1,7 @@
 //! `joinload run` against a real authority on a real PostgreSQL: its books are right, and it leaves nothing behind.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -17,7 +18,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sqlx::Connection as _;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+};
 
 struct Authority {
     runtime: Runtime,
@@ -39,10 +44,14 @@ impl Authority {
 
     /// A run of some bots.
     fn command(&self, arguments: &[&str]) -> Command {
+        self.command_of("admin", self.node.as_ref().unwrap().address, arguments)
+    }
+
+    /// The same of an administrator, who reaches the node there.
+    fn command_of(&self, administrator: &str, address: SocketAddr, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_joinload"));
-        let address = self.node.as_ref().unwrap().address.to_string();
-        command.args(["run", "--addr", &address, "--bots", "6"]).args(arguments);
-        command.arg("--identity").arg(self.folder.path().join("admin"));
+        command.args(["run", "--addr", &address.to_string(), "--bots", "6"]).args(arguments);
+        command.arg("--identity").arg(self.folder.path().join(administrator));
         command.arg("--out").arg(self.folder.path().join("report")).stdin(Stdio::null());
         command
     }
@@ -95,6 +104,37 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> N
     let (who, identity) = ("admin".parse().unwrap(), folder.join("admin"));
     administrators::issue(&ledger, &issuer, &who, Role::Admin, &identity).await.unwrap();
     service::start(Parts { cluster: Some(name), ..Parts::on_loopback(ledger, master) }).await.unwrap()
+}
+
+/// A way to a node that closes a connection on which nothing comes for a second, as the node does after ten minutes.
+async fn impatient(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(pass_on(client, to));
+        }
+    });
+    address
+}
+
+async fn pass_on(client: TcpStream, to: SocketAddr) -> std::io::Result<()> {
+    let node = TcpStream::connect(to).await?;
+    let ((mut from_client, mut to_client), (mut from_node, mut to_node)) = (client.into_split(), node.into_split());
+    let answers = async {
+        let mut piece = vec![0; 16 * 1024];
+        while let Ok(length) = tokio::time::timeout(Duration::from_secs(1), from_node.read(&mut piece)).await {
+            match length? {
+                0 => break,
+                length => to_client.write_all(&piece[..length]).await?,
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = tokio::io::copy(&mut from_client, &mut to_node) => ended.map(drop),
+        ended = answers => ended,
+    }
 }
 
 fn stderr(output: &Output) -> String {
@@ -153,6 +193,17 @@ fn what_is_interrupted_is_removed_and_what_is_kept_is_there() {
 
     authority.run(&["--profile", "registrations", "--keep"]);
     assert_eq!(authority.resources(), 7, "a bot and six tokens");
+}
+
+#[test]
+fn an_administrator_whose_connection_was_closed_compares_and_removes() {
+    let authority = Authority::start("reopened");
+    let way = authority.runtime.block_on(impatient(authority.node.as_ref().unwrap().address));
+    let arguments = ["--rate", "20", "--warm-up", "0", "--seconds", "3"];
+    let told = authority.command_of("admin", way, &arguments).output().unwrap();
+    assert!(told.status.success(), "{}", stderr(&told));
+    assert!(stderr(&told).contains("the authority knows each of"), "{}", stderr(&told));
+    assert_eq!(authority.resources(), 0);
 }
 
 #[test]
