@@ -150,6 +150,14 @@ impl Administrator {
     }
 }
 
+/// The code by which the authority refused a call, where that is what went wrong.
+pub(crate) fn refusal(error: &anyhow::Error) -> Option<&str> {
+    match error.downcast_ref()? {
+        JoinError::Refused(code) => Some(code),
+        JoinError::Unconnected(_) | JoinError::Broken(_) => None,
+    }
+}
+
 /// A lock that is in force.
 pub(crate) struct Lock {
     pub(crate) name: String,
