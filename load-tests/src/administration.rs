@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use h2::client::SendRequest;
 use hdrhistogram::Histogram;
 use rustls::{
     pki_types::{PrivateKeyDer, pem::PemObject as _},
@@ -16,7 +18,7 @@ use rustls::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, sync::Mutex, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -26,23 +28,61 @@ use crate::{
     pace::{Measured, histogram, record},
 };
 
-/// An administrator with a connection.
+/// How often an authority that can't be reached any more is tried: a node that is started anew is back by then.
+const TRIES: u32 = 10;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An administrator with a connection. A node closes one on which nothing was asked for ten minutes, and when it stops: then
+/// it is opened again.
 pub(crate) struct Administrator {
-    connection: Connection,
+    target: Target,
+    identity: Arc<CertifiedKey>,
+    connection: Mutex<Connection>,
 }
 
 impl Administrator {
     /// The first administrator of a private authority.
     pub(crate) async fn connect(authority: &Authority) -> anyhow::Result<Self> {
-        Self::with_identity(&authority.target()?, &authority.identity()).await
+        Self::with_identity(authority.target()?, &authority.identity()).await
     }
 
     /// With the identity of a directory.
-    pub(crate) async fn with_identity(target: &Target, directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn with_identity(target: Target, directory: &Path) -> anyhow::Result<Self> {
         let key = PrivateKeyDer::from_pem_file(directory.join("tls.key")).context("the identity has no key")?;
         let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key)?;
-        let certified = Arc::new(CertifiedKey::new(roots(&directory.join("tls.crt"))?, signer));
-        Ok(Self { connection: target.connect(Some(&certified)).await? })
+        let identity = Arc::new(CertifiedKey::new(roots(&directory.join("tls.crt"))?, signer));
+        let connection = Mutex::new(target.connect(Some(&identity)).await?);
+        Ok(Self { target, identity, connection })
+    }
+
+    /// The connection, opened again where it was closed.
+    async fn requests(&self) -> Result<SendRequest<Bytes>, JoinError> {
+        let mut connection = self.connection.lock().await;
+        let mut tries = 1;
+        while connection.is_closed() {
+            match self.target.connect(Some(&self.identity)).await {
+                Ok(opened) => *connection = opened,
+                Err(_) if tries < TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(JoinError::Unconnected(format!("{error:#}"))),
+            }
+        }
+        Ok(connection.requests.clone())
+    }
+
+    /// One call. Where the connection breaks under it, it is made again if that is as good as once.
+    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, JoinError> {
+        let mut tries = 1;
+        loop {
+            match call_json(&self.requests().await?, method, path, body).await {
+                Err(JoinError::Broken(_)) if body.is_none() && tries < TRIES => tries += 1,
+                answer => return answer,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// One resource, or a page of them.
@@ -52,14 +92,14 @@ impl Administrator {
 
     /// Removes a resource; one that is not there is none to remove.
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
-        match call_json(&self.connection.requests, "DELETE", path, None).await {
+        match self.ask("DELETE", path, None).await {
             Err(JoinError::Refused(code)) if code == "NOT_FOUND" => Ok(()),
             answer => answer.map(drop).with_context(|| format!("DELETE {path}")),
         }
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let answer = call_json(&self.connection.requests, method, path, body).await;
+        let answer = self.ask(method, path, body).await;
         answer.with_context(|| format!("{method} {path}"))
     }
 
@@ -107,6 +147,14 @@ impl Administrator {
                 return Ok(locks);
             }
         }
+    }
+}
+
+/// The code by which the authority refused a call, where that is what went wrong.
+pub(crate) fn refusal(error: &anyhow::Error) -> Option<&str> {
+    match error.downcast_ref()? {
+        JoinError::Refused(code) => Some(code),
+        JoinError::Unconnected(_) | JoinError::Broken(_) => None,
     }
 }
 
@@ -272,7 +320,7 @@ impl Worker {
         let status = self.administrator.get("/v1/status").await?;
         let from = status["log_next_index"].as_u64().context("the status has no log_next_index")?;
         let path = format!("/v1/events:follow?cursor={from}");
-        let mut pages = Lines::get(&self.administrator.connection.requests, &path).await?;
+        let mut pages = Lines::get(&self.administrator.requests().await?, &path).await?;
         let mut next = from;
         while let Some(page) = stop.run_until_cancelled(pages.next()).await {
             let page: Page = page?.context("the authority ended what was followed")?;
@@ -292,7 +340,7 @@ impl Worker {
     async fn export(&mut self, from: u64, stop: &CancellationToken) -> anyhow::Result<u64> {
         let begun = Instant::now();
         let path = format!("/v1/export?from_index={from}");
-        let mut chunks = Lines::get(&self.administrator.connection.requests, &path).await?;
+        let mut chunks = Lines::get(&self.administrator.requests().await?, &path).await?;
         let mut next = from;
         loop {
             let Some(chunk) = stop.run_until_cancelled(chunks.next()).await else {

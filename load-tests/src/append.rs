@@ -188,7 +188,7 @@ impl Bench {
     }
 
     fn watched(&self) -> anyhow::Result<Watched> {
-        Ok(Watched { joind: None, postgres: Some(postgres_of(&self.cluster)?) })
+        Ok(Watched { postgres: Some(postgres_of(&self.cluster)?), ..Watched::default() })
     }
 
     /// One run of one strategy.
@@ -280,6 +280,8 @@ impl Bench {
             p999_ms: outcome.p999_ms,
             max_ms: outcome.max_ms,
             refusals: refusals.into_iter().filter(|(_, count)| *count > 0).collect(),
+            made: outcome.all_joins,
+            handshakes: None,
             cpu: Cpu {
                 joind_us: None,
                 postgres_us: Some((postgres.cpu_us() - before) / joins),

@@ -221,6 +221,7 @@ impl Authority {
         Ok(Watched {
             joind: self.node.as_ref().map(|node| Processes::One(node.process.id())),
             postgres: Some(postgres_of(&self.cluster)?),
+            ..Watched::default()
         })
     }
 

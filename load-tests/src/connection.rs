@@ -19,6 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::CertifiedKey,
 };
+use serde::Serialize;
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::TlsConnector;
 
@@ -40,6 +41,26 @@ pub(crate) struct Connection {
     /// What the handshake was: full or resumed.
     pub(crate) handshake: HandshakeKind,
     driver: JoinHandle<()>,
+}
+
+/// Handshakes, as clients saw them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Handshakes {
+    pub(crate) full: u64,
+    pub(crate) resumed: u64,
+    /// Those of them that opened a kept connection again.
+    pub(crate) reopened: u64,
+}
+
+impl Handshakes {
+    /// Those since `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            full: self.full - earlier.full,
+            resumed: self.resumed - earlier.resumed,
+            reopened: self.reopened - earlier.reopened,
+        }
+    }
 }
 
 impl Target {

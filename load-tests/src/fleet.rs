@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     ceremony::{self, Ask, Granted, JoinError, Transport},
-    connection::{Connection, Target},
+    connection::{Connection, Handshakes, Target},
     import::token_name,
     key::{BoundKey, SubjectKey, scrambled},
 };
@@ -33,6 +33,17 @@ pub(crate) enum Connections {
     New,
 }
 
+impl Connections {
+    /// As rows are named.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Kept => "kept connections",
+            Self::Resumed => "resumption asked for",
+            Self::New => "full handshake each",
+        }
+    }
+}
+
 /// Bots of one authority.
 pub(crate) struct Fleet {
     pub(crate) target: Target,
@@ -41,9 +52,10 @@ pub(crate) struct Fleet {
     /// What keys are made from; none where nobody may guess them.
     pub(crate) seed: Option<u64>,
     transport: Transport,
-    /// Handshakes that were seen: full, and resumed.
-    pub(crate) full_handshakes: AtomicU64,
-    pub(crate) resumed_handshakes: AtomicU64,
+    /// Handshakes that were seen: full, and resumed; and kept connections that were opened again.
+    full_handshakes: AtomicU64,
+    resumed_handshakes: AtomicU64,
+    reopened: AtomicU64,
     /// Joins whose bot was still at another one when they were due.
     pub(crate) waited: AtomicU64,
 }
@@ -125,6 +137,7 @@ impl Fleet {
             transport: Transport::Grpc,
             full_handshakes: AtomicU64::new(0),
             resumed_handshakes: AtomicU64::new(0),
+            reopened: AtomicU64::new(0),
             waited: AtomicU64::new(0),
         })
     }
@@ -161,6 +174,13 @@ impl Fleet {
         u64::try_from(self.bots.len()).unwrap_or(u64::MAX)
     }
 
+    /// Handshakes so far.
+    pub(crate) fn handshakes(&self) -> Handshakes {
+        let [full, resumed, reopened] = [&self.full_handshakes, &self.resumed_handshakes, &self.reopened]
+            .map(|count| count.load(Ordering::Relaxed));
+        Handshakes { full, resumed, reopened }
+    }
+
     /// Joins that were accepted so far, of all of them.
     pub(crate) async fn accepted(&self) -> u64 {
         let mut accepted = 0;
@@ -182,6 +202,7 @@ impl Fleet {
         let mut connection = self.kept[index].lock().await;
         if connection.is_closed() {
             *connection = self.noted(self.target.connect(None).await)?;
+            self.reopened.fetch_add(1, Ordering::Relaxed);
         }
         Ok(connection.requests.clone())
     }

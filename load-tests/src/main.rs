@@ -145,13 +145,14 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     // Figures of somebody's authority don't go among those of the benchmark.
     let usual = if matches!(cli.command, Command::Run(_)) { "target/bench/run" } else { "target/bench" };
+    let out = cli.out.unwrap_or_else(|| usual.into());
     let report = match cli.command {
-        // It ends by itself when it is told to, and removes what it made.
-        Command::Run(options) => remote::run(&options).await?,
+        // It ends by itself when it is told to, writes what it has, and removes what it made.
+        Command::Run(options) => return remote::run(&options, &out).await,
         Command::Bench(args) => until_told_to_end(bench(args)).await?,
         Command::Growth(args) => until_told_to_end(growth(args)).await?,
     };
-    finish(report, &cli.out.unwrap_or_else(|| usual.into()))
+    finish(report, &out)
 }
 
 /// Drops the work when somebody ends it, so that nothing it started is left running.

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    error, fmt,
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,15 +16,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinSet};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     ceremony::JoinError,
+    connection::Handshakes,
     process::{Processes, to_f64},
 };
 
@@ -32,6 +33,39 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A piece at the end that is shorter than this is no second of a timeline.
 const HALF: Duration = Duration::from_millis(500);
+/// How often it is told how it goes where there is no terminal.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// What is done again and again, by number.
+pub(crate) trait Jobs: Send + Sync + 'static {
+    /// One of them.
+    type Job: Future<Output = Result<(), JoinError>> + Send + 'static;
+
+    /// The one of this number.
+    fn job(&self, number: u64) -> Self::Job;
+
+    /// Handshakes so far, where they are counted.
+    fn handshakes(&self) -> Option<Handshakes> {
+        None
+    }
+
+    /// So many jobs had these handshakes: an error where that is not what is to be measured.
+    fn check(&self, _made: u64, _seen: &Handshakes) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl<F, Job> Jobs for F
+where
+    F: Fn(u64) -> Job + Send + Sync + 'static,
+    Job: Future<Output = Result<(), JoinError>> + Send + 'static,
+{
+    type Job = Job;
+
+    fn job(&self, number: u64) -> Job {
+        self(number)
+    }
+}
 
 /// How much, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -93,11 +127,12 @@ impl Plan {
     }
 }
 
-/// Whose CPU time and memory are looked at.
+/// Whose CPU time and memory are looked at, and who may end it before its time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
     pub(crate) joind: Option<Processes>,
     pub(crate) postgres: Option<Processes>,
+    pub(crate) interrupt: CancellationToken,
 }
 
 /// What was seen.
@@ -115,6 +150,10 @@ pub(crate) struct Measured {
     pub(crate) max_ms: f64,
     /// By code.
     pub(crate) refusals: BTreeMap<String, u64>,
+    /// Joins in all: those of the warm-up and refused ones too, to compare with handshakes.
+    pub(crate) made: u64,
+    /// Of all these joins; none where nobody counted.
+    pub(crate) handshakes: Option<Handshakes>,
     pub(crate) cpu: Cpu,
     /// By second.
     pub(crate) timeline: Vec<Second>,
@@ -138,12 +177,38 @@ impl Measured {
             p999_ms: at(0.999),
             max_ms: ms(latencies.max()),
             refusals: BTreeMap::new(),
+            made: latencies.len(),
+            handshakes: None,
             cpu: Cpu::default(),
             timeline: Vec::new(),
             percentiles: [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999].map(|q| (q, at(q))).to_vec(),
         }
     }
 }
+
+/// What was measured is less than what was to be measured.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    /// How it came to that, in a word.
+    pub(crate) how: &'static str,
+    /// So much was seen.
+    pub(crate) measured: Measured,
+    why: anyhow::Error,
+}
+
+impl Cut {
+    pub(crate) fn new(how: &'static str, measured: Measured, why: anyhow::Error) -> Self {
+        Self { how, measured, why }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.why)
+    }
+}
+
+impl error::Error for Cut {}
 
 /// CPU time of each process for each join, refused ones included, in µs; none of those that nobody looked at.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -187,6 +252,8 @@ struct Tally {
     /// None for a load that ends by itself: all of it is measured.
     end: Option<Instant>,
     kept: Mutex<Kept>,
+    /// Ends everything once something broke: what comes after it is worth nothing.
+    broke: CancellationToken,
 }
 
 struct Kept {
@@ -195,6 +262,8 @@ struct Kept {
     refusals: BTreeMap<String, u64>,
     /// Ended within the measured time, refused ones included: what the CPU time of this time was spent on.
     ended: u64,
+    /// Ended at any time.
+    made: u64,
     broken: Option<String>,
 }
 
@@ -204,8 +273,24 @@ impl Tally {
             Load::Closed(_) | Load::Open(_) => Some(begin + plan.measured),
             Load::Once { .. } | Load::Storm { .. } => None,
         };
-        let kept = Kept { all: histogram(), seconds: Vec::new(), refusals: BTreeMap::new(), ended: 0, broken: None };
-        Self { load: plan.load, begin, end, kept: Mutex::new(kept) }
+        let kept =
+            Kept { all: histogram(), seconds: Vec::new(), refusals: BTreeMap::new(), ended: 0, made: 0, broken: None };
+        Self { load: plan.load, begin, end, kept: Mutex::new(kept), broke: CancellationToken::new() }
+    }
+
+    /// How it goes, in words.
+    fn told(&self) -> String {
+        let kept = self.kept();
+        let passed = self.begin.elapsed();
+        if passed.is_zero() {
+            return format!("warm-up, {}", kept.made);
+        }
+        let refused = match kept.refusals.values().sum::<u64>() {
+            0 => String::new(),
+            refused => format!(", {refused} refused"),
+        };
+        let p99 = ms(kept.all.value_at_quantile(0.99));
+        format!("{}, {:.0}/s, p99 {p99:.1} ms{refused}", kept.ended, to_f64(kept.all.len()) / passed.as_secs_f64())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -221,6 +306,7 @@ impl Tally {
         };
         let measured = within(belongs_at);
         let mut kept = self.kept();
+        kept.made += 1;
         if within(now) && matches!(outcome, Ok(()) | Err(JoinError::Refused(_))) {
             kept.ended += 1;
         }
@@ -236,8 +322,9 @@ impl Tally {
             }
             Err(JoinError::Refused(code)) if measured => *kept.refusals.entry(code).or_default() += 1,
             Ok(()) | Err(JoinError::Refused(_)) => {}
-            Err(JoinError::Unconnected(why) | JoinError::Broken(why)) => {
-                kept.broken.get_or_insert(why);
+            Err(error @ (JoinError::Unconnected(_) | JoinError::Broken(_))) => {
+                kept.broken.get_or_insert_with(|| error.to_string());
+                self.broke.cancel();
             }
         }
     }
@@ -258,38 +345,42 @@ fn ms(micros: u64) -> f64 {
     to_f64(micros) / 1000.0
 }
 
-/// Runs `job(number)` again and again; numbers count up from 0, and in a closed loop those of one worker are
-/// equal modulo their count.
+/// Does the jobs again and again; numbers count up from 0, and in a closed loop those of one worker are equal modulo their
+/// count.
 ///
 /// # Errors
-/// When a connection or the protocol broke, a worker panicked, or answers never came: a refusal is an answer, that is not.
-pub(crate) async fn drive<F, Job>(what: &str, plan: Plan, watched: &Watched, job: F) -> anyhow::Result<Measured>
-where
-    F: Fn(u64) -> Job + Send + Sync + 'static,
-    Job: Future<Output = Result<(), JoinError>> + Send + 'static,
-{
+/// As soon as a connection or the protocol broke, when answers never came, or when it is interrupted: a [`Cut`], with what was
+/// seen until then. A refusal is an answer, and no error. When a worker panicked, or handshakes were not those asked for.
+pub(crate) async fn drive(what: &str, plan: Plan, watched: &Watched, jobs: impl Jobs) -> anyhow::Result<Measured> {
     let begin = Instant::now() + plan.warm_up;
     let tally = Arc::new(Tally::new(plan, begin));
+    let before = jobs.handshakes();
     let (under_way, over) = oneshot::channel::<()>();
     let watching = watch(what.to_owned(), plan, watched.clone(), Arc::clone(&tally), over);
     let watching = AbortOnDropHandle::new(tokio::spawn(watching));
-    let job = Arc::new(job);
+    let jobs = Arc::new(jobs);
     let end = begin + plan.measured;
-    match plan.load {
-        Load::Closed(workers) => closed(workers, end, &tally, &job).await,
-        Load::Open(rate) => open(rate, plan, end, &tally, &job).await,
-        Load::Once { count, at_once } => once(count, at_once, None, &tally, &job).await,
-        Load::Storm { count, at_once } => once(count, at_once, Some(begin), &tally, &job).await,
+    let all = async {
+        match plan.load {
+            Load::Closed(workers) => closed(workers, end, &tally, &jobs).await,
+            Load::Open(rate) => open(rate, plan, end, &tally, &jobs).await,
+            Load::Once { count, at_once } => once(count, at_once, None, &tally, &jobs).await,
+            Load::Storm { count, at_once } => once(count, at_once, Some(begin), &tally, &jobs).await,
+        }
+    };
+    let mut interrupted = false;
+    tokio::select! {
+        done = all => done.with_context(|| what.to_owned())?,
+        () = tally.broke.cancelled() => {}
+        () = watched.interrupt.cancelled() => interrupted = true,
     }
-    .with_context(|| what.to_owned())?;
-    let seconds = tally.end.map_or_else(|| begin.elapsed(), |_| plan.measured);
+    let passed = begin.elapsed();
+    let seconds = tally.end.map_or(passed, |_| passed.min(plan.measured));
     drop(under_way);
     let (spent, used_by_second) = watching.await?;
 
     let kept = tally.kept();
-    if let Some(why) = &kept.broken {
-        bail!("{what}: {why}");
-    }
+    let handshakes = jobs.handshakes().zip(before).map(|(after, before)| after.since(&before));
     let per_join = |cpu: Option<f64>| cpu.map(|cpu| cpu / to_f64(kept.ended.max(1)));
     let idle = histogram();
     let latencies = kept.seconds.iter().chain(std::iter::repeat(&idle));
@@ -299,8 +390,10 @@ where
         p99_ms: ms(latencies.value_at_quantile(0.99)),
         ..used
     });
-    Ok(Measured {
+    let measured = Measured {
         refusals: kept.refusals.clone(),
+        made: kept.made,
+        handshakes,
         cpu: Cpu {
             joind_us: per_join(spent.joind_us),
             postgres_us: per_join(spent.postgres_us),
@@ -308,22 +401,32 @@ where
         },
         timeline: timeline.collect(),
         ..Measured::of(what, plan.load.to_string(), seconds.as_secs_f64(), &kept.all)
-    })
+    };
+    if let Some(why) = &kept.broken {
+        return Err(Cut::new("broken", measured, anyhow!("{what}: {why}")).into());
+    }
+    if interrupted {
+        let when = if passed.is_zero() { " in the warm-up" } else { "" };
+        return Err(Cut::new("interrupted", measured, anyhow!("{what}: interrupted{when}")).into());
+    }
+    if let Some(seen) = &handshakes {
+        jobs.check(kept.made, seen).with_context(|| what.to_owned())?;
+        if seen.reopened > 0 {
+            eprintln!("{what}: {} kept connections had been closed, and were opened again", seen.reopened);
+        }
+    }
+    Ok(measured)
 }
 
-async fn closed<F, Job>(workers: u64, end: Instant, tally: &Arc<Tally>, job: &Arc<F>) -> anyhow::Result<()>
-where
-    F: Fn(u64) -> Job + Send + Sync + 'static,
-    Job: Future<Output = Result<(), JoinError>> + Send + 'static,
-{
+async fn closed<J: Jobs>(workers: u64, end: Instant, tally: &Arc<Tally>, jobs: &Arc<J>) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
     for worker in 0..workers {
-        let (tally, job) = (Arc::clone(tally), Arc::clone(job));
+        let (tally, jobs) = (Arc::clone(tally), Arc::clone(jobs));
         running.spawn(async move {
             let mut number = worker;
             while Instant::now() < end {
                 let started = Instant::now();
-                tally.count(started, job(number).await);
+                tally.count(started, jobs.job(number).await);
                 number += workers;
             }
         });
@@ -334,11 +437,7 @@ where
     Ok(())
 }
 
-async fn open<F, Job>(rate: f64, plan: Plan, end: Instant, tally: &Arc<Tally>, job: &Arc<F>) -> anyhow::Result<()>
-where
-    F: Fn(u64) -> Job + Send + Sync + 'static,
-    Job: Future<Output = Result<(), JoinError>> + Send + 'static,
-{
+async fn open<J: Jobs>(rate: f64, plan: Plan, end: Instant, tally: &Arc<Tally>, jobs: &Arc<J>) -> anyhow::Result<()> {
     let first = end - plan.measured - plan.warm_up;
     let mut under_way = JoinSet::new();
     let mut number = 0_u64;
@@ -350,8 +449,8 @@ where
         if intended > Instant::now() {
             tokio::time::sleep_until(intended.into()).await;
         }
-        let (tally, job) = (Arc::clone(tally), Arc::clone(job));
-        under_way.spawn(async move { tally.count(intended, job(number).await) });
+        let (tally, jobs) = (Arc::clone(tally), Arc::clone(jobs));
+        under_way.spawn(async move { tally.count(intended, jobs.job(number).await) });
         number += 1;
         while let Some(ended) = under_way.try_join_next() {
             ended.context("a join failed")?;
@@ -362,27 +461,27 @@ where
         match tokio::time::timeout_at(last, under_way.join_next()).await {
             Ok(Some(ended)) => ended.context("a join failed")?,
             Ok(None) => return Ok(()),
-            Err(_) => bail!("{} joins had no answer {} s after the end", under_way.len(), PATIENCE.as_secs()),
+            Err(_) => {
+                let why = format!("{} joins had no answer {} s after the end", under_way.len(), PATIENCE.as_secs());
+                tally.kept().broken.get_or_insert(why);
+                return Ok(());
+            }
         }
     }
 }
 
 /// Each number below `count` once. Where all are `due` at one moment, their time counts from then.
-async fn once<F, Job>(
+async fn once<J: Jobs>(
     count: u64,
     at_once: u64,
     due: Option<Instant>,
     tally: &Arc<Tally>,
-    job: &Arc<F>,
-) -> anyhow::Result<()>
-where
-    F: Fn(u64) -> Job + Send + Sync + 'static,
-    Job: Future<Output = Result<(), JoinError>> + Send + 'static,
-{
+    jobs: &Arc<J>,
+) -> anyhow::Result<()> {
     let next = Arc::new(AtomicU64::new(0));
     let mut running = JoinSet::new();
     for _ in 0..at_once.min(count) {
-        let (next, tally, job) = (Arc::clone(&next), Arc::clone(tally), Arc::clone(job));
+        let (next, tally, jobs) = (Arc::clone(&next), Arc::clone(tally), Arc::clone(jobs));
         running.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
@@ -390,7 +489,7 @@ where
                     return;
                 }
                 let started = due.unwrap_or_else(Instant::now);
-                tally.count(started, job(number).await);
+                tally.count(started, jobs.job(number).await);
             }
         });
     }
@@ -416,7 +515,18 @@ async fn watch(
         ProgressStyle::with_template("{prefix:34} [{bar:30}] {elapsed} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    bar.set_prefix(what);
+    bar.set_prefix(what.clone());
+    let (started, mut next_told) = (Instant::now(), TOLD);
+    let mut tell = || {
+        let passed = started.elapsed();
+        bar.set_position(tally.end.map_or_else(|| tally.kept().ended, |_| passed.as_secs()));
+        let told = tally.told();
+        if bar.is_hidden() && passed >= next_told {
+            eprintln!("{what}: {} s: {told}", passed.as_secs());
+            next_told += TOLD;
+        }
+        bar.set_message(told);
+    };
     let own = Processes::own();
     let sample = || Cpu {
         joind_us: watched.joind.as_ref().map(Processes::cpu_us),
@@ -424,15 +534,30 @@ async fn watch(
         generator_us: Some(own.cpu_us()),
     };
     let begin = tally.begin;
-    tokio::time::sleep_until(begin.into()).await;
     let over = async {
-        match tally.end {
-            Some(end) => tokio::time::sleep_until(end.into()).await,
+        let end = async {
+            match tally.end {
+                Some(end) => tokio::time::sleep_until(end.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = end => {}
             // An error only says that the other side is gone, as it is meant to be.
-            None => drop(over.await),
+            _ = over => {}
         }
     };
     tokio::pin!(over);
+    while let Some(left) = begin.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        tell();
+        tokio::select! {
+            () = &mut over => {
+                bar.finish_and_clear();
+                return (Cpu::default(), Vec::new());
+            }
+            () = tokio::time::sleep(left.min(Duration::from_secs(1))) => {}
+        }
+    }
     let first = sample();
     let (mut last, mut last_at) = (first, begin);
     let mut seconds = Vec::new();
@@ -458,12 +583,7 @@ async fn watch(
             });
         }
         (last, last_at) = (now, at);
-        let ended = tally.kept().ended;
-        bar.set_position(match tally.end {
-            Some(_) => second + plan.warm_up.as_secs(),
-            None => ended,
-        });
-        bar.set_message(format!("{ended}, {:.0}/s", to_f64(ended) / begin.elapsed().as_secs_f64()));
+        tell();
         if !more {
             break;
         }
@@ -509,6 +629,40 @@ mod tests {
                 Ok(())
             });
             assert!(failed.await.is_err(), "{load:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_broke_or_was_interrupted_ends_at_once_and_says_what_was_seen() {
+        let long = |load| Plan { measured: Duration::from_secs(600), ..plan(load) };
+        for plan in [long(Load::Open(100.0)), long(Load::Closed(1)), Plan::once(1_000_000, 1)] {
+            let breaking = |number| async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                // The others hang.
+                match number {
+                    0..5 => Ok(()),
+                    5 => Err(JoinError::Broken("the sixth join".to_owned())),
+                    _ => std::future::pending().await,
+                }
+            };
+            let broken = drive("a break", plan, &Watched::default(), breaking).await.unwrap_err();
+            let cut: &Cut = broken.downcast_ref().unwrap();
+            assert_eq!((cut.how, cut.to_string().as_str()), ("broken", "a break: broken: the sixth join"));
+            assert!(cut.measured.joins == 5 && cut.measured.seconds < 60.0, "{:?}", cut.measured);
+
+            let watched = Watched::default();
+            let job = |_| async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(())
+            };
+            let (ended, ()) = tokio::join!(drive("an interruption", plan, &watched, job), async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                watched.interrupt.cancel();
+            });
+            let ended = ended.unwrap_err();
+            let cut: &Cut = ended.downcast_ref().unwrap();
+            assert_eq!(cut.how, "interrupted");
+            assert!(cut.measured.joins > 0 && cut.measured.seconds < 60.0, "{:?}", cut.measured);
         }
     }
 

@@ -11,8 +11,9 @@ use anyhow::ensure;
 use crate::{
     administration::Administrator,
     ceremony::JoinError,
+    connection::Handshakes,
     fleet::{Connections, Fleet, State},
-    pace::{Measured, Plan, Watched, drive},
+    pace::{Cut, Jobs, Measured, Plan, Watched, drive},
     process::to_f64,
     verify::exactly_the_cloned,
 };
@@ -31,28 +32,80 @@ const COPIED: usize = 3;
 /// A join that will be made.
 pub(crate) type Job = Pin<Box<dyn Future<Output = Result<(), JoinError>> + Send>>;
 
+/// Joins of a fleet, whose handshakes must be those that were asked for.
+pub(crate) struct Joining {
+    fleet: Arc<Fleet>,
+    /// None for renewals: each has a new connection.
+    without_certificate: Option<Connections>,
+}
+
 /// Renewals.
-pub(crate) fn renewing(fleet: &Arc<Fleet>) -> impl Fn(u64) -> Job + Send + Sync + 'static {
-    let fleet = Arc::clone(fleet);
-    move |number| {
-        let fleet = Arc::clone(&fleet);
-        Box::pin(async move { fleet.renew(number).await })
-    }
+pub(crate) fn renewing(fleet: &Arc<Fleet>) -> Joining {
+    Joining { fleet: Arc::clone(fleet), without_certificate: None }
 }
 
 /// First joins and recoveries.
-pub(crate) fn recovering(fleet: &Arc<Fleet>, connections: Connections) -> impl Fn(u64) -> Job + Send + Sync + 'static {
-    let fleet = Arc::clone(fleet);
-    move |number| {
-        let fleet = Arc::clone(&fleet);
-        Box::pin(async move { fleet.recover(number, connections).await })
+pub(crate) fn recovering(fleet: &Arc<Fleet>, connections: Connections) -> Joining {
+    Joining { fleet: Arc::clone(fleet), without_certificate: Some(connections) }
+}
+
+impl Jobs for Joining {
+    type Job = Job;
+
+    fn job(&self, number: u64) -> Job {
+        let (fleet, without_certificate) = (Arc::clone(&self.fleet), self.without_certificate);
+        Box::pin(async move {
+            match without_certificate {
+                Some(connections) => fleet.recover(number, connections).await,
+                None => fleet.renew(number).await,
+            }
+        })
+    }
+
+    fn handshakes(&self) -> Option<Handshakes> {
+        Some(self.fleet.handshakes())
+    }
+
+    fn check(&self, made: u64, seen: &Handshakes) -> anyhow::Result<()> {
+        let Handshakes { full, resumed, reopened } = *seen;
+        let as_asked = match self.without_certificate {
+            Some(Connections::Kept) => full == reopened && resumed == 0,
+            Some(Connections::Resumed) => full + resumed == made,
+            Some(Connections::New) | None => full == made && resumed == 0,
+        };
+        ensure!(
+            as_asked,
+            "{made} joins had {full} full and {resumed} resumed handshakes, which is not what was asked for"
+        );
+        Ok(())
     }
 }
 
 /// What was refused is in no percentile and cost less, so figures beside refusals are none.
 pub(crate) fn nobody_refused(measured: &Measured) -> anyhow::Result<()> {
-    ensure!(measured.refusals.is_empty(), "{}: joins were refused: {:?}", measured.what, measured.refusals);
+    let refused: u64 = measured.refusals.values().sum();
+    let codes: Vec<_> = measured.refusals.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    ensure!(
+        refused == 0,
+        "{}: {refused} of {} joins were refused ({}), and figures are of accepted joins only: `joinctl explain CODE` \
+         tells why",
+        measured.what,
+        measured.joins + refused,
+        codes.join(", ")
+    );
     Ok(())
+}
+
+/// Each bot of a fleet joined once, and nobody was refused.
+fn all_joined(done: Measured, fleet: &Fleet) -> anyhow::Result<Measured> {
+    let all = nobody_refused(&done).and_then(|()| {
+        ensure!(done.joins == fleet.size(), "{}: {} of {} bots joined", done.what, done.joins, fleet.size());
+        Ok(())
+    });
+    match all {
+        Ok(()) => Ok(done),
+        Err(why) => Err(Cut::new("refused", done, why).into()),
+    }
 }
 
 /// Each bot once without a certificate, over kept connections.
@@ -72,10 +125,7 @@ pub(crate) async fn every_bot_joins(
     watched: &Watched,
     fleet: &Arc<Fleet>,
 ) -> anyhow::Result<Measured> {
-    let done = every_bot_once(what, at_once, watched, fleet).await?;
-    nobody_refused(&done)?;
-    ensure!(done.joins == fleet.size(), "{what}: {} of {} bots joined", done.joins, fleet.size());
-    Ok(done)
+    all_joined(every_bot_once(what, at_once, watched, fleet).await?, fleet)
 }
 
 /// A whole fleet comes back after an outage: all bots are due at once, each over a new connection and without a
@@ -83,9 +133,7 @@ pub(crate) async fn every_bot_joins(
 pub(crate) async fn storm(watched: &Watched, fleet: &Arc<Fleet>) -> anyhow::Result<Measured> {
     let plan = Plan::storm(fleet.size(), STORM_ROOM);
     let done = drive("recovery storm, full handshake each", plan, watched, recovering(fleet, Connections::New)).await?;
-    nobody_refused(&done)?;
-    ensure!(done.joins == fleet.size(), "{} of {} bots came back", done.joins, fleet.size());
-    Ok(done)
+    all_joined(done, fleet)
 }
 
 /// An administrator asks for a new key of each bot, and each rotates at its next join.
@@ -102,7 +150,7 @@ pub(crate) async fn rotation(
         Box::pin(async move { administrator.rotate(&fleet.bot(number).token).await })
     })
     .await?;
-    let done = every_bot_joins("recoveries with a rotation", at_once, watched, fleet).await?;
+    let done = every_bot_joins("recoveries with a rotation, kept connections", at_once, watched, fleet).await?;
     let rotated = rotations(fleet).await - before;
     ensure!(rotated == fleet.size(), "{rotated} bots rotated instead of {}", fleet.size());
     Ok(done)
@@ -134,7 +182,9 @@ pub(crate) async fn clone_storm(at_once: u64, watched: &Watched, fleet: &Arc<Fle
     every_bot_joins("recoveries of those who are copied", at_once, watched, fleet).await?;
     let tokens: BTreeSet<String> = copies.iter().map(|(number, _)| fleet.bot(*number).token.clone()).collect();
     let locked = u64::try_from(copies.len())?;
-    let refused = drive("clone storm", Plan::once(locked, at_once), watched, coming_as_copies(fleet, copies)).await?;
+    let refused =
+        drive("clone storm, kept connections", Plan::once(locked, at_once), watched, coming_as_copies(fleet, copies))
+            .await?;
     let after = every_bot_once("everybody after the clone storm", at_once, watched, fleet).await?;
     ensure!(
         after.joins == fleet.size() - locked && after.refusals == BTreeMap::from([("LOCKED".to_owned(), locked)]),
@@ -238,6 +288,6 @@ pub(crate) fn waited(fleet: &Fleet) -> f64 {
 
 /// How many handshakes a fleet saw, full and resumed.
 pub(crate) fn handshakes(fleet: &Fleet) -> [f64; 2] {
-    use std::sync::atomic::Ordering::Relaxed;
-    [&fleet.full_handshakes, &fleet.resumed_handshakes].map(|count| to_f64(count.load(Relaxed)))
+    let seen = fleet.handshakes();
+    [seen.full, seen.resumed].map(to_f64)
 }

@@ -2,26 +2,30 @@
 //! identity of an administrator, and removes them at the end.
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, ToSocketAddrs as _},
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use chrono::{SecondsFormat, Utc};
 use clap::{Args, ValueEnum};
 use join_proto::Address;
 use serde_json::{Value, json};
 
 use crate::{
-    administration::{Administrator, Work},
+    administration::{Administrator, Work, refusal},
     authority::roots,
     ceremony::Transport,
     connection::Target,
     fleet::{Connections, Fleet},
     key::random_hex,
-    pace::{Load, Plan, Watched, drive},
+    pace::{Cut, Load, Measured, Plan, Watched, drive},
     process::{Processes, told_to_end},
     profiles::{
         AT_ONCE, KEPT, administer, clone_storm, compare_locks, compare_with_authority, every_bot_joins, handshakes,
@@ -38,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(3600);
 const EACH: Duration = Duration::from_millis(50);
 /// How often it is tried to remove a bot whose tokens are still being made.
 const TRIES: u32 = 5;
+/// How long a measurement may take to say what it saw, once it is interrupted.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The label of all that a run makes; its value is the run's.
 const LABEL: &str = "joinload";
 
@@ -91,8 +97,9 @@ impl Profile {
 /// `joinload` has the same digits. Secrets and keys are random and known to this process alone, and all of it
 /// expires by itself an hour or so after the run.
 ///
-/// At the end, after a failure and on Ctrl-C it removes the tokens, the locks on them, and the bot, unless --keep is given.
-/// Their history stays in the ledger, as all history does.
+/// At the end, after a failure and on Ctrl-C it writes what was measured so far, and removes the tokens, the locks on them,
+/// and the bot, unless --keep is given. Their history stays in the ledger, as all history does. It fails unless every join
+/// was accepted, nothing broke, and everything is removed.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The authority, such as `join.example.com:3025`.
@@ -202,7 +209,11 @@ impl Options {
     }
 
     fn watched(&self) -> Watched {
-        Watched { joind: self.joind_pid.map(Processes::One), postgres: self.postgres_pid.map(Processes::Family) }
+        Watched {
+            joind: self.joind_pid.map(Processes::One),
+            postgres: self.postgres_pid.map(Processes::Family),
+            ..Watched::default()
+        }
     }
 
     fn target(&self) -> anyhow::Result<Target> {
@@ -213,89 +224,154 @@ impl Options {
     }
 
     async fn administrator(&self) -> anyhow::Result<Administrator> {
-        let connected = Administrator::with_identity(&self.target()?, &self.identity).await;
+        let connected = Administrator::with_identity(self.target()?, &self.identity).await;
         connected.with_context(|| format!("{} can't be reached as an administrator", self.addr))
+    }
+
+    /// What an administrator was answered, with a word for those who took the wrong identity.
+    fn allowed<T>(&self, answer: anyhow::Result<T>) -> anyhow::Result<T> {
+        answer.map_err(|why| match refusal(&why) {
+            Some("ROLE_REQUIRED") => {
+                why.context(format!("--identity {} lacks the role admin", self.identity.display()))
+            }
+            _ => why,
+        })
     }
 }
 
-/// Runs one profile, and removes what it made, whatever came of it.
-pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
+/// Runs one profile, writes its report, and removes what it made, whatever came of it.
+///
+/// # Errors
+/// What went wrong first, and then the rest.
+pub(crate) async fn run(options: &Options, directory: &Path) -> anyhow::Result<()> {
     options.check()?;
     let administrator = Arc::new(options.administrator().await?);
     let made = Made::new(options);
-    let outcome = tokio::select! {
-        done = measure(options, &administrator, &made) => done,
-        why = told_to_end() => Err(anyhow!(why)),
-    };
-    if options.keep {
-        eprintln!("kept: bot {bot} and its tokens, with the label {LABEL}={run}", bot = made.bot, run = made.run);
-        return outcome;
+    let mut report = Report::new("run", options.seed);
+    let measured = measure_until_told_to_end(options, &administrator, &made, &mut report).await;
+    if let Err(why) = &measured {
+        if made.may_be_there() {
+            // Removing may take a while, or fail.
+            eprintln!("{why:#}");
+        }
+        add_what_was_seen(&mut report, why);
     }
-    let removed = tokio::select! {
-        removed = made.remove(&administrator) => removed,
-        why = told_to_end() => Err(anyhow!(why)),
+    let written = if report.has_rows() { crate::finish(report, directory) } else { Ok(()) };
+    let removed = made.leave(options, &administrator).await;
+    let mut errors = [measured, written, removed].into_iter().filter_map(Result::err);
+    let Some(cause) = errors.next() else { return Ok(()) };
+    Err(errors.fold(cause, |all, next| anyhow!("{all:#}; besides, {next:#}")))
+}
+
+/// A measurement that is interrupted says what it saw; anything else is left at once.
+async fn measure_until_told_to_end(
+    options: &Options,
+    administrator: &Arc<Administrator>,
+    made: &Made,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let watched = options.watched();
+    let measuring = measure(options, administrator, made, &watched, report);
+    tokio::pin!(measuring);
+    let why = tokio::select! {
+        done = &mut measuring => return done,
+        why = told_to_end() => why,
     };
-    let removed = removed.with_context(|| {
-        format!(
-            "bot {} or tokens of it may be left: remove what has the label {LABEL}={}, or let it expire at {}",
-            made.bot, made.run, made.expires
-        )
-    });
-    match (outcome, removed) {
-        (Err(why), Err(left)) => Err(why.context(format!("{left:#}"))),
-        (outcome, removed) => removed.and(outcome),
+    watched.interrupt.cancel();
+    tokio::time::timeout(LAST_WORDS, measuring).await.unwrap_or_else(|_| Err(anyhow!(why)))
+}
+
+/// Adds the row of a measurement that was cut, marked as such.
+fn add_what_was_seen(report: &mut Report, why: &anyhow::Error) {
+    let Some(Cut { how, measured, .. }) = why.downcast_ref() else { return };
+    if measured.joins > 0 || !measured.refusals.is_empty() {
+        report.note(how, &format!("{why:#}"));
+        report.add(Measured { what: format!("{} ({how})", measured.what), ..measured.clone() });
     }
 }
 
-async fn measure(options: &Options, administrator: &Arc<Administrator>, made: &Made) -> anyhow::Result<Report> {
-    let mut report = Report::new("run", options.seed);
+async fn measure(
+    options: &Options,
+    administrator: &Arc<Administrator>,
+    made: &Made,
+    watched: &Watched,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     report.settings(json!({ "options": format!("{options:?}"), "run": made.run }));
-    let status = administrator.get("/v1/status").await?;
+    let status = options.allowed(administrator.get("/v1/status").await)?;
     report.service(format!("joind {}", status["version"].as_str().unwrap_or("of an unknown version")));
-    let tokens = made.make(administrator).await?;
+    let tokens = made.make(options, administrator).await?;
     let fleet = Fleet::registering(options.target()?, tokens)?;
     let mut fleet = fleet.over(options.transport).shuffled(options.seed);
     fleet.keep_connections(KEPT).await?;
     let fleet = Arc::new(fleet);
-    let (watched, at_once) = (options.watched(), options.at_once());
+    let at_once = options.at_once();
 
-    let registered = every_bot_joins("first joins by secret", at_once, &watched, &fleet).await?;
+    let registered = every_bot_joins("first joins by secret, kept connections", at_once, watched, &fleet).await?;
+    let mut cloned = BTreeSet::new();
     let done = match options.profile {
         Profile::Registrations => registered,
-        Profile::Renewals => drive("renewals", options.plan(), &watched, renewing(&fleet)).await?,
+        Profile::Renewals => drive("renewals, full handshake each", options.plan(), watched, renewing(&fleet)).await?,
         Profile::Recoveries => {
             let connections = options.connections.unwrap_or(Connections::Kept);
-            drive("recoveries", options.plan(), &watched, recovering(&fleet, connections)).await?
+            let what = format!("recoveries, {}", connections.words());
+            drive(&what, options.plan(), watched, recovering(&fleet, connections)).await?
         }
-        Profile::Storm => storm(&watched, &fleet).await?,
-        Profile::Rotation => rotation(administrator, at_once, &watched, &fleet).await?,
+        Profile::Storm => storm(watched, &fleet).await?,
+        Profile::Rotation => rotation(administrator, at_once, watched, &fleet).await?,
         Profile::Clones => {
-            let cloned = clone_storm(at_once, &watched, &fleet).await?;
-            compare_locks(administrator, &fleet, &cloned.tokens).await?;
-            report.checked(&format!("{} cloned tokens are locked, once each, and no other", cloned.tokens.len()));
-            cloned.refused
+            let storm = clone_storm(at_once, watched, &fleet).await?;
+            cloned = storm.tokens;
+            storm.refused
         }
         Profile::Administrators => {
             let work = Work::start(async || options.administrator().await, &made.worked_on()).await?;
-            let done = drive("renewals, administrators at work", options.plan(), &watched, renewing(&fleet)).await?;
-            work.stop().await?.into_iter().for_each(|call| report.add(call));
+            let what = "renewals, full handshake each, administrators at work";
+            let done = drive(what, options.plan(), watched, renewing(&fleet)).await?;
+            match work.stop().await {
+                Ok(calls) => calls.into_iter().for_each(|call| report.add(call)),
+                Err(why) => return Err(Cut::new("broken", done, why).into()),
+            }
             done
         }
     };
-    nobody_refused(&done)?;
     report.rates(options.profile.figures(), std::slice::from_ref(&done));
-    report.add(done);
-    if options.profile != Profile::Clones {
-        compare_locks(administrator, &fleet, &[].into()).await?;
-        report.checked("no token is locked");
+    let accepted = nobody_refused(&done);
+    if let Err(why) = &accepted {
+        report.note("refused", &format!("{why:#}"));
     }
-    let joins = compare_with_authority(administrator, &fleet).await?;
-    report.checked(&format!("the authority knows each of {joins} joins of {} bots, and no other", options.bots));
+    report.add(done);
     let [full, resumed] = handshakes(&fleet);
     report.figure("full_handshakes_seen", full);
     report.figure("resumed_handshakes_seen", resumed);
     report.figure("joins_that_waited_for_their_bot", waited(&fleet));
-    Ok(report)
+    // A refusal may be why the books differ, so it is told first.
+    match (accepted, compare(options, administrator, &fleet, &cloned, report).await) {
+        (Err(refused), Err(differ)) => bail!("{refused:#}; besides, {differ:#}"),
+        (accepted, compared) => accepted.and(compared),
+    }
+}
+
+/// The authority knows of the fleet what the fleet knows of itself.
+async fn compare(
+    options: &Options,
+    administrator: &Arc<Administrator>,
+    fleet: &Arc<Fleet>,
+    cloned: &BTreeSet<String>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    compare_locks(administrator, fleet, cloned).await?;
+    report.checked(&match cloned.len() {
+        0 => "the authority itself locked no token".to_owned(),
+        cloned => format!("{cloned} cloned tokens are locked, once each, and no other"),
+    });
+    let joins = compare_with_authority(administrator, fleet).await?;
+    report.checked(&format!(
+        "of each of {} bots the authority counts as many recoveries as the bot, and knows the generation of its last \
+         certificate, after {joins} joins",
+        options.bots
+    ));
+    Ok(())
 }
 
 /// What a run makes at an authority.
@@ -305,6 +381,8 @@ struct Made {
     bot: String,
     tokens: Vec<String>,
     expires: String,
+    /// False until the bot may be there: without it there are no tokens.
+    begun: AtomicBool,
 }
 
 impl Made {
@@ -318,7 +396,13 @@ impl Made {
         let plan = options.plan();
         let each = EACH * u32::try_from(options.bots).unwrap_or(u32::MAX);
         let expires = Utc::now() + GRACE + each + plan.warm_up + plan.measured;
-        Self { run, bot, tokens, expires: expires.to_rfc3339_opts(SecondsFormat::Secs, true) }
+        Self {
+            run,
+            bot,
+            tokens,
+            expires: expires.to_rfc3339_opts(SecondsFormat::Secs, true),
+            begun: AtomicBool::new(false),
+        }
     }
 
     /// The token on which locks and exemptions come and go; nobody joins with it.
@@ -331,8 +415,17 @@ impl Made {
     }
 
     /// Makes bot and tokens; returns each bot's token with its secret.
-    async fn make(&self, administrator: &Arc<Administrator>) -> anyhow::Result<Vec<(String, String)>> {
-        administrator.create_bot(&self.metadata(&self.bot)).await?;
+    async fn make(
+        &self,
+        options: &Options,
+        administrator: &Arc<Administrator>,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        self.begun.store(true, Ordering::Relaxed);
+        let bot = administrator.create_bot(&self.metadata(&self.bot)).await;
+        if bot.as_ref().is_err_and(|why| refusal(why).is_some()) {
+            self.begun.store(false, Ordering::Relaxed);
+        }
+        options.allowed(bot)?;
         let tokens: Vec<_> = self.tokens.iter().map(|token| (token.clone(), random_hex::<32>())).collect();
         let written: Arc<[_]> = tokens.iter().map(|(token, secret)| (self.metadata(token), secret.clone())).collect();
         let bot = self.bot.clone();
@@ -345,6 +438,32 @@ impl Made {
         })
         .await?;
         Ok(tokens.into_iter().filter(|(token, _)| !token.ends_with("-worked-on")).collect())
+    }
+
+    /// Whether there may be anything to remove.
+    fn may_be_there(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Removes what was made, where something was, or says that it is kept.
+    async fn leave(&self, options: &Options, administrator: &Arc<Administrator>) -> anyhow::Result<()> {
+        let Self { bot, run, expires, .. } = self;
+        if !self.may_be_there() {
+            return Ok(());
+        }
+        if options.keep {
+            eprintln!("kept: bot {bot} and its tokens, with the label {LABEL}={run}");
+            return Ok(());
+        }
+        let removed = tokio::select! {
+            removed = self.remove(administrator) => removed,
+            why = told_to_end() => Err(anyhow!(why)),
+        };
+        removed.with_context(|| {
+            format!(
+                "bot {bot} or tokens of it may be left: remove what has the label {LABEL}={run}, or let it expire at {expires}"
+            )
+        })
     }
 
     /// Removes tokens, locks on them, and the bot. What was asked for just before an interruption may still be made

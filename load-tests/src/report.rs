@@ -84,7 +84,8 @@ impl Report {
             service: None,
             commit: None,
             postgres: None,
-            machine: process::machine(),
+            // A run knows nothing of the machine that the authority is on.
+            machine: if command == "run" { format!("generator on {}", process::machine()) } else { process::machine() },
             figures: BTreeMap::new(),
             from: BTreeMap::new(),
             spreads: BTreeMap::new(),
@@ -111,6 +112,11 @@ impl Report {
 
     pub(crate) fn add(&mut self, measured: Measured) {
         self.measured.push(measured);
+    }
+
+    /// Whether anything was measured.
+    pub(crate) fn has_rows(&self) -> bool {
+        !self.measured.is_empty()
     }
 
     pub(crate) fn figure(&mut self, name: &str, value: f64) {

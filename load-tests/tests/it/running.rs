@@ -1,6 +1,7 @@
 //! `joinload run` against a real authority on a real PostgreSQL: its books are right, and it leaves nothing behind.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -11,13 +12,18 @@ use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
     administrators, cluster,
+    config::Limits,
     service::{self, Node, Parts},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sqlx::Connection as _;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+};
 
 struct Authority {
     runtime: Runtime,
@@ -29,20 +35,28 @@ struct Authority {
 
 impl Authority {
     fn start(test: &str) -> Self {
+        Self::with_limits(test, Limits::default())
+    }
+
+    fn with_limits(test: &str, limits: Limits) -> Self {
         let superuser: PgConnectOptions = join_embedded::for_tests().url("postgres", "postgres").parse().unwrap();
         let runtime = Runtime::new().unwrap();
         let database = format!("joinload_{test}_{}", std::process::id());
         let folder = tempfile::tempdir().unwrap();
-        let node = runtime.block_on(serve(&superuser, &database, folder.path()));
+        let node = runtime.block_on(serve(&superuser, &database, folder.path(), limits));
         Self { runtime, node: Some(node), superuser, database, folder }
     }
 
     /// A run of some bots.
     fn command(&self, arguments: &[&str]) -> Command {
+        self.command_of("admin", self.address(), arguments)
+    }
+
+    /// The same of an administrator, who reaches the node there.
+    fn command_of(&self, administrator: &str, address: SocketAddr, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_joinload"));
-        let address = self.node.as_ref().unwrap().address.to_string();
-        command.args(["run", "--addr", &address, "--bots", "6"]).args(arguments);
-        command.arg("--identity").arg(self.folder.path().join("admin"));
+        command.args(["run", "--addr", &address.to_string(), "--bots", "6"]).args(arguments);
+        command.arg("--identity").arg(self.folder.path().join(administrator));
         command.arg("--out").arg(self.folder.path().join("report")).stdin(Stdio::null());
         command
     }
@@ -51,6 +65,15 @@ impl Authority {
     fn run(&self, arguments: &[&str]) -> Value {
         let told = self.command(arguments).output().unwrap();
         assert!(told.status.success(), "{arguments:?}: {}", stderr(&told));
+        self.report()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.node.as_ref().unwrap().address
+    }
+
+    /// The report of the last run.
+    fn report(&self) -> Value {
         let report = std::fs::read(self.folder.path().join("report/report.json")).unwrap();
         serde_json::from_slice(&report).unwrap()
     }
@@ -84,7 +107,7 @@ impl Drop for Authority {
     }
 }
 
-async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> Node {
+async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path, limits: Limits) -> Node {
     let roles = provision::fresh(superuser, database).await.unwrap();
     let ledger = Ledger::connect(roles.service, Settings::default()).await.unwrap();
     let name: Name = "test.example".parse().unwrap();
@@ -92,9 +115,42 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> N
     cluster::create(&ledger, &name, &master).await.unwrap();
     let keys = cluster::open_keys(&ledger, &master).await.unwrap();
     let issuer = Issuer::new(&keys).unwrap();
-    let (who, identity) = ("admin".parse().unwrap(), folder.join("admin"));
-    administrators::issue(&ledger, &issuer, &who, Role::Admin, &identity).await.unwrap();
-    service::start(Parts { cluster: Some(name), ..Parts::on_loopback(ledger, master) }).await.unwrap()
+    for role in [Role::Admin, Role::Operator] {
+        let who = role.as_str().parse().unwrap();
+        administrators::issue(&ledger, &issuer, &who, role, &folder.join(role.as_str())).await.unwrap();
+    }
+    service::start(Parts { cluster: Some(name), limits, ..Parts::on_loopback(ledger, master) }).await.unwrap()
+}
+
+/// A way to a node that closes a connection on which nothing comes for two seconds, as the node does after ten minutes.
+async fn impatient(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(pass_on(client, to));
+        }
+    });
+    address
+}
+
+async fn pass_on(client: TcpStream, to: SocketAddr) -> std::io::Result<()> {
+    let node = TcpStream::connect(to).await?;
+    let ((mut from_client, mut to_client), (mut from_node, mut to_node)) = (client.into_split(), node.into_split());
+    let answers = async {
+        let mut piece = vec![0; 16 * 1024];
+        while let Ok(length) = tokio::time::timeout(Duration::from_secs(2), from_node.read(&mut piece)).await {
+            match length? {
+                0 => break,
+                length => to_client.write_all(&piece[..length]).await?,
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = tokio::io::copy(&mut from_client, &mut to_node) => ended.map(drop),
+        ended = answers => ended,
+    }
 }
 
 fn stderr(output: &Output) -> String {
@@ -127,7 +183,15 @@ fn each_profile_gives_figures_and_leaves_nothing_behind() {
         let measured = report["measured"].as_array().unwrap();
         assert!(measured.iter().all(|one| one["cpu"]["joind_us"].is_null()), "nobody can see another's processes");
         let checked = report["checked"].to_string();
-        assert!(checked.contains("the authority knows each of"), "{profile}: {checked}");
+        assert!(checked.contains("of each of 6 bots the authority counts"), "{profile}: {checked}");
+        let row = measured.last().unwrap();
+        let seen = |kind: &str| row["handshakes"][kind].as_u64();
+        match row["what"].as_str().unwrap() {
+            what if what.contains("kept connections") => assert_eq!(seen("full"), (profile != "clones").then_some(0)),
+            _ => assert_eq!(seen("full"), row["made"].as_u64(), "{row}"),
+        }
+        assert!(seen("resumed").unwrap_or_default() == 0 && row["made"].as_u64() > Some(0), "{row}");
+        assert!(report["machine"].as_str().unwrap().starts_with("generator on "), "{}", report["machine"]);
         assert_eq!(checked.contains("2 cloned tokens are locked"), profile == "clones", "{checked}");
         assert_eq!(authority.resources(), 0, "{profile} left something");
     }
@@ -141,18 +205,63 @@ fn each_profile_gives_figures_and_leaves_nothing_behind() {
 #[test]
 fn what_is_interrupted_is_removed_and_what_is_kept_is_there() {
     let authority = Authority::start("interrupted");
-    let mut running = authority.command(&["--seconds", "600"]).stderr(Stdio::piped()).spawn().unwrap();
+    // What an administrator needs at the end comes when the connection of the beginning is closed.
+    let way = authority.runtime.block_on(impatient(authority.address()));
+    let long = ["--warm-up", "0", "--seconds", "600"];
+    let mut running = authority.command_of("admin", way, &long).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     while authority.joined() < 6 {
         assert!(begun.elapsed() < Duration::from_secs(30), "the bots don't join");
         std::thread::sleep(Duration::from_millis(50));
     }
+    std::thread::sleep(Duration::from_secs(4));
     kill_process(Pid::from_child(&running), Signal::INT).unwrap();
     assert!(!running.wait().unwrap().success());
     assert_eq!(authority.resources(), 0);
+    let report = authority.report();
+    let row = &report["measured"][0];
+    assert_eq!(row["what"], "renewals, full handshake each (interrupted)");
+    assert!(row["joins"].as_u64() > Some(0) && report["figures"].as_object().unwrap().is_empty(), "{report}");
 
     authority.run(&["--profile", "registrations", "--keep"]);
     assert_eq!(authority.resources(), 7, "a bot and six tokens");
+}
+
+#[test]
+fn an_administrator_whose_connection_was_closed_compares_and_removes() {
+    let authority = Authority::start("reopened");
+    let way = authority.runtime.block_on(impatient(authority.address()));
+    let arguments = ["--rate", "20", "--warm-up", "0", "--seconds", "4"];
+    let told = authority.command_of("admin", way, &arguments).output().unwrap();
+    assert!(told.status.success(), "{}", stderr(&told));
+    assert!(authority.report()["checked"].to_string().contains("of each of 6 bots the authority counts"));
+    assert_eq!(authority.resources(), 0);
+}
+
+#[test]
+fn refused_joins_are_reported_and_fail_the_run() {
+    // So many requests at once from one address, and as many of administrators.
+    let limits = Limits { streams_per_address: 4.try_into().unwrap(), ..Limits::default() };
+    let authority = Authority::with_limits("crowded", limits);
+    let told = authority.command(&["--profile", "registrations"]).output().unwrap();
+    assert!(!told.status.success());
+    let (told, table) = (stderr(&told), String::from_utf8_lossy(&told.stdout).into_owned());
+    assert!(told.contains("of 6 joins were refused") && told.contains("RATE_LIMITED"), "{told}");
+    assert!(table.contains("refused") && table.contains("RATE_LIMITED"), "{table}");
+    let report = authority.report();
+    assert!(report["notes"]["refused"].as_str().unwrap().contains("of accepted joins only"), "{report}");
+    assert_eq!(report["measured"][0]["what"], "first joins by secret, kept connections (refused)");
+    assert_eq!(authority.resources(), 0);
+}
+
+#[test]
+fn who_may_not_make_bots_is_told_so_and_nothing_is_removed() {
+    let authority = Authority::start("operator");
+    let told = authority.command_of("operator", authority.address(), &[]).output().unwrap();
+    assert!(!told.status.success());
+    let told = stderr(&told);
+    assert!(told.starts_with("joinload: --identity ") && told.contains("operator lacks the role admin"), "{told}");
+    assert!(!told.contains("DELETE") && !told.contains("left"), "{told}");
 }
 
 #[test]
