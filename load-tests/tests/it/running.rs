@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use join_credential::{Issuer, MasterKey, Role};
+use join_credential::{MasterKey, Role};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
@@ -90,10 +90,8 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path) -> N
     let name: Name = "test.example".parse().unwrap();
     let master = MasterKey::create(&folder.join("master.key")).unwrap();
     cluster::create(&ledger, &name, &master).await.unwrap();
-    let keys = cluster::open_keys(&ledger, &master).await.unwrap();
-    let issuer = Issuer::new(&keys).unwrap();
     let (who, identity) = ("admin".parse().unwrap(), folder.join("admin"));
-    administrators::issue(&ledger, &issuer, &who, Role::Admin, &identity).await.unwrap();
+    administrators::issue(&ledger, &master, &who, Role::Admin, &identity).await.unwrap();
     service::start(Parts { cluster: Some(name), ..Parts::on_loopback(ledger, master) }).await.unwrap()
 }
 
