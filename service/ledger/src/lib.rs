@@ -26,6 +26,7 @@ mod ledger;
 mod log;
 mod lookup;
 mod measure;
+mod migrate;
 mod past;
 pub mod provision;
 mod read;
@@ -51,9 +52,10 @@ pub use error::{AppendError, LedgerError, MAX_ENTRY};
 pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
 pub use history::{HistoryFilter, HistoryPage, Kinds, Whose};
 pub use import::Import;
-pub use ledger::{Ledger, Schema, migrate};
+pub use ledger::Ledger;
 pub use log::{Indexed, LogPage};
 pub use measure::Positions;
+pub use migrate::{MIGRATOR, Schema, migrate};
 pub use read::{Cursor, ListFilter, Listed, NotACursor};
 pub use rebuild::{Comparison, Difference, Progress, Stage};
 pub use row::{ServerRun, Stored};
@@ -63,6 +65,3 @@ pub use settings::Settings;
 pub use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use stream::StreamPage;
 pub use view::{Authentication, Instance, InstanceFilter, RevokedCertificate};
-
-/// Every migration of the schema, oldest first.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
