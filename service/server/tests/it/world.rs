@@ -356,6 +356,11 @@ async fn issue(ledger: &Ledger, master: &MasterKey, role: Role, directory: &Path
     administrators::issue(ledger, master, &administrator, role, directory).await.unwrap();
 }
 
+/// The repository that this crate is in.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 /// Looks again and again at something that comes about by itself.
 pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let looking = async {
