@@ -92,7 +92,7 @@ async fn the_keys_that_compose_makes_are_for_the_owner_and_leave_neither_host_no
     Finished::of(shell).await.done();
     assert_eq!(fs::metadata(folder.path().join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
 
-    for file in [".gitignore", ".dockerignore", ".containerignore"] {
+    for file in [".gitignore", ".dockerignore"] {
         let ignored = read(file);
         for key in ["deploy/.env", "deploy/admin"] {
             assert!(ignored.lines().any(|line| line.trim_matches('/') == key), "{file} lacks {key}");
