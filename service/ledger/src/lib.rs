@@ -13,7 +13,6 @@
 
 mod append;
 mod cache;
-mod claimed;
 mod clock;
 mod copy;
 mod error;
@@ -37,6 +36,7 @@ mod row;
 mod secret;
 mod sequencer;
 mod settings;
+mod shown;
 mod statement;
 mod stream;
 mod transaction;
@@ -46,7 +46,6 @@ mod writer;
 
 pub use append::{Append, Change, SecretChange, StreamAppend};
 pub use cache::{KnownToken, TokenSlot};
-pub use claimed::{Claimed, ClaimedPage};
 pub use clock::{Clock, ManualClock};
 pub use error::{AppendError, LedgerError, MAX_ENTRY};
 pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
@@ -62,6 +61,7 @@ pub use row::{ServerRun, Stored};
 pub use secret::{KeyChanges, StoredKey};
 pub use sequencer::Assigned;
 pub use settings::Settings;
+pub use shown::{ShownPage, ShownState};
 pub use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use stream::StreamPage;
 pub use view::{Authentication, Instance, InstanceFilter, RevokedCertificate};
