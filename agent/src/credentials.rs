@@ -3,7 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use join_domain::claims::BotClaims;
+use join_domain::extension::BotExtension;
 use join_proto::teleport;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ impl Facts {
         Some(Self {
             user,
             instance,
-            generation: BotClaims::of(&certificate).map(|claims| claims.generation),
+            generation: BotExtension::of(&certificate).map(|said| said.generation),
             serial: hex::encode(certificate.raw_serial()),
             not_before: time(certificate.validity().not_before)?,
             not_after: time(certificate.validity().not_after)?,

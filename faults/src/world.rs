@@ -203,12 +203,11 @@ async fn found(ledger: &Ledger, folder: &Path) -> Result<Pin> {
     let master = MasterKey::create(&folder.join("master.key"))?;
     let name: Name = CLUSTER.parse()?;
     cluster::create(ledger, &name, &master).await?;
-    let keys = cluster::open_keys(ledger, &master).await?;
-    let issuer = Issuer::new(&keys)?;
     let identity = folder.join("identity");
     fs::create_dir(&identity)?;
     let admin = "ada".parse()?;
-    administrators::issue(ledger, &issuer, &admin, Role::Admin, &identity).await?;
+    administrators::issue(ledger, &master, &admin, Role::Admin, &identity).await?;
+    let issuer = Issuer::new(&cluster::open_keys(ledger, &master).await?)?;
     let ca = issuer.tls_ca_certificates().first().context("the cluster has a CA")?;
     Ok(join_credential::pin::ca_pin(ca)?.parse()?)
 }

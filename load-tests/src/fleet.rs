@@ -8,7 +8,7 @@ use std::sync::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use h2::client::SendRequest;
-use join_domain::claims::BotClaims;
+use join_domain::extension::BotExtension;
 use rustls::{HandshakeKind, pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -321,7 +321,7 @@ impl State {
         use x509_parser::prelude::FromDer as _;
         let chain = &self.certificate.as_ref().context("the bot has no certificate")?.cert;
         let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&chain[0])?;
-        let claims = BotClaims::of(&certificate).context("the certificate lacks the authority's extension")?;
-        Ok(claims.generation)
+        let said = BotExtension::of(&certificate).context("the certificate lacks the authority's extension")?;
+        Ok(said.generation)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Token states are real, folded from the events that the rules return. Each distinct one is kept once and named by a
 //! number, and each distinct question is decided once, so that millions of states of the model cost some ten thousand
-//! decisions. What no rule reads is blanked before a state is compared ([`plain`]).
+//! decisions. What no rule reads is blanked before a state is compared (`translation::plain`).
 
 use std::{
     collections::HashMap,
@@ -10,23 +10,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use chrono::TimeDelta;
 use join_domain::{
-    Timestamp,
     decision::{
         self,
         administer::{self, GrantAsked, TokenWritten},
         join::{self, Fresh, Policy, Proven, Record, Solved, Verdict},
         opening::{self, FirstStep, Opening, SecretShown},
     },
-    envelope::{Entry, Origin, StreamId},
-    event::{
-        BotCreated, ChallengePurpose, ClientCertificate, Event, JoinAccepted, JoinCase, JoinStateSeen, LockCreated,
-        Sighting,
-    },
-    id::{AttemptHash, AttemptId, BotId, ChallengeId, GrantId, InstanceId, LockId, Name, TokenId},
+    envelope::StreamId,
+    event::{BotCreated, ChallengePurpose, Event, JoinCase, LockCreated},
+    id::{AttemptHash, BotId, GrantId, LockId},
     key::PublicKey,
-    proof,
     refusal::Code,
     resource::{BotSpec, ExemptionKind, LockTarget, Recovery, TokenSpec},
     state::{BotState, LockState, State, TokenState, token::RefusedChallenge},
@@ -37,13 +31,11 @@ use crate::{
     Rule, Tick,
     holder::{Certificate, Disk, JoinState, Key},
     message::{Purpose, Shown},
+    rule::Around,
+    translation::{
+        answer, client_certificate, entry, facts, instance, name, number, plain, proven, public, small, stream, time,
+    },
 };
-
-/// How long a tick is, in seconds: longer than a certificate lives, and a third of a challenge's time, so that a
-/// challenge can be issued in one tick and decided in the next.
-const TICK: i64 = 40;
-/// By how much a certificate ends before a tick does, in seconds.
-const EARLY: i64 = 10;
 
 /// A token state, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +73,17 @@ pub struct Answer {
     pub sequence: u8,
     /// The first tick in which the certificate has ended.
     pub ends: Tick,
+}
+
+/// What the first request is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// A new key is asked for.
+    KeyRequested,
+    /// A key is challenged.
+    Challenged(Key, Purpose),
+    /// Refused.
+    Refused(Code),
 }
 
 /// How a decision fell.
@@ -301,7 +304,7 @@ impl Authority {
             locks: if known.locked { std::slice::from_ref(&self.lock) } else { &[] },
         };
         if let Some(rule) = self.without {
-            leave_out(rule, &token, &mut proven, &mut around, late, now);
+            rule.leave_out(&token, &mut proven, &mut around, late, now);
         }
         if self.leaves_out(Rule::LimitsComeLast) && !matches && hits_limit(&token, &proven) {
             let code = Code::RecoveryLimitExhausted;
@@ -385,67 +388,6 @@ impl Authority {
     }
 }
 
-/// What the rules are told beside the token and the proof.
-struct Around<'a> {
-    accepted_before: bool,
-    locks: &'a [LockState],
-}
-
-/// Changes what the authority is shown just so far that a rule cannot take effect.
-fn leave_out(rule: Rule, token: &TokenState, proven: &mut Proven, around: &mut Around<'_>, late: bool, now: Tick) {
-    let latest = token.latest().map(|latest| &latest.join);
-    match rule {
-        Rule::AttemptsAreResumed => {
-            proven.attempt = None;
-            around.accepted_before = false;
-        }
-        Rule::SubjectKeysAreBound => {
-            if let Some(latest) = latest {
-                proven.subject_keys.clone_from(&latest.subject_keys);
-            }
-        }
-        Rule::EarlierAttemptsAreKnown => around.accepted_before = false,
-        Rule::LateMatchesAreNotJudged if late => {
-            proven.attempt = None;
-            around.accepted_before = false;
-        }
-        Rule::WindowsAreJudgedByTheChallenge => proven.solved.issued_at = time(now),
-        Rule::EvidenceHasAnAge => proven.evidence = token.evidence,
-        Rule::TheBoundKeySigned => {
-            if let Some(binding) = &token.binding {
-                proven.solved.key = binding.key.clone();
-            }
-        }
-        Rule::LocksComeFirst => around.locks = &[],
-        Rule::JoinStatesAreJudged => {
-            if let Some(latest) = latest {
-                let sequence = small(latest.recovery_count.into());
-                proven.seen.join_state = join_state(Some(JoinState { instance: short(latest.instance), sequence }));
-            }
-        }
-        Rule::GenerationsAreJudged => {
-            if let (Some(latest), Some(certificate)) = (latest, &mut proven.seen.certificate)
-                && certificate.instance == latest.instance
-            {
-                certificate.generation = latest.generation;
-            }
-        }
-        Rule::WhatIsAheadIsNoTheft => {
-            if let JoinStateSeen::Authentic { sequence, .. } = &mut proven.seen.join_state
-                && *sequence > token.recovery_count
-            {
-                *sequence = 0;
-            }
-            if let (Some(latest), Some(certificate)) = (latest, &mut proven.seen.certificate)
-                && certificate.generation > latest.generation
-            {
-                certificate.generation = 0;
-            }
-        }
-        _ => {}
-    }
-}
-
 fn hits_limit(token: &TokenState, proven: &Proven) -> bool {
     token.binding.is_some() && proven.seen.certificate.is_none() && token.limit_used_up()
 }
@@ -457,160 +399,7 @@ fn after(token: TokenState, events: Vec<Event>, now: Tick) -> TokenState {
     }
 }
 
-/// What the first request is answered with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
-    /// A new key is asked for.
-    KeyRequested,
-    /// A key is challenged.
-    Challenged(Key, Purpose),
-    /// Refused.
-    Refused(Code),
-}
-
-/// The state without what no rule reads: sightings, moments that are only shown, ended grants, old refusals. Two states
-/// that differ only there decide alike, which a test checks.
-pub fn plain(mut token: TokenState) -> TokenState {
-    let now = time(0);
-    token.contested_at = None;
-    token.last_recovered_at = None;
-    token.revision = 0;
-    token.refused_challenges.clear();
-    token.grants.retain(|grant| grant.is_open(now));
-    for grant in &mut token.grants {
-        grant.granted_at = now;
-        grant.expires = now + TimeDelta::hours(1);
-    }
-    let latest = token.binding.as_mut().and_then(|binding| binding.latest.as_mut());
-    if let Some(latest) = latest {
-        latest.at = now;
-        let join = Arc::make_mut(&mut latest.join);
-        join.seen = Sighting { certificate: None, join_state: JoinStateSeen::Missing };
-        join.previous_instance = None;
-        join.case = JoinCase::Renewal;
-        join.not_before = now;
-    }
-    token
-}
-
-fn facts(token: &TokenState) -> Facts {
-    let latest = token.latest().map(|latest| &latest.join);
-    Facts {
-        evidence: small(token.evidence),
-        era: token.era,
-        key: token.binding.as_ref().map(|binding| number(&binding.key)),
-        newest: latest.map(|join| {
-            let Answer { instance, generation, sequence, ends, .. } = answer(join, 0);
-            (Certificate { instance, generation, ends, subject: 0 }, JoinState { instance, sequence })
-        }),
-        limit_used_up: token.limit_used_up(),
-        grants: token.grants.iter().any(|grant| grant.is_open(time(0))),
-        reinstated: token.open_grant(ExemptionKind::Reinstatement, time(0)).is_some(),
-    }
-}
-
-fn answer(join: &JoinAccepted, key: Key) -> Answer {
-    let seconds = (join.not_after - time(0)).num_seconds();
-    Answer {
-        key,
-        instance: short(join.instance),
-        generation: small(join.generation),
-        sequence: small(join.recovery_count.into()),
-        ends: small(u64::try_from(seconds.div_euclid(TICK) + i64::from(seconds.rem_euclid(TICK) > 0)).unwrap_or(0)),
-    }
-}
-
-fn proven(shown: &Shown) -> Proven {
-    let issued_at = time(shown.issued);
-    let solved = |challenge: u8, key: Key, purpose: ChallengePurpose| Solved {
-        challenge: ChallengeId(Uuid::from_u128(u128::from(challenge))),
-        key: public(key),
-        purpose,
-        issued_at,
-        replayable_until: issued_at + TimeDelta::seconds(proof::REPLAYABLE),
-    };
-    Proven {
-        attempt: shown.attempt.map(attempt),
-        subject_keys: shown.subject.to_string(),
-        seen: Sighting {
-            certificate: shown.certificate.map(client_certificate),
-            join_state: join_state(shown.join_state),
-        },
-        evidence: shown.evidence.into(),
-        solved: solved(shown.challenge, shown.key, shown.purpose.into()),
-        rotated: shown.rotated.map(|key| solved(shown.challenge.wrapping_add(128), key, ChallengePurpose::Rotation)),
-        life: Some(TimeDelta::seconds(i64::from(shown.life) * TICK - EARLY)),
-    }
-}
-
 fn is_match(token: &TokenState, proven: &Proven) -> bool {
     let hash: Option<AttemptHash> = proven.attempt.as_ref().map(|id| id.hash(token.id, token.era));
     token.is_latest_attempt(hash, &proven.subject_keys)
-}
-
-fn client_certificate(certificate: Certificate) -> ClientCertificate {
-    ClientCertificate {
-        token: token_id(),
-        bot: name(),
-        instance: instance(certificate.instance),
-        generation: certificate.generation.into(),
-        serial: String::new(),
-    }
-}
-
-fn join_state(shown: Option<JoinState>) -> JoinStateSeen {
-    match shown {
-        None => JoinStateSeen::Missing,
-        Some(JoinState { instance, sequence }) => JoinStateSeen::Authentic {
-            bot: name().to_string(),
-            token: Some(token_id()),
-            instance: self::instance(instance),
-            sequence: sequence.into(),
-        },
-    }
-}
-
-fn attempt(number: u8) -> AttemptId {
-    AttemptId::from_bits([number; 16])
-}
-
-fn public(key: Key) -> PublicKey {
-    PublicKey::from_ed25519([key; 32])
-}
-
-fn number(key: &PublicKey) -> Key {
-    key.raw().first().copied().unwrap_or_default()
-}
-
-fn instance(number: u8) -> InstanceId {
-    InstanceId(Uuid::from_u128(number.into()))
-}
-
-fn short(instance: InstanceId) -> u8 {
-    instance.0.as_u128().to_be_bytes()[15]
-}
-
-fn small(number: u64) -> u8 {
-    u8::try_from(number).unwrap_or_else(|_| unreachable!("the bounds keep numbers small: {number}"))
-}
-
-fn time(tick: Tick) -> Timestamp {
-    Timestamp::UNIX_EPOCH + TimeDelta::seconds(i64::from(tick) * TICK)
-}
-
-fn token_id() -> TokenId {
-    TokenId(Uuid::from_u128(0x70))
-}
-
-fn stream() -> StreamId {
-    StreamId::from(token_id())
-}
-
-fn name() -> Name {
-    "example".parse().unwrap_or_else(|error| unreachable!("{error}"))
-}
-
-fn entry(stream: StreamId, events: Vec<Event>, now: Tick) -> Entry {
-    let (decided_at, recorded_at) = (time(now), time(now));
-    Entry { stream, first_version: 1, events, decided_at, recorded_at, origin: Origin::default() }
 }

@@ -15,6 +15,7 @@ pub mod message;
 pub mod property;
 pub mod rule;
 pub mod story;
+mod translation;
 pub mod world;
 
 pub use rule::Rule;

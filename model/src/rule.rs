@@ -1,6 +1,18 @@
 //! Rules that can be left out. Each is left out around the real rules, never in them: what the authority is shown, or
 //! what an agent does, is changed just so far that the rule cannot take effect.
 
+use join_domain::{
+    decision::join::Proven,
+    event::JoinStateSeen,
+    state::{LockState, TokenState},
+};
+
+use crate::{
+    Tick,
+    holder::JoinState,
+    translation::{join_state, short, small, time},
+};
+
 /// A rule of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
@@ -50,4 +62,76 @@ pub enum Rule {
     OldKeysAreKept,
     /// Section 6: the attempt is on the disk before anything is sent.
     AttemptsAreWrittenFirst,
+}
+
+impl Rule {
+    /// Changes what the authority is shown just so far that a rule cannot take effect.
+    pub(crate) fn leave_out(
+        self,
+        token: &TokenState,
+        proven: &mut Proven,
+        around: &mut Around<'_>,
+        late: bool,
+        now: Tick,
+    ) {
+        let latest = token.latest().map(|latest| &latest.join);
+        match self {
+            Self::AttemptsAreResumed => {
+                proven.attempt = None;
+                around.accepted_before = false;
+            }
+            Self::SubjectKeysAreBound => {
+                if let Some(latest) = latest {
+                    proven.subject_keys.clone_from(&latest.subject_keys);
+                }
+            }
+            Self::EarlierAttemptsAreKnown => around.accepted_before = false,
+            Self::LateMatchesAreNotJudged if late => {
+                proven.attempt = None;
+                around.accepted_before = false;
+            }
+            Self::WindowsAreJudgedByTheChallenge => proven.solved.issued_at = time(now),
+            Self::EvidenceHasAnAge => proven.evidence = token.evidence,
+            Self::TheBoundKeySigned => {
+                if let Some(binding) = &token.binding {
+                    proven.solved.key = binding.key.clone();
+                }
+            }
+            Self::LocksComeFirst => around.locks = &[],
+            Self::JoinStatesAreJudged => {
+                if let Some(latest) = latest {
+                    let sequence = small(latest.recovery_count.into());
+                    proven.seen.join_state = join_state(Some(JoinState { instance: short(latest.instance), sequence }));
+                }
+            }
+            Self::GenerationsAreJudged => {
+                if let (Some(latest), Some(certificate)) = (latest, &mut proven.seen.certificate)
+                    && certificate.instance == latest.instance
+                {
+                    certificate.generation = latest.generation;
+                }
+            }
+            Self::WhatIsAheadIsNoTheft => {
+                if let JoinStateSeen::Authentic { sequence, .. } = &mut proven.seen.join_state
+                    && *sequence > token.recovery_count
+                {
+                    *sequence = 0;
+                }
+                if let (Some(latest), Some(certificate)) = (latest, &mut proven.seen.certificate)
+                    && certificate.generation > latest.generation
+                {
+                    certificate.generation = 0;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the rules are told beside the token and the proof.
+pub(crate) struct Around<'a> {
+    /// True when the ledger knows the attempt as accepted.
+    pub(crate) accepted_before: bool,
+    /// The locks in force.
+    pub(crate) locks: &'a [LockState],
 }

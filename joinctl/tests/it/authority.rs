@@ -12,7 +12,7 @@ use std::{
 };
 
 use join_agent::{Agent, clock, config::Config, entropy, storage::Memory};
-use join_credential::{Issuer, MasterKey, Role};
+use join_credential::{MasterKey, Role};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
@@ -159,12 +159,10 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path, log:
     let master = MasterKey::create(&folder.join("master.key")).unwrap();
     cluster::create(&ledger, &name, &master).await.unwrap();
 
-    let keys = cluster::open_keys(&ledger, &master).await.unwrap();
-    let issuer = Issuer::new(&keys).unwrap();
     for role in [Role::Admin, Role::Operator, Role::Auditor] {
         let directory = folder.join(role.to_string());
         let who: Name = role.to_string().parse().unwrap();
-        let issued = administrators::issue(&ledger, &issuer, &who, role, &directory);
+        let issued = administrators::issue(&ledger, &master, &who, role, &directory);
         issued.await.unwrap();
     }
     let node = service::start(Parts {

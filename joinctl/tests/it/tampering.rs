@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use join_log_tests::files;
 use serde_json::{Value, json};
 
 use crate::{Ran, authority::Authority};
@@ -184,23 +185,8 @@ fn an_export_that_was_interrupted_ends_as_one_that_was_not() {
         }
         let _ = fs::remove_dir_all(export.path("tile"));
         export.authority.done(&["audit", "export", "--out", "ledger"]);
-        assert!(files(&export.path("")) == files(&whole), "cut at {cut}");
+        assert!(files(&export.path("")).unwrap() == files(&whole).unwrap(), "cut at {cut}");
     }
-}
-
-fn files(root: &std::path::Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![root.to_owned()];
-    while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_dir() {
-                left.push(entry.path());
-            } else {
-                found.insert(entry.path().strip_prefix(root).unwrap().to_owned(), fs::read(entry.path()).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Writers on several connections, whose commits come in any order, and followers that lose their connection.

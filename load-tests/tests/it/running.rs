@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use join_credential::{Issuer, MasterKey, Role};
+use join_credential::{MasterKey, Role};
 use join_domain::id::Name;
 use join_ledger::{Ledger, PgConnectOptions, Settings, provision};
 use join_server::{
@@ -113,11 +113,9 @@ async fn serve(superuser: &PgConnectOptions, database: &str, folder: &Path, limi
     let name: Name = "test.example".parse().unwrap();
     let master = MasterKey::create(&folder.join("master.key")).unwrap();
     cluster::create(&ledger, &name, &master).await.unwrap();
-    let keys = cluster::open_keys(&ledger, &master).await.unwrap();
-    let issuer = Issuer::new(&keys).unwrap();
     for role in [Role::Admin, Role::Operator] {
         let who = role.as_str().parse().unwrap();
-        administrators::issue(&ledger, &issuer, &who, role, &folder.join(role.as_str())).await.unwrap();
+        administrators::issue(&ledger, &master, &who, role, &folder.join(role.as_str())).await.unwrap();
     }
     service::start(Parts { cluster: Some(name), limits, ..Parts::on_loopback(ledger, master) }).await.unwrap()
 }

@@ -2,7 +2,7 @@
 
 use join_domain::{
     Timestamp,
-    claims::{BotClaims, CLAIMS_OID},
+    extension::{BotExtension, EXTENSION_OID},
     id::{InstanceId, Name, TokenId, user_name},
     proof::{JoinState, MAX_DOCUMENT},
 };
@@ -195,16 +195,16 @@ impl Issuer {
             not_after: grant.not_after,
             usages: vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth],
         };
-        let claims = BotClaims {
+        let extension = BotExtension {
             token_id: grant.token,
             bot: grant.bot.clone(),
             instance: grant.instance,
             generation: grant.generation,
             roles: grant.roles.to_vec(),
         };
-        let claims = claims.to_der().expect("names, ids and numbers serialise to JSON, and text to DER");
+        let extension = extension.to_der().expect("names, ids and numbers serialise to JSON, and text to DER");
         let mut params = leaf.params()?;
-        params.custom_extensions = vec![CustomExtension::from_oid_content(&CLAIMS_OID, claims)];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&EXTENSION_OID, extension)];
         self.authority().sign(&params, &grant.subject.tls)
     }
 

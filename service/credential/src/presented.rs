@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use join_domain::{Timestamp, claims::BotClaims, event::ClientCertificate, id::Name};
+use join_domain::{Timestamp, event::ClientCertificate, extension::BotExtension, id::Name};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
 use x509_parser::{certificate::X509CertificateParser, nom::Parser as _};
@@ -111,13 +111,13 @@ impl CertificateReader {
             self.familiar.remember(&digest);
         }
         let serial = Serial::from_bytes(certificate.raw_serial()).ok_or(NotLive::Foreign)?;
-        if let Some(claims) = BotClaims::of(&certificate) {
+        if let Some(said) = BotExtension::of(&certificate) {
             return Ok(Presented::Bot(ClientCertificate {
-                bot: claims.bot,
-                generation: claims.generation,
-                instance: claims.instance,
+                bot: said.bot,
+                generation: said.generation,
+                instance: said.instance,
                 serial: serial.to_string(),
-                token: claims.token_id,
+                token: said.token_id,
             }));
         }
         let leaf = EndEntityCert::try_from(der).map_err(|_| NotLive::Foreign)?;

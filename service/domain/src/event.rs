@@ -265,7 +265,7 @@ pub struct RecoveryConsumed {
 pub struct GenerationBumped {
     /// The generation after it.
     pub generation: u64,
-    /// The lineage.
+    /// The instance: from a first join or recovery to the next.
     pub instance: InstanceId,
 }
 
@@ -294,7 +294,7 @@ impl JoinCase {
         }
     }
 
-    /// True for the cases that use a recovery and begin a new lineage.
+    /// True for the cases that use a recovery and begin a new instance.
     pub const fn costs_recovery(self) -> bool {
         !matches!(self, Self::Renewal)
     }
@@ -305,9 +305,9 @@ impl JoinCase {
 pub struct ClientCertificate {
     /// The bot it names.
     pub bot: Name,
-    /// Its place in the lineage.
+    /// Its place in the instance.
     pub generation: u64,
-    /// Its lineage.
+    /// Its instance.
     pub instance: InstanceId,
     /// X.509 serial number, hex.
     pub serial: String,
@@ -354,7 +354,7 @@ pub struct JoinAccepted {
     pub case: JoinCase,
     /// The generation in the certificate.
     pub generation: u64,
-    /// The lineage.
+    /// The instance: from a first join or recovery to the next.
     pub instance: InstanceId,
     /// The bound key after the join, by fingerprint.
     pub key: String,
@@ -362,7 +362,7 @@ pub struct JoinAccepted {
     pub not_after: Timestamp,
     /// Beginning of the certificates.
     pub not_before: Timestamp,
-    /// The lineage before it, when this one is new.
+    /// The instance before it, when this one is new.
     pub previous_instance: Option<InstanceId>,
     /// The SSH principals at that moment.
     pub principals: Vec<String>,
@@ -425,7 +425,7 @@ pub struct OtherHolder {
     pub at: Timestamp,
     /// Its generation.
     pub generation: u64,
-    /// Its lineage.
+    /// Its instance.
     pub instance: InstanceId,
     /// Its certificate's serial number, hex.
     pub serial: String,

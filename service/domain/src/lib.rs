@@ -4,12 +4,12 @@
 //! returns the events to record and the answer to give. There is no I/O, clock or randomness in this crate.
 //!
 //! Read in this order: [`event`] (what can have happened), [`state`] (folds of events), [`decision`] (rules),
-//! [`proof`] (the bytes that are signed), [`claims`] (what a certificate says), [`refusal`] (how a rule says no).
+//! [`proof`] (the bytes that are signed), [`extension`] (what a certificate says), [`refusal`] (how a rule says no).
 
-pub mod claims;
 pub mod decision;
 pub mod envelope;
 pub mod event;
+pub mod extension;
 pub mod id;
 pub mod key;
 pub mod proof;

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row as _};
 
-use crate::{LedgerError, error::sqlstate, ledger::newest_migration};
+use crate::{LedgerError, error::sqlstate, migrate::newest_migration};
 
 /// The oldest PostgreSQL that is used: 15.
 const OLDEST_SERVER: i32 = 150_000;

@@ -9,7 +9,6 @@ use std::{
 use join_domain::{Timestamp, envelope::StreamId, id::Name, state::State};
 use sqlx::{
     Connection as _, PgConnection, PgPool,
-    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -22,7 +21,7 @@ use tokio_util::{
 };
 
 use crate::{
-    Append, AppendError, Clock, KnownToken, LedgerError, MIGRATOR, Settings, Stored, TokenSlot,
+    Append, AppendError, Clock, KnownToken, LedgerError, Settings, Stored, TokenSlot,
     append::{Prepared, PreparedAppend},
     cache::{self, Tokens},
     clock::DatabaseClock,
@@ -314,33 +313,4 @@ impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ledger").field("node", &self.inner.node).finish_non_exhaustive()
     }
-}
-
-/// Of which version a schema is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Schema {
-    /// Of this one.
-    Own,
-    /// Of a later one. This version serves with it.
-    Newer,
-}
-
-/// Brings the schema to this version's, unless it is newer. `options` are those of the role that owns the database.
-///
-/// # Errors
-/// [`LedgerError::Migrate`], or no connection. A migration that fails is undone as a whole.
-pub async fn migrate(options: &PgConnectOptions) -> Result<Schema, LedgerError> {
-    let mut connection = PgConnection::connect_with(options).await?;
-    let schema = match MIGRATOR.run(&mut connection).await {
-        Ok(()) => Schema::Own,
-        Err(MigrateError::VersionMissing(applied)) if applied > newest_migration() => Schema::Newer,
-        Err(error) => return Err(LedgerError::Migrate(error)),
-    };
-    connection.close().await?;
-    Ok(schema)
-}
-
-/// The last migration that this version knows.
-pub(crate) fn newest_migration() -> i64 {
-    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
 }

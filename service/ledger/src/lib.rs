@@ -13,7 +13,6 @@
 
 mod append;
 mod cache;
-mod claimed;
 mod clock;
 mod copy;
 mod error;
@@ -26,6 +25,7 @@ mod ledger;
 mod log;
 mod lookup;
 mod measure;
+mod migrate;
 mod past;
 pub mod provision;
 mod read;
@@ -36,6 +36,7 @@ mod row;
 mod secret;
 mod sequencer;
 mod settings;
+mod shown;
 mod statement;
 mod stream;
 mod transaction;
@@ -45,24 +46,22 @@ mod writer;
 
 pub use append::{Append, Change, SecretChange, StreamAppend};
 pub use cache::{KnownToken, TokenSlot};
-pub use claimed::{Claimed, ClaimedPage};
 pub use clock::{Clock, ManualClock};
 pub use error::{AppendError, LedgerError, MAX_ENTRY};
 pub use head::{EntryMark, LogDecision, LogHead, Recording, Stops};
 pub use history::{HistoryFilter, HistoryPage, Kinds, Whose};
 pub use import::Import;
-pub use ledger::{Ledger, Schema, migrate};
+pub use ledger::Ledger;
 pub use log::{Indexed, LogPage};
 pub use measure::Positions;
+pub use migrate::{MIGRATOR, Schema, migrate};
 pub use read::{Cursor, ListFilter, Listed, NotACursor};
 pub use rebuild::{Comparison, Difference, Progress, Stage};
 pub use row::{ServerRun, Stored};
 pub use secret::{KeyChanges, StoredKey};
 pub use sequencer::Assigned;
 pub use settings::Settings;
+pub use shown::{ShownPage, ShownState};
 pub use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use stream::StreamPage;
 pub use view::{Authentication, Instance, InstanceFilter, RevokedCertificate};
-
-/// Every migration of the schema, oldest first.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");

@@ -1,4 +1,4 @@
-//! What a ledger can be told.
+//! Settings and their defaults.
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use join_credential::{
-    Issuer, Role, Serial,
+    Issuer, MasterKey, Role, Serial,
     administrator::{AdministratorGrant, AdministratorIdentity},
 };
 use join_domain::{
@@ -18,24 +18,28 @@ use join_domain::{
 use join_ledger::{Change, Ledger, Stored, StreamAppend};
 use uuid::Uuid;
 
-use crate::{cluster::system, entropy::Entropy};
+use crate::{
+    cluster::{self, system},
+    entropy::Entropy,
+};
 
 /// How long an identity lives.
 pub const LIFE: TimeDelta = TimeDelta::days(365);
 /// How far before its issue it begins, for clocks that are behind.
 const BACKDATED: TimeDelta = TimeDelta::minutes(2);
 
-/// Issues an administrator's identity into a directory, and records it.
+/// Issues an administrator's identity into a directory, with the keys that the cluster has now, and records it.
 ///
 /// # Errors
-/// When the directory holds one already, or can't be written.
+/// When the master key is another cluster's, or the directory holds an identity already or can't be written.
 pub async fn issue(
     ledger: &Ledger,
-    issuer: &Issuer,
+    master: &MasterKey,
     administrator: &Name,
     role: Role,
     directory: &Path,
 ) -> anyhow::Result<()> {
+    let issuer = Issuer::new(&cluster::open_keys(ledger, master).await?)?;
     let now = ledger.now();
     let serial = Serial::from_random(Entropy::default().bytes());
     let not_after = now + LIFE;

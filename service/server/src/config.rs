@@ -2,6 +2,8 @@
 //!
 //! `JOIND_DATABASE__SERVICE_URL` is `database.service_url`. `JOIND_MASTER_KEY` is left alone: it may hold the key itself.
 
+mod database;
+mod human_duration;
 mod master_key;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration};
@@ -20,7 +22,7 @@ use serde::{
     de::{Error as _, IgnoredAny},
 };
 
-pub use self::master_key::MasterKeySource;
+pub use self::{database::Database, master_key::MasterKeySource};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -50,26 +52,6 @@ pub struct Config {
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
-}
-
-/// The database.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// URL with the service role, which may not change history.
-    pub service_url: String,
-    /// URL with the owner role; for `joind init`, `migrate` and `import` only.
-    #[serde(default)]
-    pub owner_url: Option<String>,
-    /// Connections of this node, beside one for each writer and two that follow the log.
-    #[serde(default = "default_connections")]
-    pub max_connections: u32,
-    /// Writers that group joins into one append each.
-    #[serde(default = "default_writers")]
-    pub writers: usize,
-    /// Memory for tokens that were read, in megabytes; one takes about 2 kB. Who joins again from it has nothing read.
-    #[serde(default = "default_cache_mb")]
-    pub cache_mb: u64,
 }
 
 /// The verifiable log.
@@ -152,18 +134,6 @@ fn default_metrics_listen() -> SocketAddr {
     ([127, 0, 0, 1], 3026).into()
 }
 
-fn default_connections() -> u32 {
-    10
-}
-
-fn default_writers() -> usize {
-    1
-}
-
-fn default_cache_mb() -> u64 {
-    64
-}
-
 impl Default for Telemetry {
     fn default() -> Self {
         Self { otlp_endpoint: None, log_format: LogFormat::Json, log_level: "info".to_owned() }
@@ -220,15 +190,6 @@ impl Config {
         if self.public_addresses.is_empty() {
             bail!("public_addresses is empty: name the hosts under which clients reach this node");
         }
-        if self.database.max_connections < 4 {
-            bail!("database.max_connections is below 4: a node that reads for several callers at once needs as many");
-        }
-        if !(1..=8).contains(&self.database.writers) {
-            bail!("database.writers must be 1 to 8");
-        }
-        if !(1..=65_536).contains(&self.database.cache_mb) {
-            bail!("database.cache_mb must be 1 to 65536");
-        }
         for name in &self.public_addresses {
             if rustls::pki_types::ServerName::try_from(name.as_str()).is_err() {
                 bail!("public_addresses: `{name}` is neither a host name nor an IP address");
@@ -237,18 +198,7 @@ impl Config {
         if self.listen == self.metrics_listen && self.listen.port() != 0 {
             bail!("metrics_listen is {}, as listen is: give one of them another port", self.listen);
         }
-        let urls = [("service_url", Some(&self.database.service_url)), ("owner_url", self.database.owner_url.as_ref())];
-        for (field, url) in urls {
-            if let Some(key) = url.and_then(|url| foreign_password(url)) {
-                bail!("database.{field}: the parameter `{key}` has no effect here: take it out");
-            }
-            // The URL itself may hold a password.
-            if url.is_some_and(|url| !is_of_postgres(url) || url.parse::<join_ledger::PgConnectOptions>().is_err()) {
-                bail!(
-                    "database.{field} is not a PostgreSQL URL, such as postgres://join_service@db.example.com/join_authority"
-                );
-            }
-        }
+        self.database.check()?;
         self.log.check()?;
         self.telemetry.check()?;
         let Limits { certificate_ttl_default: default, certificate_ttl_max: max, .. } = self.limits;
@@ -266,8 +216,7 @@ impl Config {
     /// When a value has no YAML form; none of ours has.
     pub fn to_masked_yaml(&self) -> anyhow::Result<String> {
         let mut shown = self.clone();
-        shown.database.service_url = mask_password(&shown.database.service_url);
-        shown.database.owner_url = shown.database.owner_url.as_deref().map(mask_password);
+        shown.database = shown.database.masked();
         Ok(serde_yaml_ng::to_string(&shown)?)
     }
 }
@@ -329,54 +278,6 @@ impl Limits {
     }
 }
 
-/// Parameters of a database URL that are shown. All others are masked, for `password` may be written as `pass%77ord`, and
-/// a private key may stand there instead of its file's name.
-const SHOWN: [&str; 15] = [
-    "application_name",
-    "dbname",
-    "host",
-    "hostaddr",
-    "options",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "user",
-];
-
-/// A URL as it may be shown: `postgres://user:***@host/db?password=***`.
-fn mask_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
-    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let authority = match authority.rsplit_once('@') {
-        Some((login, host)) => {
-            let user = login.split_once(':').map_or(login, |(user, _)| user);
-            let password = if login.contains(':') { ":***" } else { "" };
-            format!("{user}{password}@{host}")
-        }
-        None => authority.to_owned(),
-    };
-    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, _)| (rest, "#***"));
-    let query = rest.split_once('?').map(|(path, query)| {
-        let shown = query.split('&').map(|parameter| match parameter.split_once('=') {
-            Some((key, _)) if !SHOWN.contains(&key) => format!("{key}=***"),
-            _ => parameter.to_owned(),
-        });
-        format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
-    });
-    format!("{scheme}://{authority}{}{fragment}", query.as_deref().unwrap_or(rest))
-}
-
-/// False for the URL of another service, which our client of PostgreSQL would take all the same.
-fn is_of_postgres(url: &str) -> bool {
-    url.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "postgres" | "postgresql"))
-}
-
 /// Reads where to listen.
 ///
 /// # Errors
@@ -393,45 +294,4 @@ pub fn listening(text: &str) -> Result<SocketAddr, String> {
 
 fn deserialize_listening<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     listening(&String::deserialize(from)?).map_err(D::Error::custom)
-}
-
-/// A parameter of a database URL that holds another password than the database's, such as libpq's `sslpassword`. It has no
-/// effect, and our client of PostgreSQL would log it: it warns of parameters that it does not know, with their values.
-fn foreign_password(url: &str) -> Option<&str> {
-    let parameters = url.split_once('?')?.1.split(['&', '#']);
-    let mut keys = parameters.filter_map(|parameter| parameter.split('=').next());
-    keys.find(|key| *key != "password" && key.to_ascii_lowercase().contains("pass"))
-}
-
-mod human_duration {
-    use std::time::Duration;
-
-    use serde::{
-        Deserializer, Serializer,
-        de::{Error, Visitor},
-    };
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        from.deserialize_any(Text)
-    }
-
-    /// A number has no unit, and is told so.
-    struct Text;
-
-    impl Visitor<'_> for Text {
-        type Value = Duration;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a duration with its unit, such as 90s or 1h")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-            humantime::parse_duration(text)
-                .map_err(|error| E::custom(format!("`{text}` is not a duration such as 90s or 1h: {error}")))
-        }
-    }
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*duration))
-    }
 }

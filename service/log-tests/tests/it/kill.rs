@@ -9,8 +9,7 @@ use std::{
 };
 
 use join_log::{Checkpoint, LogDirectory, NoteSigner, SignedNote};
-
-use crate::nodes::files;
+use join_log_tests::files;
 
 const DIRECTORY: &str = "JOIN_LOG_TESTS_DIRECTORY";
 const PUBLISHED: &str = "published";
@@ -72,7 +71,7 @@ fn a_killed_integration_goes_on_as_if_nothing_had_been() {
     assert!(kills > 2, "it was killed {kills} times only");
     // Left-overs cost space, nothing else: unfinished files, and partial tiles of sizes that were published.
     let compared = |directory: &Path| {
-        let mut files = files(directory);
+        let mut files = files(directory).unwrap();
         files.retain(|name, _| !name.ends_with(".tmp") && !name.contains(".p/"));
         files
     };

@@ -1,25 +1,8 @@
 //! Many nodes, one log.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use join_log_tests::files;
 
 use crate::authority::{Authority, Spec};
-
-/// Every file below a directory, by its name.
-pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![root.to_owned()];
-    while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_dir() {
-                left.push(entry.path());
-            } else {
-                let name = entry.path().strip_prefix(root).unwrap().display().to_string();
-                found.insert(name, fs::read(entry.path()).unwrap());
-            }
-        }
-    }
-    found
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_with_directories_of_their_own_publish_the_same() {
@@ -43,7 +26,7 @@ async fn nodes_with_directories_of_their_own_publish_the_same() {
     // Partial tiles of sizes in between depend on the moment; full ones, and those of the last checkpoint, don't.
     let size = note.checkpoint().unwrap().size;
     let of = |directory: &str| {
-        let mut files = files(&authority.path(directory));
+        let mut files = files(&authority.path(directory)).unwrap();
         files.retain(|name, _| !name.contains(".p/") || name.ends_with(&format!("/{}", size % 256)));
         files
     };

@@ -1,89 +1,17 @@
-//! The log's conversation with a witness. The witness here is a small but real one, after c2sp.org/tlog-witness.
+//! The log's conversation with a witness. The witness here is a small but real one.
 
-use std::collections::HashMap;
-
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use join_log::witness::{Answer, Submission, WitnessError, monitoring_path};
-use join_log::{Hash, LogDirectory, NoteSigner, SignatureLine, SignedNote, VerifierKey};
-use join_log_tests::is_consistent;
+use join_log::{LogDirectory, NoteSigner, SignatureLine, VerifierKey};
+use join_log_tests::Witness;
 
 use crate::{log_signer, numbers, seed, signed};
-
-/// Cosigns consistent checkpoints of the logs it knows, and remembers the last of each.
-struct Witness {
-    name: &'static str,
-    pair: Ed25519KeyPair,
-    logs: HashMap<String, Log>,
-}
-
-struct Log {
-    key: VerifierKey,
-    size: u64,
-    root: Hash,
-}
-
-impl Witness {
-    fn new(log_key: &VerifierKey) -> Self {
-        let log = Log { key: log_key.clone(), size: 0, root: [0; 32] };
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed(0x20)).unwrap();
-        Self { name: "witness.example/w1", pair, logs: HashMap::from([(log_key.name().to_owned(), log)]) }
-    }
-
-    fn key_id(&self) -> Vec<u8> {
-        let identity = [self.name.as_bytes(), b"\n\x04", self.pair.public_key().as_ref()].concat();
-        digest(&SHA256, &identity).as_ref()[..4].to_vec()
-    }
-
-    fn key(&self) -> VerifierKey {
-        let key = BASE64.encode([&[4], self.pair.public_key().as_ref()].concat());
-        format!("{}+{}+{key}", self.name, hex::encode(self.key_id())).parse().unwrap()
-    }
-
-    fn add_checkpoint(&mut self, body: &str) -> Answer {
-        let (head, note) = body.split_once("\n\n").unwrap();
-        let mut lines = head.lines();
-        let old: u64 = lines.next().unwrap().strip_prefix("old ").unwrap().parse().unwrap();
-        let proof: Vec<Hash> = lines.map(|line| BASE64.decode(line).unwrap().try_into().unwrap()).collect();
-        let note: SignedNote = note.parse().unwrap();
-        let checkpoint = note.checkpoint().unwrap();
-        let answer = |status, body: String| Answer { status, content_type: None, body };
-
-        let Some(log) = self.logs.get_mut(&checkpoint.origin) else { return answer(404, "unknown log".into()) };
-        if !note.is_signed_by(&log.key) {
-            return answer(403, "untrusted".into());
-        }
-        if old > checkpoint.size {
-            return answer(400, "old is above the size".into());
-        }
-        if old != log.size {
-            let content_type = Some("text/x.tlog.size".to_owned());
-            return Answer { status: 409, content_type, body: format!("{}\n", log.size) };
-        }
-        let same = old == checkpoint.size && log.root == checkpoint.root && proof.is_empty();
-        let first = old == 0 && proof.is_empty();
-        if !same && !first && !is_consistent(old, log.root, checkpoint.size, checkpoint.root, &proof) {
-            return answer(422, "inconsistent\n".into());
-        }
-        (log.size, log.root) = (checkpoint.size, checkpoint.root);
-        answer(200, format!("{}\n", self.cosign(note.text(), 1_700_000_000)))
-    }
-
-    fn cosign(&self, text: &str, time: u64) -> SignatureLine {
-        let signature = self.pair.sign(format!("cosignature/v1\ntime {time}\n{text}").as_bytes());
-        let signature = [&time.to_be_bytes(), signature.as_ref()].concat();
-        SignatureLine { name: self.name.into(), key_id: self.key_id().try_into().unwrap(), signature }
-    }
-}
 
 /// Carries on the conversation to its end.
 fn cosign(log: &LogDirectory, witness: &mut Witness, old: u64) -> Result<SignatureLine, WitnessError> {
     let (note, key) = (signed(&log.tree()), witness.key());
     let mut submission = Submission::new(log.reader(), &note, &key, old)?;
     loop {
-        let answer = witness.add_checkpoint(&submission.body()?);
+        let answer = witness.answer(&submission.body()?, 1_700_000_000);
         if let Some(line) = submission.take(&answer)? {
             return Ok(line);
         }
@@ -98,7 +26,13 @@ fn log_of(size: u64) -> (tempfile::TempDir, LogDirectory) {
 }
 
 fn witness() -> Witness {
-    Witness::new(log_signer().verifier_key())
+    witness_of(log_signer().verifier_key())
+}
+
+fn witness_of(log: &VerifierKey) -> Witness {
+    let mut witness = Witness::default();
+    witness.knows(log.clone());
+    witness
 }
 
 #[test]
@@ -170,9 +104,9 @@ fn a_fork_is_told_apart() {
 #[test]
 fn refusals_have_names() {
     let (_root, log) = log_of(3);
-    let mut stranger = Witness::new(NoteSigner::from_seed("join.example/log-b", &seed(1)).unwrap().verifier_key());
+    let mut stranger = witness_of(NoteSigner::from_seed("join.example/log-b", &seed(1)).unwrap().verifier_key());
     assert!(matches!(cosign(&log, &mut stranger, 0), Err(WitnessError::UnknownLog)));
-    let mut rekeyed = Witness::new(NoteSigner::from_seed("join.example/log-a", &seed(1)).unwrap().verifier_key());
+    let mut rekeyed = witness_of(NoteSigner::from_seed("join.example/log-a", &seed(1)).unwrap().verifier_key());
     assert!(matches!(cosign(&log, &mut rekeyed, 0), Err(WitnessError::Untrusted)));
 }
 

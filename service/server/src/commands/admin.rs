@@ -3,20 +3,18 @@
 use std::path::Path;
 
 use anyhow::{bail, ensure};
-use join_credential::{Issuer, Role, Serial};
+use join_credential::{Role, Serial};
 use join_domain::id::Name;
 
 use super::{
     Place, Whose,
     terminal::{line, print, say_error, table},
 };
-use crate::{administrators, cluster};
+use crate::administrators;
 
 pub(super) async fn issue(place: &Place, role: Role, name: &Name, out: &Path) -> anyhow::Result<u8> {
     let (ledger, master) = place.ledger().await?;
-    let keys = cluster::open_keys(&ledger, &master).await?;
-    let issuer = Issuer::new(&keys)?;
-    administrators::issue(&ledger, &issuer, name, role, out).await?;
+    administrators::issue(&ledger, &master, name, role, out).await?;
     ledger.close().await;
     line(format_args!("the identity of {role} {name} is in {}", out.display()))?;
     Ok(0)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use join_credential::{Issuer, MasterKey, Role};
+use join_credential::{MasterKey, Role};
 use join_domain::id::Name;
 use join_embedded::{Address, Cluster, Options};
 use join_ledger::{Ledger, PgConnectOptions, PgSslMode, Settings, provision};
@@ -86,10 +86,8 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         for broken_off in ["tls.key", "tls.crt"] {
             let _ = std::fs::remove_file(identity.join(broken_off));
         }
-        let keys = cluster::open_keys(&ledger, &master).await?;
         let name: Name = "admin".parse().context("the administrator's name")?;
-        let issuer = Issuer::new(&keys)?;
-        administrators::issue(&ledger, &issuer, &name, Role::Admin, &identity).await?;
+        administrators::issue(&ledger, &master, &name, Role::Admin, &identity).await?;
     }
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let listen_ip = args.listen.ip().to_string();

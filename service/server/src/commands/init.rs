@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use join_credential::{Issuer, MasterKey, Role, administrator::AdministratorIdentity};
+use join_credential::{Role, administrator::AdministratorIdentity};
 use join_domain::id::Name;
-use join_ledger::{Ledger, Schema};
+use join_ledger::Schema;
 
 use super::terminal::line;
 use crate::{administrators, cluster, config::Config};
@@ -30,7 +30,8 @@ pub(super) async fn run(config: &Config, identity: &Path) -> anyhow::Result<u8> 
     // A cluster is for good, so nobody is to find out after that what could have been known before.
     AdministratorIdentity::prepare(identity)?;
     cluster::create(&ledger, &config.cluster_name, &master).await?;
-    let issued = first_administrator(&ledger, &master, identity).await;
+    let name: Name = "admin".parse().context("the first administrator's name")?;
+    let issued = administrators::issue(&ledger, &master, &name, Role::Admin, identity).await;
     issued.with_context(|| {
         format!("cluster {} is created, but has no administrator; {ANOTHER_IDENTITY}", config.cluster_name)
     })?;
@@ -41,13 +42,6 @@ pub(super) async fn run(config: &Config, identity: &Path) -> anyhow::Result<u8> 
         identity.display()
     ))?;
     Ok(0)
-}
-
-async fn first_administrator(ledger: &Ledger, master: &MasterKey, identity: &Path) -> anyhow::Result<()> {
-    let keys = cluster::open_keys(ledger, master).await?;
-    let name: Name = "admin".parse().context("the first administrator's name")?;
-    let issuer = Issuer::new(&keys)?;
-    administrators::issue(ledger, &issuer, &name, Role::Admin, identity).await
 }
 
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<u8> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt as _, stream};
 use tonic::Status;
 
+mod bulk;
 pub mod ceremony;
 pub mod cluster;
 pub mod health;

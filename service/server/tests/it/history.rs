@@ -261,7 +261,7 @@ async fn the_locks_on_a_token_are_in_its_history() {
 }
 
 #[tokio::test]
-async fn claimed_states_follow_from_as_many_entries_as_they_say() {
+async fn shown_states_follow_from_as_many_entries_as_they_say() {
     let world = World::start().await;
     let mut bot = world.bot("example").limit(9).await;
     bot.join().await.unwrap();

@@ -237,7 +237,6 @@ async fn an_identity_that_is_not_on_record_is_none() {
 }
 
 async fn issue_later(world: &World, directory: &Path) {
-    let keyring = world.node(0).app.ceremonies.keyring.get();
     let name = crate::world::name("late");
-    administrators::issue(world.ledger(), &keyring.issuer, &name, Role::Auditor, directory).await.unwrap();
+    administrators::issue(world.ledger(), &world.master_key(), &name, Role::Auditor, directory).await.unwrap();
 }

@@ -7,6 +7,8 @@ mod clones;
 mod codes;
 mod commands;
 mod compatibility;
+mod configuration;
+mod deployed;
 mod exemptions;
 mod gather;
 mod history;

@@ -100,13 +100,12 @@ impl World {
         let ledger = database.ledger(Arc::clone(&clock)).await;
         let (name, key) = (name(CLUSTER), MasterKey::parse(&master).unwrap());
         cluster::create(&ledger, &name, &key).await.unwrap();
-        let keys = cluster::open_keys(&ledger, &key).await.unwrap();
-        let issuer = Issuer::new(&keys).unwrap();
         let identities = Arc::new(tempfile::tempdir().unwrap());
         for role in Role::ALL {
             let directory = identities.path().join(role.as_str());
-            issue(&ledger, &issuer, role, &directory).await;
+            issue(&ledger, &key, role, &directory).await;
         }
+        let issuer = Issuer::new(&cluster::open_keys(&ledger, &key).await.unwrap()).unwrap();
         let pin = join_credential::pin::ca_pin(&issuer.tls_ca_certificates()[0]).unwrap();
         ledger.close().await;
         Self::serve(database, master, clock, pin, identities, limits).await
@@ -348,13 +347,18 @@ impl Drop for World {
     }
 }
 
-async fn issue(ledger: &Ledger, issuer: &Issuer, role: Role, directory: &Path) {
+async fn issue(ledger: &Ledger, master: &MasterKey, role: Role, directory: &Path) {
     let administrator = name(match role {
         Role::Admin => "ada",
         Role::Operator => "oscar",
         Role::Auditor => "audrey",
     });
-    administrators::issue(ledger, issuer, &administrator, role, directory).await.unwrap();
+    administrators::issue(ledger, master, &administrator, role, directory).await.unwrap();
+}
+
+/// The repository that this crate is in.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// Looks again and again at something that comes about by itself.

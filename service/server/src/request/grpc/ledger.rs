@@ -7,7 +7,7 @@ use join_domain::{
     id::Name,
     refusal::{Code, Refusal},
 };
-use join_ledger::{Claimed, HistoryFilter, Indexed, Kinds, Whose};
+use join_ledger::{HistoryFilter, Indexed, Kinds, ShownState, Whose};
 use join_proto::v1::{self, ledger_server::Ledger};
 use prost_types::{Struct, Value as WireValue, value::Kind};
 use serde_json::Value;
@@ -158,11 +158,11 @@ impl Ledger for History {
             if let Err(status) = watcher.still_counts().await {
                 return Some((Err(status), None));
             }
-            match app.ceremonies.ledger.claimed_states(size, after, CHUNK).await.or_refuse() {
+            match app.ceremonies.ledger.shown_states(size, after, CHUNK).await.or_refuse() {
                 Err(refusal) => Some((Err(problem::status(refusal)), None)),
                 Ok(page) => {
                     let sent = sent + u64::try_from(page.states.len()).unwrap_or(u64::MAX);
-                    let views = page.states.into_iter().map(claimed).collect();
+                    let views = page.states.into_iter().map(shown).collect();
                     Some((Ok(v1::ViewsChunk { views, end: None }), Some((app, watcher, size, page.next, sent))))
                 }
             }
@@ -204,7 +204,7 @@ impl Ledger for History {
     }
 }
 
-fn claimed(Claimed { stream, version, state }: Claimed) -> v1::ClaimedView {
+fn shown(ShownState { stream, version, state }: ShownState) -> v1::ClaimedView {
     v1::ClaimedView { stream: stream.to_string(), version, state }
 }
 

@@ -14,6 +14,7 @@ use join_ledger::{ListFilter, Stored};
 use join_proto::v1::{self, resources_server::Resources};
 use tonic::{Request, Response, Status};
 
+use super::bulk::Bulk;
 use crate::{
     app::App,
     caller::Administrator,
@@ -273,20 +274,12 @@ impl Resources for Administration {
         let reinstated = async move {
             let admin = service.0.admitted_administrator(request.extensions()).await?;
             let asked = request.get_ref();
+            let mut bulk = Bulk::new(&service.0, "reinstated", true);
             let mut tokens = Vec::new();
-            let mut done = Vec::new();
             for name in service.selected(&asked.selector).await? {
-                service.goes_on().map_err(|refusal| in_part(refusal, &name, "reinstated", &done))?;
-                let reinstated = async {
-                    service.0.ceremonies.reinstate(&admin, &name, &asked.reason).await?;
-                    done.push(name.to_string());
-                    service.token(&name, &admin).await
-                };
-                match reinstated.await {
-                    Ok(token) => tokens.push(token),
-                    // It was deleted since the selector was read.
-                    Err(refusal) if refusal.code == Code::NotFound => {}
-                    Err(refusal) => return Err(in_part(refusal, &name, "reinstated", &done)),
+                let reinstated = service.0.ceremonies.reinstate(&admin, &name, &asked.reason);
+                if bulk.change(&name, reinstated).await?.is_some() {
+                    tokens.extend(bulk.show(&name, service.token(&name, &admin)).await?);
                 }
             }
             Ok(v1::TokenList { tokens, next_cursor: String::new() })
@@ -414,24 +407,15 @@ impl Resources for Administration {
                 ("", selector) => service.selected(selector).await?,
                 _ => return Err(Refusal::invalid("selector", "give spec.token_name or a selector, not both")),
             };
-            let by_selector = !asked.selector.is_empty();
+            let mut bulk = Bulk::new(&service.0, "granted", !asked.selector.is_empty());
             let mut exemptions = Vec::new();
-            let mut done = Vec::new();
             for name in names {
-                service.goes_on().map_err(|refusal| in_part(refusal, &name, "granted", &done))?;
-                let granted = async {
-                    let id = service.0.ceremonies.grant(&admin, &name, &grant).await?;
-                    done.push(name.to_string());
-                    let (_, token) = service.0.ceremonies.token(&name).await?;
-                    let written = token.grants.iter().find(|grant| grant.id == id);
-                    Ok(written.map(|grant| resource::write_exemption(&token, grant, service.now())))
+                let Some(id) = bulk.change(&name, service.0.ceremonies.grant(&admin, &name, &grant)).await? else {
+                    continue;
                 };
-                match granted.await {
-                    Ok(exemption) => exemptions.extend(exemption),
-                    Err(refusal) if !by_selector && done.is_empty() => return Err(refusal),
-                    // It was deleted meanwhile.
-                    Err(refusal) if by_selector && refusal.code == Code::NotFound => {}
-                    Err(refusal) => return Err(in_part(refusal, &name, "granted", &done)),
+                if let Some((_, token)) = bulk.show(&name, service.0.ceremonies.token(&name)).await? {
+                    let granted = token.grants.iter().find(|grant| grant.id == id);
+                    exemptions.extend(granted.map(|grant| resource::write_exemption(&token, grant, service.now())));
                 }
             }
             Ok(v1::ExemptionList { exemptions, next_cursor: String::new() })
@@ -446,44 +430,5 @@ impl Resources for Administration {
             Ok(v1::Empty {})
         })
         .await
-    }
-}
-
-impl Administration {
-    /// Between two of many tokens: a node that stops does not wait for the last.
-    fn goes_on(&self) -> Result<(), Refusal> {
-        match self.0.stopping.is_cancelled() {
-            true => Err(Refusal::new(Code::Unavailable, "this node stops")),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Says how far a change of many tokens came, so that it can be repeated for the others alone. They are changed in the order
-/// of their names, all of which might not fit into an answer's headers.
-fn in_part(refusal: Refusal, at: &Name, deed: &str, done: &[String]) -> Refusal {
-    const NAMED: usize = 50;
-    let done = match done {
-        [] => "no token".to_owned(),
-        [.., last] if done.len() > NAMED => format!("{} tokens, by name up to {last}", done.len()),
-        _ => done.join(", "),
-    };
-    Refusal { message: format!("token `{at}`: {}; {deed} so far: {done}", refusal.message), ..refusal }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stopped_half_way_says_how_far_it_came() {
-        let said = |done: usize| {
-            let done: Vec<_> = (0..done).map(|number| format!("bot-{number:02}")).collect();
-            let refusal = Refusal::new(Code::Unavailable, "the database is away");
-            in_part(refusal, &"web".parse().unwrap(), "granted", &done).message
-        };
-        assert_eq!(said(0), "token `web`: the database is away; granted so far: no token");
-        assert_eq!(said(2), "token `web`: the database is away; granted so far: bot-00, bot-01");
-        assert_eq!(said(51), "token `web`: the database is away; granted so far: 51 tokens, by name up to bot-50");
     }
 }

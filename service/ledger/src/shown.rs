@@ -1,4 +1,4 @@
-//! The states that the authority keeps, as of a size of the log: what it claims, for an auditor to compare with what
+//! The states that the authority keeps, as of a size of the log: what it shows, for an auditor to compare with what
 //! follows from the entries.
 
 use join_domain::{envelope::StreamId, state::State};
@@ -12,7 +12,7 @@ use crate::{
 
 /// The state of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
+pub struct ShownState {
     /// The stream.
     pub stream: StreamId,
     /// Version of the newest event in the state.
@@ -23,9 +23,9 @@ pub struct Claimed {
 
 /// A piece of the states.
 #[derive(Debug, Clone)]
-pub struct ClaimedPage {
+pub struct ShownPage {
     /// In the order of ids.
-    pub states: Vec<Claimed>,
+    pub states: Vec<ShownState>,
     /// After which id to go on; none at the end.
     pub next: Option<Uuid>,
 }
@@ -36,9 +36,9 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn claimed_states(&self, size: u64, after: Uuid, limit: u32) -> Result<ClaimedPage, LedgerError> {
+    pub async fn shown_states(&self, size: u64, after: Uuid, limit: u32) -> Result<ShownPage, LedgerError> {
         let limit = i64::from(limit.clamp(1, 1000));
-        let rows = sqlx::query_file!("sql/claimed_page.sql", after, signed(size), limit);
+        let rows = sqlx::query_file!("sql/shown_page.sql", after, signed(size), limit);
         let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < limit);
         let next = rows.last().map(|row| row.stream_id).filter(|_| !is_last);
@@ -54,9 +54,9 @@ impl Ledger {
                 true => stored.state,
                 false => self.folded_to(stream, sealed).await?,
             };
-            states.push(Claimed { stream, version: sealed, state: state_text(&state)? });
+            states.push(ShownState { stream, version: sealed, state: state_text(&state)? });
         }
-        Ok(ClaimedPage { states, next })
+        Ok(ShownPage { states, next })
     }
 
     async fn folded_to(&self, stream: StreamId, version: u64) -> Result<State, LedgerError> {
