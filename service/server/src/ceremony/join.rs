@@ -204,6 +204,20 @@ impl Ceremonies {
 
     /// The client went away; after it had proven something, that is recorded too. A used-up secret alone does not count:
     /// an honest agent sends the one in its configuration each time, and its connections break now and then.
+    /// The client says that it will not answer. It is refused for it after it had proven something; not for a used-up secret
+    /// alone, or that would be found by the answer. A secret that was shown was a guess all the same, and is counted as one
+    /// when it was not right.
+    pub fn gave_up(&self, pending: &Pending, peer: &Peer) -> Option<Refusal> {
+        let refusal = pending.unanswered("the client gave up");
+        if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
+            return Some(refusal);
+        }
+        if pending.secret != SecretShown::None {
+            self.strangers.refused_from(&pending.token, peer, refusal);
+        }
+        None
+    }
+
     pub async fn abandoned(&self, pending: &Pending, peer: &Peer) {
         if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
             self.failed(pending, pending.unanswered("the client went away before it answered"), peer).await;

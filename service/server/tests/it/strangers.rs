@@ -4,10 +4,11 @@ use std::num::NonZero;
 
 use chrono::TimeDelta;
 use join_domain::Timestamp;
+use join_proto::teleport::{GivingUp, join_request::Payload};
 use join_server::config::Limits;
 use rstest::rstest;
 
-use crate::world::{Bot, Key, NOTHING, REFUSED_AFTER_SECRET, Transport, World, data};
+use crate::world::{Bot, Conversation, Key, NOTHING, REFUSED_AFTER_SECRET, Transport, World, data};
 
 fn strict() -> Limits {
     Limits {
@@ -136,6 +137,30 @@ async fn a_used_up_secret_is_not_found_by_its_answer(#[values(Transport::Grpc, T
     for _ in 0..3 {
         bot.join().await.expect("an honest agent sends the secret in its configuration each time");
     }
+    world.check().await;
+}
+
+/// Clients of the field give up when they don't hold the challenged key, so a guess may end like that, too.
+#[tokio::test]
+async fn a_used_up_secret_is_not_found_by_giving_up() {
+    let world = World::with(strict()).await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    world.catch_up("example").await;
+    let mut stranger = bot.clone();
+    stranger.disk.certificate = None;
+
+    for secret in ["open sesame", &bot.secret, "open sesame", &bot.secret] {
+        let challenged = stranger.joining().with_secret(secret).without_join_state().begin().await.unwrap();
+        let Conversation::Stream(mut stream) = challenged.conversation else { panic!("a stream was opened") };
+        stream.send(Payload::GivingUp(GivingUp { reason: 3, msg: String::new() })).await;
+        assert!(stream.receive().await.unwrap().is_none(), "it ends, right or wrong");
+    }
+
+    assert_eq!(world.news("example").await, NOTHING);
+    let next = stranger.joining().with_secret("open sesame").signed_by(&Key::ed25519()).await;
+    assert_eq!(next.unwrap_err(), "RATE_LIMITED", "each was a guess");
+    bot.join().await.expect("an honest agent");
     world.check().await;
 }
 

@@ -129,17 +129,12 @@ impl Conversation {
             }
             (awaiting, Some(join_request::Payload::GivingUp(giving_up))) => {
                 tracing::info!("the client gives up: {:?} {}", giving_up.reason(), shortened(&giving_up.msg));
-                match awaiting {
-                    Awaiting::Answer(pending) if pending.is_proven() => {
-                        let refusal = pending.unanswered("the client gave up");
-                        self.awaiting = Awaiting::Answer(pending);
-                        Err(refusal)
-                    }
-                    awaiting => {
-                        self.awaiting = awaiting;
-                        Ok(None)
-                    }
-                }
+                let refusal = match &awaiting {
+                    Awaiting::Answer(pending) => self.app.ceremonies.gave_up(pending, &self.peer),
+                    _ => None,
+                };
+                self.awaiting = awaiting;
+                refusal.map_or(Ok(None), Err)
             }
             (Awaiting::ClientInit, Some(join_request::Payload::ClientInit(init))) => {
                 let token = check_init(init)?;
