@@ -164,6 +164,30 @@ async fn a_used_up_secret_is_not_found_by_giving_up() {
     world.check().await;
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_right_secret_that_comes_too_late_is_not_found_by_its_answer(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let world = World::with(strict()).await;
+    let end = world.now() + TimeDelta::hours(1);
+    let mut bot = world.bot("example").must_register_before(end).over(over).await;
+    world.advance(TimeDelta::hours(1));
+    world.catch_up("example").await;
+    let right = bot.secret.clone();
+    let mut guess =
+        async |secret: &str| bot.joining().with_secret(secret).await.map(|_| ()).expect_err("it is too late").code;
+    for _ in 0..4 {
+        assert_eq!(guess("").await, "REGISTRATION_SECRET_REQUIRED");
+    }
+
+    let (wrong, right) = (guess("open sesame").await, guess(&right).await);
+
+    assert_eq!([right.as_str(), wrong.as_str()], ["RATE_LIMITED"; 2]);
+    assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET, "who found it is on record");
+    world.check().await;
+}
+
 #[tokio::test]
 async fn a_flood_of_inventions_stops_no_bot() {
     let world = World::with(strict()).await;
