@@ -194,9 +194,13 @@ async fn a_key_of_another_token_is_no_new_key(#[values(Transport::Grpc, Transpor
 #[case::with_nonsense("ssh-ed25519 nonsense", "INVALID_REQUEST")]
 #[case::with_a_key_of_another_kind(RSA, "UNSUPPORTED_KEY")]
 #[tokio::test]
-async fn a_rotation_needs_a_usable_key(#[case] line: &str, #[case] code: &str) {
+async fn a_rotation_needs_a_usable_key(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+    #[case] line: &str,
+    #[case] code: &str,
+) {
     let world = World::start().await;
-    let mut bot = due(&world, Transport::Grpc).await;
+    let mut bot = due(&world, over).await;
 
     assert_eq!(bot.joining().offering(line).await.unwrap_err(), code);
 

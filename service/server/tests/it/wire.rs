@@ -199,6 +199,23 @@ async fn answers_out_of_turn_after_a_proof_are_recorded() {
 #[rstest]
 #[tokio::test]
 async fn giving_up_ends_the_stream(#[values(0, 1, 2)] after: usize) {
+/// A second call has exactly one answer; one that has none, or two, comes after the secret all the same.
+#[tokio::test]
+async fn calls_that_answer_nothing_after_a_proof_are_recorded() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(Transport::Json).await;
+    world.catch_up("example").await;
+    for answer in [json!({}), json!({ "solution": "x", "public_key": Key::ed25519().line() })] {
+        let Conversation::Calls(mut calls) = bot.joining().begin().await.unwrap().conversation else {
+            panic!("calls were made")
+        };
+        assert_eq!(calls.go_on(answer).await.unwrap_err(), "INVALID_REQUEST");
+        assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET);
+    }
+    bot.join().await.unwrap();
+    world.check().await;
+}
+
     let world = World::start().await;
     let mut bot = world.bot("example").await;
     bot.join().await.unwrap();

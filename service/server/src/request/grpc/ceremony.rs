@@ -62,10 +62,17 @@ impl Ceremony for JoinCalls {
             let answer = request.into_inner();
             let pending = service.unseal(&answer.continuation)?;
             let step = match (answer.solution.as_str(), answer.public_key.as_str()) {
-                ("", "") => return Err(Refusal::invalid("solution", "give a solution or a public_key")),
-                (solution, "") => ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
+                // Who is asked for a new key, and has none, says so with an empty one.
+                ("", "") if !matches!(pending.stage, Stage::RotationKey(_)) => {
+                    let refusal = Refusal::invalid("solution", "give a solution or a public_key");
+                    return Err(ceremonies.failed(&pending, refusal, &peer).await);
+                }
                 ("", key) => ceremonies.take_key(pending, key.as_bytes(), &peer).await?,
-                _ => return Err(Refusal::invalid("public_key", "give a solution or a public_key, not both")),
+                (solution, "") => ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
+                _ => {
+                    let refusal = Refusal::invalid("public_key", "give a solution or a public_key, not both");
+                    return Err(ceremonies.failed(&pending, refusal, &peer).await);
+                }
             };
             service.tell(step)
         };

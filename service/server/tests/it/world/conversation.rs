@@ -177,7 +177,7 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    async fn go_on(&mut self, mut answer: Value) -> Result<Step, Refused> {
+    pub(crate) async fn go_on(&mut self, mut answer: Value) -> Result<Step, Refused> {
         answer["continuation"] = json!(self.continuation);
         self.call("/v1/join/continue", &answer).await
     }
