@@ -247,7 +247,7 @@ impl Ceremonies {
         if self.ledger.now() <= pending.expires + TimeDelta::seconds(proof::LEEWAY) {
             return Ok(());
         }
-        Err(Refusal::new(Code::ChallengeFailed, "the answer came too late: start the attempt again"))
+        Err(pending.unanswered("the answer came too late: start the attempt again"))
     }
 
     async fn read_join_state(&self, document: &[u8]) -> Result<JoinStateSeen, Refusal> {

@@ -178,7 +178,11 @@ impl Conversation {
         };
         match tokio::time::timeout(patience, self.inbound.message()).await {
             Err(_) => {
-                Err(Refusal::new(Code::ChallengeFailed, format!("the stream was silent for {} s", patience.as_secs())))
+                let why = format!("the stream was silent for {} s", patience.as_secs());
+                Err(match &self.awaiting {
+                    Awaiting::Answer(pending) => pending.unanswered(&why),
+                    _ => Refusal::new(Code::ChallengeFailed, why),
+                })
             }
             // The connection broke: there is nobody to answer.
             Ok(Err(status)) if status.code() != tonic::Code::OutOfRange && status.code() != tonic::Code::Internal => {
