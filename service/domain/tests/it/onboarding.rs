@@ -318,6 +318,15 @@ fn a_mode_without_a_limit_still_counts() {
 }
 
 #[test]
+#[test]
+fn a_secret_waits_no_longer_than_its_token() {
+    let mut authority = Scenario::unbound(standard(1));
+    let end = authority.now + TimeDelta::hours(1);
+    let _ = authority.upsert(|written| written.spec.expires = Some(end)).unwrap();
+    assert!(authority.token.takes_secret(end - TimeDelta::microseconds(1)));
+    assert!(!authority.token.takes_secret(end));
+}
+
 fn a_preregistered_first_join_may_have_to_rotate() {
     let spec = TokenSpec { rotate_after: Some(beginning()), ..preregistered(standard(1)) };
     let mut authority = Scenario::unbound(spec);
