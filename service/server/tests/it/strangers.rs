@@ -4,7 +4,10 @@ use std::num::NonZero;
 
 use chrono::TimeDelta;
 use join_domain::Timestamp;
-use join_proto::teleport::{GivingUp, join_request::Payload};
+use join_proto::{
+    teleport::{GivingUp, join_request::Payload},
+    v1::LockTarget,
+};
 use join_server::config::Limits;
 use rstest::rstest;
 
@@ -185,6 +188,56 @@ async fn a_right_secret_that_comes_too_late_is_not_found_by_its_answer(
 
     assert_eq!([right.as_str(), wrong.as_str()], ["RATE_LIMITED"; 2]);
     assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET, "who found it is on record");
+    world.check().await;
+}
+
+/// Reading takes time, which who opens a join can measure: it must not tell what strangers may not know.
+#[tokio::test]
+async fn a_node_reads_the_same_for_every_stranger() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    let mut stranger = bot.clone();
+    stranger.disk.certificate = None;
+    let (ledger, used_up) = (world.ledger(), bot.secret.clone());
+
+    for is_locked in [false, true] {
+        if is_locked {
+            world.operator.lock(LockTarget { join_token: "example".to_owned(), ..Default::default() }).await.unwrap();
+        }
+        for secret in ["", "open sesame", &used_up] {
+            for join_state in ["", "no document"] {
+                assert_eq!(bot.join().await.is_err(), is_locked, "the node remembers the token, and its lock");
+                let before = ledger.token_reads();
+                drop(stranger.joining().with_secret(secret).with_join_state(join_state).begin().await.unwrap());
+                assert_eq!(ledger.token_reads() - before, 1, "{is_locked} {secret:?} {join_state:?}");
+            }
+        }
+        assert_eq!(bot.join().await.is_err(), is_locked);
+        let before = ledger.token_reads();
+        drop(stranger.joining().begin().await.unwrap());
+        assert_eq!(ledger.token_reads(), before, "a document that fits is no proof, either: {is_locked}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_node_that_remembers_a_token_reads_nothing_for_its_bot() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    let mut rejoin = async || {
+        bot.join().await.unwrap();
+        bot.joining().without_certificate().await.unwrap();
+    };
+    // By then it has its place in the memory, as large as it stays.
+    rejoin().await;
+    let reads = world.ledger().token_reads();
+
+    for _ in 0..3 {
+        rejoin().await;
+    }
+
+    assert_eq!(world.ledger().token_reads(), reads, "renewals and recoveries, with the used-up secret beside");
     world.check().await;
 }
 
