@@ -16,7 +16,7 @@ use join_domain::{
     decision::{
         self,
         administer::{self, GrantAsked, TokenWritten},
-        join::{self, Fresh, Policy, Proven, Record, Solved, Verdict},
+        join::{self, Fresh, Life, Policy, Proven, Record, Solved, Verdict},
         opening::{self, FirstStep, Opening, SecretShown},
     },
     envelope::{Entry, Origin, StreamId},
@@ -539,7 +539,7 @@ fn proven(shown: &Shown) -> Proven {
         evidence: shown.evidence.into(),
         solved: solved(shown.challenge, shown.key, shown.purpose.into()),
         rotated: shown.rotated.map(|key| solved(shown.challenge.wrapping_add(128), key, ChallengePurpose::Rotation)),
-        life: Some(TimeDelta::seconds(i64::from(shown.life) * TICK - EARLY)),
+        life: Some(Life::For(TimeDelta::seconds(i64::from(shown.life) * TICK - EARLY))),
     }
 }
 

@@ -8,6 +8,7 @@ use join_credential::{Subject, subject::SubjectError};
 use join_domain::{
     decision::{
         Known,
+        join::Life,
         opening::{self, FirstStep, Opening, SecretShown},
     },
     event::{ChallengePurpose, JoinStateSeen, Sighting},
@@ -18,8 +19,8 @@ use join_domain::{
     resource::MAX_SECRET,
     state::TokenState,
 };
-
 use join_ledger::KnownToken;
+
 pub use self::issue::Joined;
 use super::{
     Ceremonies, OrRefuse as _,
@@ -46,7 +47,7 @@ pub struct Ask {
     /// The keys that the client holds, in authorized_keys form.
     pub held_keys: Vec<Vec<u8>>,
     /// Wished life of the certificates.
-    pub life: Option<TimeDelta>,
+    pub life: Option<Life>,
     /// True when another node may take the next steps.
     pub is_portable: bool,
 }
@@ -115,7 +116,7 @@ impl Ceremonies {
                 seen: Sighting { certificate: peer.certificate.clone(), join_state },
                 evidence: state.evidence,
                 secret,
-                life_millis: ask.life.map(|life| life.num_milliseconds()),
+                life: ask.life,
                 stage: Stage::RegistrationKey,
                 expires: now + TimeDelta::seconds(proof::CHALLENGE_LIFE),
             });
@@ -203,7 +204,6 @@ impl Ceremonies {
         self.conclude(pending, proven, peer).await
     }
 
-    /// The client went away; after it had proven something, that is recorded too. A used-up secret alone does not count:
     /// The client says that it will not answer. It is refused for it after it had proven something; not for a used-up secret
     /// alone, or that would be found by the answer. A secret that was shown was a guess all the same, and is counted as one
     /// when it was not right.
@@ -218,6 +218,7 @@ impl Ceremonies {
         None
     }
 
+    /// The client went away; after it had proven something, that is recorded too. A used-up secret alone does not count:
     /// an honest agent sends the one in its configuration each time, and its connections break now and then.
     pub async fn abandoned(&self, pending: &Pending, peer: &Peer) {
         if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use join_domain::{
+    decision::join::Life,
     proof::SubjectKeys,
     refusal::{Code, Refusal},
 };
@@ -46,7 +47,7 @@ impl Ceremony for JoinCalls {
                 join_state: open.join_state.into_bytes(),
                 subject: SubjectKeys { tls: open.public_tls_key, ssh: open.public_ssh_key },
                 held_keys: open.held_keys.into_iter().map(String::into_bytes).collect(),
-                life: values::read_life(&open.ttl)?,
+                life: values::read_life(&open.ttl)?.map(Life::For),
                 is_portable: true,
             };
             service.tell(service.0.ceremonies.open(ask, &peer).await?)

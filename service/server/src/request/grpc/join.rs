@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
 use futures::{SinkExt as _, Stream, StreamExt as _, channel::mpsc, future, stream, stream::BoxStream};
 use join_domain::{
+    decision::join::Life,
     proof::{CHALLENGE_LIFE, SubjectKeys},
     refusal::{Code, Refusal},
 };
@@ -222,13 +222,7 @@ impl Conversation {
             None => return Err(Refusal::invalid("bound_keypair_init.client_params.bot_params", "it is missing")),
         };
         let keys = params.public_keys.unwrap_or_default();
-        let life = match params.expires {
-            None => None,
-            Some(end) => {
-                let end = values::from_wire_time("bot_params.expires", &end)?;
-                Some((end - self.app.ceremonies.ledger.now()).max(TimeDelta::zero()))
-            }
-        };
+        let end = values::optional_time("bot_params.expires", params.expires.as_ref())?;
         Ok(Ask {
             token,
             attempt: init.attempt_id,
@@ -236,7 +230,7 @@ impl Conversation {
             join_state: init.previous_join_state,
             subject: SubjectKeys { tls: keys.public_tls_key, ssh: keys.public_ssh_key },
             held_keys: init.held_keys,
-            life,
+            life: end.map(Life::Until),
             is_portable: false,
         })
     }
