@@ -73,6 +73,15 @@ fn all_of(told: mpsc::Receiver<Answer>, conversation: JoinHandle<()>) -> impl St
     told.chain(stream::once(conversation).filter_map(move |ended| future::ready(broken(ended))))
 }
 
+/// A solution of this kind, as a pattern.
+macro_rules! solution {
+    ($kind:ident($solution:pat)) => {
+        join_request::Payload::Solution(wire::ChallengeSolution {
+            payload: Some(challenge_solution::Payload::$kind($solution)),
+        })
+    };
+}
+
 /// What the client must send next.
 enum Awaiting {
     ClientInit,
@@ -150,18 +159,12 @@ impl Conversation {
                 let step = self.app.ceremonies.open(ask, &self.peer).await?;
                 Ok(Some(self.tell(step)))
             }
-            (
-                Awaiting::Answer(pending),
-                Some(join_request::Payload::Solution(wire::ChallengeSolution { payload: Some(solution) })),
-            ) => {
-                let step = match solution {
-                    challenge_solution::Payload::BoundKeypairChallengeSolution(solution) => {
-                        self.app.ceremonies.take_solution(pending, &solution.solution, &self.peer).await?
-                    }
-                    challenge_solution::Payload::BoundKeypairRotationResponse(response) => {
-                        self.app.ceremonies.take_key(pending, &response.public_key, &self.peer).await?
-                    }
-                };
+            (Awaiting::Answer(pending), Some(solution!(BoundKeypairChallengeSolution(solution)))) => {
+                let step = self.app.ceremonies.take_solution(pending, &solution.solution, &self.peer).await?;
+                Ok(Some(self.tell(step)))
+            }
+            (Awaiting::Answer(pending), Some(solution!(BoundKeypairRotationResponse(response)))) => {
+                let step = self.app.ceremonies.take_key(pending, &response.public_key, &self.peer).await?;
                 Ok(Some(self.tell(step)))
             }
             (awaiting, Some(other)) => {
@@ -309,6 +312,8 @@ fn unexpected(awaiting: &Awaiting, got: &join_request::Payload) -> Refusal {
         P::IamInit(_) => return unserved("iam_init"),
         P::Ec2Init(_) => return unserved("ec2_init"),
         P::OracleInit(_) => return unserved("oracle_init"),
+        solution!(IamChallengeSolution(_)) => return unserved("iam_challenge_solution"),
+        solution!(OracleChallengeSolution(_)) => return unserved("oracle_challenge_solution"),
         P::Solution(solution) if solution.payload.is_none() => {
             return Refusal::invalid("solution", "it is empty, or of another join method");
         }

@@ -277,7 +277,7 @@ pub(crate) fn offered(key: String) -> join_request::Payload {
     }))
 }
 
-fn answer(payload: challenge_solution::Payload) -> join_request::Payload {
+pub(crate) fn answer(payload: challenge_solution::Payload) -> join_request::Payload {
     join_request::Payload::Solution(wire::ChallengeSolution { payload: Some(payload) })
 }
 
