@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use join_domain::{
     Timestamp,
-    decision::join::{Proven, Solved},
+    decision::join::{Life, Proven, Solved},
     envelope::{Entry, Origin, StreamId},
     event::{ChallengePurpose, ClientCertificate, Event, JoinAccepted, JoinCase, JoinStateSeen, Sighting},
     id::{AttemptId, ChallengeId, InstanceId, Name, TokenId},
@@ -100,7 +100,7 @@ pub(crate) fn proven(shown: &Shown) -> Proven {
         evidence: shown.evidence.into(),
         solved: solved(shown.challenge, shown.key, shown.purpose.into()),
         rotated: shown.rotated.map(|key| solved(shown.challenge.wrapping_add(128), key, ChallengePurpose::Rotation)),
-        life: Some(TimeDelta::seconds(i64::from(shown.life) * TICK - EARLY)),
+        life: Some(Life::For(TimeDelta::seconds(i64::from(shown.life) * TICK - EARLY))),
     }
 }
 

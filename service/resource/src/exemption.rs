@@ -17,6 +17,9 @@ use crate::{Head, time::to_wire_time};
 /// INVALID_REQUEST with the field.
 pub fn read_exemption(exemption: v1::Exemption) -> Result<(String, GrantAsked), Refusal> {
     let head = Head::read(("exemption", "v1"), &exemption.kind, &exemption.version, exemption.metadata)?;
+    head.has_none("name", head.name.is_empty())?;
+    head.has_none("labels", head.labels.is_empty())?;
+    head.has_none("revision", head.revision.is_empty())?;
     let spec = exemption.spec.unwrap_or_default();
     let kind = spec.kind.parse::<ExemptionKind>().map_err(|error| Refusal::invalid("spec.kind", error))?;
     let asked = GrantAsked { kind, count: spec.count, uses: spec.uses, expires: head.expires, reason: spec.reason };

@@ -73,6 +73,13 @@ impl Head {
         self.name.parse::<Name>().map_err(|error| invalid(error.to_string()))
     }
 
+    /// Refuses what this kind has no use for: dropped in silence, it would look as if it counted.
+    pub(crate) fn has_none(&self, field: &str, is_empty: bool) -> Result<(), Refusal> {
+        let refused =
+            || Refusal::invalid(&format!("metadata.{field}"), format!("not for the kind {}: leave it out", self.kind));
+        is_empty.then_some(()).ok_or_else(refused)
+    }
+
     pub(crate) fn write(name: String, labels: &Labels, expires: Option<Timestamp>, revision: u64) -> v1::Metadata {
         v1::Metadata {
             name,

@@ -17,6 +17,7 @@ use crate::{Head, shown, time::to_wire_time};
 /// INVALID_REQUEST or UNSUPPORTED_KEY with the field.
 pub fn read_lock(lock: v1::Lock) -> Result<LockWritten, Refusal> {
     let head = Head::read(("lock", "v2"), &lock.kind, &lock.version, lock.metadata)?;
+    head.has_none("labels", head.labels.is_empty())?;
     let id = match head.name.as_str() {
         "" => None,
         name => Some(

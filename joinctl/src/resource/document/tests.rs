@@ -136,7 +136,7 @@ spec: {target: {join_token: example}, message: examined}
 const EXEMPTION: &str = "
 kind: exemption
 version: v1
-metadata: {labels: {team: infra}}
+metadata: {expires: 2026-01-31T12:00:00Z}
 spec: {token_name: example, kind: recoveries, count: 2, uses: 1, reason: planned}
 ";
 

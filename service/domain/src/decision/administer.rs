@@ -151,11 +151,16 @@ pub fn delete_token() -> Event {
     Event::TokenDeleted(Nothing {})
 }
 
-/// The locks that end with a deleted token: those that a rule made, because of its holders. What an administrator locked
-/// by name stays locked, whoever gets the name next.
-pub fn locks_ended_by_deletion(token: &TokenState, locks: &[LockState]) -> Vec<(LockId, Event)> {
+/// The locks that end with a binding, when the token is deleted or gets another bot by this event: those that a rule made,
+/// because of its holders. What an administrator locked by name stays locked, whoever has the name next.
+pub fn locks_ended_by(event: &Event, token: &TokenState, locks: &[LockState]) -> Vec<(LockId, Event)> {
+    let why = match event {
+        Event::TokenDeleted(_) => "the token was deleted",
+        Event::TokenUpdated(updated) if updated.rebind => "the token got another bot",
+        _ => return Vec::new(),
+    };
     let ended = own_locks(token, locks).filter(|lock| lock.cause.is_some());
-    let deleted = || Event::LockDeleted(LockDeleted { reason: Some("the token was deleted".to_owned()) });
+    let deleted = || Event::LockDeleted(LockDeleted { reason: Some(why.to_owned()) });
     ended.map(|lock| (lock.id, deleted())).collect()
 }
 

@@ -58,7 +58,16 @@ pub struct Proven {
     /// The challenge of the new key, when a rotation was asked for.
     pub rotated: Option<Solved>,
     /// Wished life of the certificates.
-    pub life: Option<TimeDelta>,
+    pub life: Option<Life>,
+}
+
+/// How long certificates are to live, as a client says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    /// For so long from the decision on.
+    For(TimeDelta),
+    /// Until then, whenever it is decided.
+    Until(Timestamp),
 }
 
 /// Values that the decision may use, chosen by the caller's entropy.
@@ -236,7 +245,11 @@ impl Judgement<'_> {
     }
 
     fn life(&self) -> TimeDelta {
-        let asked = self.proven.life.unwrap_or(self.policy.default_life);
+        let asked = match self.proven.life {
+            None => self.policy.default_life,
+            Some(Life::For(life)) => life,
+            Some(Life::Until(end)) => end - self.now,
+        };
         asked.clamp(self.policy.min_life, self.policy.max_life)
     }
 

@@ -238,7 +238,6 @@ impl TokenState {
                 self.spec.initial_public_key = None;
                 self.spec.must_register_before = None;
                 self.revision = version;
-                self.contested_at = None;
             }
             _ => return None,
         }
@@ -307,7 +306,7 @@ impl TokenState {
     }
 
     /// Ends the binding: reopen, deletion, another bot. The key can't come back to this token, and what was granted to
-    /// its holder ends with it.
+    /// its holder, or held against it, ends with it.
     fn unbind(&mut self) {
         self.grants.iter_mut().filter(|grant| grant.uses_left > 0).for_each(|grant| grant.revoked = true);
         if let Some(binding) = self.binding.take() {
@@ -317,6 +316,7 @@ impl TokenState {
         self.recovery_count = 0;
         self.last_recovered_at = None;
         self.last_rotated_at = None;
+        self.contested_at = None;
         self.outdate_evidence();
         self.forget_attempts();
     }
@@ -379,9 +379,9 @@ impl TokenState {
             || self.refused_challenges.iter().any(|old| old.challenge == challenge)
     }
 
-    /// True while it has a registration secret that can still be used.
+    /// True while it has a registration secret that can still be used: neither the token nor the time to register ended.
     pub fn takes_secret(&self, now: Timestamp) -> bool {
-        self.secret.is_some() && self.spec.must_register_before.is_none_or(|end| now < end)
+        self.secret.is_some() && self.admits(now) && self.spec.must_register_before.is_none_or(|end| now < end)
     }
 
     /// True when a new key is due.

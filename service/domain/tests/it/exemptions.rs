@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use join_domain::{
     decision::administer::{self, GrantAsked},
     event::{JoinCase, JoinStateSeen},
-    id::{GrantId, TokenId},
+    id::{BotId, GrantId, TokenId},
     proof::JoinStateError,
     refusal::Code,
     resource::{ExemptionKind, LockTarget, MAX_TEXT, TokenSpec},
@@ -302,6 +302,19 @@ fn a_reinstatement_ends_the_contest() {
     let (mut authority, _, _) = locked();
     assert!(authority.token.contested_at.is_some());
     let _ = authority.reinstate();
+    assert_eq!(authority.token.contested_at, None);
+}
+
+/// Whatever ends a binding: who is bound next has not been refused.
+#[rstest]
+#[case::another_bot(|authority: &mut Scenario| {
+    let _ = authority.upsert(|written| written.bot = BotId(Uuid::from_u128(0xb1))).unwrap();
+})]
+#[case::reopened(|authority: &mut Scenario| authority.reopen(SECOND))]
+#[case::deleted(|authority: &mut Scenario| authority.record(vec![administer::delete_token()]))]
+fn the_contest_ends_with_the_binding(#[case] end: fn(&mut Scenario)) {
+    let (mut authority, _, _) = locked();
+    end(&mut authority);
     assert_eq!(authority.token.contested_at, None);
 }
 

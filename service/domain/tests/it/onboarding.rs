@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use join_domain::{
     decision::{
         administer,
-        join::{self, Solved},
+        join::{self, Life, Proven, Solved},
         opening::FirstStep,
     },
     event::{ChallengePurpose, ClientCertificate, Event, JoinCase, JoinStateSeen, Sighting},
@@ -278,6 +278,18 @@ fn certificates_live_as_long_as_asked_within_bounds(#[case] asked: Option<TimeDe
     assert_eq!((join.not_before, join.not_after), (second - TimeDelta::minutes(2), second + life));
 }
 
+#[rstest]
+#[case::in_time(TimeDelta::minutes(5), TimeDelta::minutes(4))]
+#[case::hardly(TimeDelta::seconds(65), TimeDelta::seconds(10))]
+#[case::past(TimeDelta::seconds(30), TimeDelta::seconds(10))]
+fn certificates_end_when_the_client_said_however_long_it_took(#[case] end: TimeDelta, #[case] life: TimeDelta) {
+    let mut authority = Scenario::unbound(standard(1));
+    let end = Some(Life::Until(authority.now + end));
+    let proven = Proven { life: end, ..authority.solve(&mut Client::new(1)) };
+    authority.pass(TimeDelta::minutes(1));
+    assert_eq!(authority.decide(&proven).accepted().not_after, authority.now + life);
+}
+
 #[test]
 fn roles_and_principals_are_those_of_the_moment() {
     let (mut authority, mut owner) = Scenario::bound(standard(1));
@@ -304,6 +316,15 @@ fn a_bot_made_again_under_its_name_is_another_bot() {
     let written_for_another = authority.upsert(|written| written.bot = BotId(Uuid::from_u128(0xb1)));
     assert!(written_for_another.is_ok());
     assert!(matches!(authority.history.last(), Some(Event::TokenUpdated(updated)) if updated.rebind));
+}
+
+#[test]
+fn a_secret_waits_no_longer_than_its_token() {
+    let mut authority = Scenario::unbound(standard(1));
+    let end = authority.now + TimeDelta::hours(1);
+    let _ = authority.upsert(|written| written.spec.expires = Some(end)).unwrap();
+    assert!(authority.token.takes_secret(end - TimeDelta::microseconds(1)));
+    assert!(!authority.token.takes_secret(end));
 }
 
 #[test]

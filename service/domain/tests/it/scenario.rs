@@ -11,7 +11,7 @@ use join_domain::{
     decision::{
         Known,
         administer::{self, GrantAsked, SecretSource, TokenWritten},
-        join::{self, Answer, Fresh, Policy, Proven, Record, Solved, Verdict},
+        join::{self, Answer, Fresh, Life, Policy, Proven, Record, Solved, Verdict},
         opening::{self, FirstStep, Opening, SecretShown},
     },
     envelope::{Entry, Origin, StreamId},
@@ -336,7 +336,7 @@ impl Scenario {
             evidence: self.token.evidence,
             solved: self.solved(challenged, purpose),
             rotated: None,
-            life: client.life,
+            life: client.life.map(Life::For),
         })
     }
 

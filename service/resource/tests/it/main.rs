@@ -127,6 +127,25 @@ fn a_lock_is_named_by_a_uuid_or_by_the_authority() {
     assert_eq!(named("web"), "metadata.name: the name of a lock is a UUID, or left out");
 }
 
+/// Dropped in silence, it would look as if it counted.
+#[rstest]
+#[case::labels("labels: {rack: '12'}", "metadata.labels: not for the kind lock: leave it out")]
+#[case::revision("revision: '3'", "fits")]
+fn a_lock_has_no_labels(#[case] metadata: &str, #[case] message: &str) {
+    let lock = format!("{{metadata: {{{metadata}}}, spec: {{target: {{user: bot-web}}}}}}");
+    assert_eq!(told(read_lock(written::<Lock>(&lock))), message);
+}
+
+#[rstest]
+#[case::name("name: web", "metadata.name: not for the kind exemption: leave it out")]
+#[case::labels("labels: {rack: '12'}", "metadata.labels: not for the kind exemption: leave it out")]
+#[case::revision("revision: '1'", "metadata.revision: not for the kind exemption: leave it out")]
+#[case::end("expires: '2027-01-31T12:00:00Z'", "fits")]
+fn an_exemption_is_named_by_the_authority_and_never_edited(#[case] metadata: &str, #[case] message: &str) {
+    let exemption = format!("{{metadata: {{{metadata}}}, spec: {{kind: recoveries}}}}");
+    assert_eq!(told(read_exemption(written::<Exemption>(&exemption))), message);
+}
+
 #[test]
 fn an_exemption_is_of_a_rule() {
     let read = |kind: &str| read_exemption(written::<Exemption>(&format!("{{spec: {{kind: {kind}, count: 3}}}}")));

@@ -8,6 +8,7 @@ use join_credential::{Subject, subject::SubjectError};
 use join_domain::{
     decision::{
         Known,
+        join::Life,
         opening::{self, FirstStep, Opening, SecretShown},
     },
     event::{ChallengePurpose, JoinStateSeen, Sighting},
@@ -18,6 +19,7 @@ use join_domain::{
     resource::MAX_SECRET,
     state::TokenState,
 };
+use join_ledger::KnownToken;
 
 pub use self::issue::Joined;
 use super::{
@@ -45,7 +47,7 @@ pub struct Ask {
     /// The keys that the client holds, in authorized_keys form.
     pub held_keys: Vec<Vec<u8>>,
     /// Wished life of the certificates.
-    pub life: Option<TimeDelta>,
+    pub life: Option<Life>,
     /// True when another node may take the next steps.
     pub is_portable: bool,
 }
@@ -100,7 +102,7 @@ impl Ceremonies {
             let opening = Opening { certificate: peer.certificate.as_ref(), secret, held_keys: &held_keys };
             let context = Known { token: state, bot: known.bot.as_ref(), locks: &[], attempt_accepted_before: false };
             let first = opening::open(context, opening, now);
-            if !is_fresh && (first.is_err() || !known.locks.is_empty() || may_know_more(state, opening, &join_state)) {
+            if !is_fresh && (first.is_err() || may_know_more(&known, opening, &join_state)) {
                 // A refusal is never given from the cache alone, and a client that joined on another node since, or was
                 // reinstated there, is not asked by what this one remembers: the token is read.
                 continue;
@@ -114,7 +116,7 @@ impl Ceremonies {
                 seen: Sighting { certificate: peer.certificate.clone(), join_state },
                 evidence: state.evidence,
                 secret,
-                life_millis: ask.life.map(|life| life.num_milliseconds()),
+                life: ask.life,
                 stage: Stage::RegistrationKey,
                 expires: now + TimeDelta::seconds(proof::CHALLENGE_LIFE),
             });
@@ -202,6 +204,20 @@ impl Ceremonies {
         self.conclude(pending, proven, peer).await
     }
 
+    /// The client says that it will not answer. It is refused for it after it had proven something; not for a used-up secret
+    /// alone, or that would be found by the answer. A secret that was shown was a guess all the same, and is counted as one
+    /// when it was not right.
+    pub fn gave_up(&self, pending: &Pending, peer: &Peer) -> Option<Refusal> {
+        let refusal = pending.unanswered("the client gave up");
+        if pending.is_proven() && !pending.has_shown_only_a_spent_secret() {
+            return Some(refusal);
+        }
+        if pending.secret != SecretShown::None {
+            self.strangers.refused_from(&pending.token, peer, refusal);
+        }
+        None
+    }
+
     /// The client went away; after it had proven something, that is recorded too. A used-up secret alone does not count:
     /// an honest agent sends the one in its configuration each time, and its connections break now and then.
     pub async fn abandoned(&self, pending: &Pending, peer: &Peer) {
@@ -233,7 +249,7 @@ impl Ceremonies {
         if self.ledger.now() <= pending.expires + TimeDelta::seconds(proof::LEEWAY) {
             return Ok(());
         }
-        Err(Refusal::new(Code::ChallengeFailed, "the answer came too late: start the attempt again"))
+        Err(pending.unanswered("the answer came too late: start the attempt again"))
     }
 
     async fn read_join_state(&self, document: &[u8]) -> Result<JoinStateSeen, Refusal> {
@@ -266,20 +282,26 @@ impl Ceremonies {
     }
 }
 
-/// True when another node may have joined, rotated or reopened the token since: a client shows what does not fit the token
-/// as it is known, or nothing that could confirm it.
-fn may_know_more(token: &TokenState, opening: Opening<'_>, join_state: &JoinStateSeen) -> bool {
+/// True when another node may have joined, rotated, reopened or reinstated the token since: a client shows what does not
+/// fit the token as it is known, or nothing that could confirm it.
+///
+/// A client can measure whether the token was read. So for those who show nothing that confirms it, that depends on nothing
+/// that strangers may not know: neither on locks nor on how a guessed secret compared. Locks count with a live certificate of
+/// the bound instance alone, whose key the connection has proven.
+fn may_know_more(known: &KnownToken, opening: Opening<'_>, join_state: &JoinStateSeen) -> bool {
+    let token = &known.token;
     let latest = token.latest().map(|latest| &latest.join);
     let newer_certificate = opening.certificate.is_some_and(|shown| {
         latest.is_none_or(|latest| shown.instance != latest.instance || shown.generation > latest.generation)
     });
     let newer_join_state = matches!(join_state, JoinStateSeen::Authentic { instance, sequence, .. }
         if *sequence > token.recovery_count || latest.is_none_or(|latest| *instance != latest.instance));
-    let nothing_shown = opening.certificate.is_none() && *join_state == JoinStateSeen::Missing && latest.is_some();
+    let nothing_confirms = opening.certificate.is_none() && !matches!(join_state, JoinStateSeen::Authentic { .. });
     let other_keys = expected_key(token).is_some_and(|key| {
         !opening.held_keys.is_empty() && !opening.held_keys.contains(key) || opening.secret == SecretShown::Wrong
     });
-    newer_certificate || newer_join_state || nothing_shown || other_keys
+    let reinstated = opening.certificate.is_some() && !known.locks.is_empty();
+    newer_certificate || newer_join_state || nothing_confirms || other_keys || reinstated
 }
 
 /// The key that a client of this token is challenged for; none before one is bound, or was registered in advance.

@@ -5,7 +5,7 @@ use join_credential::Subject;
 use join_domain::{
     Timestamp,
     decision::{
-        join::{Proven, Solved},
+        join::{Life, Proven, Solved},
         opening::SecretShown,
     },
     event::{ChallengePurpose, Sighting},
@@ -38,8 +38,8 @@ pub struct Pending {
     pub evidence: u64,
     /// How the registration secret that was shown compared.
     pub secret: SecretShown,
-    /// Wished life of the certificates, in milliseconds.
-    pub life_millis: Option<i64>,
+    /// Wished life of the certificates.
+    pub life: Option<Life>,
     /// What is asked next.
     pub stage: Stage,
     /// When this step can't be answered any more.
@@ -105,7 +105,7 @@ impl Pending {
             evidence: self.evidence,
             solved,
             rotated,
-            life: self.life_millis.map(TimeDelta::milliseconds),
+            life: self.life,
         }
     }
 

@@ -7,8 +7,8 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::world::{
-    Conversation, Key, NOTHING, REFUSED, REGISTERED, Refused, Transport, World, bot_resource, bound_keypair, data,
-    delete, onboarding_of, recovery, wire_time,
+    Conversation, Disk, Key, NOTHING, REFUSED, REGISTERED, Refused, Transport, World, bot_resource, bound_keypair,
+    data, delete, onboarding_of, recovery, wire_time,
 };
 
 #[tokio::test]
@@ -160,6 +160,36 @@ async fn another_bot_is_a_new_binding(#[values(Transport::Grpc, Transport::Json)
     assert_eq!(world.news("example").await, REGISTERED);
     assert_eq!(world.locks().await, 0);
     drop(bot);
+    world.check().await;
+}
+
+/// They stopped the holders of a binding that is no more; what an administrator locked by name stays locked.
+#[tokio::test]
+async fn another_bot_ends_the_locks_that_rules_made() {
+    let world = World::start().await;
+    let mut owner = world.bot("example").limit(9).await;
+    owner.join().await.unwrap();
+    let mut thief = owner.clone();
+    thief.join().await.unwrap();
+    let locked = owner.join().await.unwrap_err();
+    assert_eq!(locked, "GENERATION_MISMATCH");
+    let by_name = world.operator.lock(v1::LockTarget { join_token: "example".to_owned(), ..Default::default() });
+    let by_name = by_name.await.unwrap().metadata.unwrap().name;
+    world.admin.create_bot(bot_resource("another")).await.unwrap();
+    world.catch_up("example").await;
+
+    let rebound = world.admin.edit("example", |token| token.spec.as_mut().unwrap().bot_name = "another".to_owned());
+    let status = rebound.await.unwrap().status.unwrap().bound_keypair.unwrap();
+
+    assert_eq!(status.contested_at, None, "nobody has refused its holder yet");
+    assert_eq!(world.news("example").await, ["token.updated", "lock.deleted"]);
+    let left = world.admin.locks().await.into_iter().map(|lock| lock.metadata.unwrap().name);
+    assert_eq!(left.collect::<Vec<_>>(), [by_name.clone()]);
+    world.admin.unlock(&by_name).await.unwrap();
+    let mut other = owner.clone();
+    other.disk = Disk::default();
+    other.secret = status.registration_secret;
+    other.join().await.unwrap();
     world.check().await;
 }
 

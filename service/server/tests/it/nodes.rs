@@ -284,6 +284,29 @@ async fn a_bot_that_was_reinstated_on_one_node_joins_on_the_other(
     world.check().await;
 }
 
+/// That a node remembers a lock must not show before a key is proven. So it looks again for that after the challenge only, and
+/// the challenge is of before the reinstatement.
+#[tokio::test]
+async fn a_bot_that_was_reinstated_on_one_node_recovers_on_the_other() {
+    let mut world = World::start().await;
+    let second = world.another_node().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.node = second;
+    bot.join().await.unwrap();
+    let mut thief = bot.clone();
+    thief.join().await.unwrap();
+    assert_eq!(bot.join().await.unwrap_err(), "GENERATION_MISMATCH");
+    assert_eq!(bot.join().await.unwrap_err(), "LOCKED", "that node remembers the lock");
+    bot.forget_attempt();
+    world.admin.at(0).reinstate("example").await.unwrap();
+    world.advance(TimeDelta::hours(2));
+
+    assert_eq!(bot.join().await.unwrap_err(), "CONFLICT");
+    bot.join().await.expect("the same attempt, with nothing changed");
+    assert_eq!(world.locks().await, 0);
+    world.check().await;
+}
+
 /// What a node reads of a token that it never saw is not all that concerns an attempt.
 #[tokio::test]
 async fn a_lock_on_an_earlier_instance_holds_on_a_node_that_never_saw_the_token() {

@@ -39,6 +39,11 @@ async fn without_its_database_the_service_says_so_and_recovers() {
         bots.push(bot);
     }
     world.catch_up("first").await;
+    let mut proven = world.bot("third").await;
+    proven.join().await.unwrap();
+    proven.secret.clear();
+    world.admin.rotate("third").await.unwrap();
+    let asked_for_a_key = proven.joining().offering("nonsense").begin().await.unwrap().answer().await.unwrap();
     let challenged = bots[0].clone();
     let mut health = HealthClient::new(world.stranger().channel().await);
     let mut watched = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -59,6 +64,8 @@ async fn without_its_database_the_service_says_so_and_recovers() {
         assert!(["Unavailable", "503"].contains(&refused.status.as_str()), "{refused:?}");
         assert!(refused.message.contains("retry the same attempt"), "{}", refused.message);
     }
+    let unrecorded = asked_for_a_key.answer().await.map(|_| ()).unwrap_err();
+    assert_eq!(unrecorded, "UNAVAILABLE", "a refusal after a proof is recorded, or else it is none");
     let mut unknown = challenged.clone();
     unknown.token = "unknown".to_owned();
     assert_eq!(unknown.join().await.unwrap_err(), "UNAVAILABLE");

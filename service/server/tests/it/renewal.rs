@@ -164,6 +164,25 @@ async fn a_client_gets_the_life_that_it_asks_for_within_limits(
     world.check().await;
 }
 
+/// One says when they are to end, the other for how long they are to live.
+#[rstest]
+#[case::at_a_time(Transport::Grpc, 600)]
+#[case::after_a_time(Transport::Json, 630)]
+#[tokio::test]
+async fn a_client_that_takes_its_time_gets_the_end_that_it_asked_for(#[case] over: Transport, #[case] life: i64) {
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(over).await;
+    bot.join().await.unwrap();
+    let asked_at = world.now().timestamp();
+
+    let challenged = bot.joining().for_life(TimeDelta::minutes(10)).begin().await.unwrap();
+    world.advance(TimeDelta::seconds(30));
+    let joined = challenged.finish().await.unwrap();
+
+    assert_eq!(joined.certificate.not_after() - asked_at, life);
+    world.check().await;
+}
+
 /// Its certificate is as large as they are, and it must come back with that.
 #[rstest]
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Replacing the bound keypair (protocol, section 3, step 6).
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use join_proto::v1;
 use rstest::rstest;
@@ -194,9 +196,13 @@ async fn a_key_of_another_token_is_no_new_key(#[values(Transport::Grpc, Transpor
 #[case::with_nonsense("ssh-ed25519 nonsense", "INVALID_REQUEST")]
 #[case::with_a_key_of_another_kind(RSA, "UNSUPPORTED_KEY")]
 #[tokio::test]
-async fn a_rotation_needs_a_usable_key(#[case] line: &str, #[case] code: &str) {
+async fn a_rotation_needs_a_usable_key(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+    #[case] line: &str,
+    #[case] code: &str,
+) {
     let world = World::start().await;
-    let mut bot = due(&world, Transport::Grpc).await;
+    let mut bot = due(&world, over).await;
 
     assert_eq!(bot.joining().offering(line).await.unwrap_err(), code);
 
@@ -237,6 +243,49 @@ async fn a_client_that_leaves_a_rotation_is_recorded() {
     assert_eq!(told.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), REFUSED);
     assert_eq!(data(&told[2])["code"], "ROTATION_FAILED");
     unchanged(&world, &bot).await;
+    bot.join().await.unwrap();
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_rotation_is_answered_in_time(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+    #[values(1, 2)] answered: usize,
+) {
+    let world = World::start().await;
+    let mut bot = due(&world, over).await;
+    let mut asked = bot.joining().begin().await.unwrap();
+    for _ in 0..answered {
+        asked = asked.answer().await.unwrap();
+    }
+    world.advance(TimeDelta::seconds(122));
+
+    let Err(refused) = asked.answer().await else { panic!("it came too late") };
+
+    assert_eq!(refused, "ROTATION_FAILED");
+    unchanged(&world, &bot).await;
+    assert_eq!(world.news("example").await, REFUSED);
+    bot.join().await.unwrap();
+    world.check().await;
+}
+
+#[tokio::test]
+async fn who_is_silent_when_a_new_key_is_asked_for_has_failed() {
+    let world = World::start().await;
+    let mut bot = due(&world, Transport::Grpc).await;
+    let asked = bot.joining().begin().await.unwrap().answer().await.unwrap();
+    let Conversation::Stream(mut stream) = asked.conversation else { panic!("a stream was opened") };
+
+    // So much time passes for the service's timers.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+
+    let refused = stream.step().await.unwrap_err();
+    assert_eq!(refused, "ROTATION_FAILED");
+    assert!(refused.message.contains("silent"), "{}", refused.message);
+    assert_eq!(world.news("example").await, REFUSED);
     bot.join().await.unwrap();
     world.check().await;
 }

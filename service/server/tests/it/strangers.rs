@@ -4,10 +4,14 @@ use std::num::NonZero;
 
 use chrono::TimeDelta;
 use join_domain::Timestamp;
+use join_proto::{
+    teleport::{GivingUp, join_request::Payload},
+    v1::LockTarget,
+};
 use join_server::config::Limits;
 use rstest::rstest;
 
-use crate::world::{Bot, Key, NOTHING, REFUSED_AFTER_SECRET, Transport, World, data};
+use crate::world::{Bot, Conversation, Key, NOTHING, REFUSED_AFTER_SECRET, Transport, World, data};
 
 fn strict() -> Limits {
     Limits {
@@ -136,6 +140,104 @@ async fn a_used_up_secret_is_not_found_by_its_answer(#[values(Transport::Grpc, T
     for _ in 0..3 {
         bot.join().await.expect("an honest agent sends the secret in its configuration each time");
     }
+    world.check().await;
+}
+
+/// Clients of the field give up when they don't hold the challenged key, so a guess may end like that, too.
+#[tokio::test]
+async fn a_used_up_secret_is_not_found_by_giving_up() {
+    let world = World::with(strict()).await;
+    let mut bot = world.bot("example").await;
+    bot.join().await.unwrap();
+    world.catch_up("example").await;
+    let mut stranger = bot.clone();
+    stranger.disk.certificate = None;
+
+    for secret in ["open sesame", &bot.secret, "open sesame", &bot.secret] {
+        let challenged = stranger.joining().with_secret(secret).without_join_state().begin().await.unwrap();
+        let Conversation::Stream(mut stream) = challenged.conversation else { panic!("a stream was opened") };
+        stream.send(Payload::GivingUp(GivingUp { reason: 3, msg: String::new() })).await;
+        assert!(stream.receive().await.unwrap().is_none(), "it ends, right or wrong");
+    }
+
+    assert_eq!(world.news("example").await, NOTHING);
+    let next = stranger.joining().with_secret("open sesame").signed_by(&Key::ed25519()).await;
+    assert_eq!(next.unwrap_err(), "RATE_LIMITED", "each was a guess");
+    bot.join().await.expect("an honest agent");
+    world.check().await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_right_secret_that_comes_too_late_is_not_found_by_its_answer(
+    #[values(Transport::Grpc, Transport::Json)] over: Transport,
+) {
+    let world = World::with(strict()).await;
+    let end = world.now() + TimeDelta::hours(1);
+    let mut bot = world.bot("example").must_register_before(end).over(over).await;
+    world.advance(TimeDelta::hours(1));
+    world.catch_up("example").await;
+    let right = bot.secret.clone();
+    let mut guess =
+        async |secret: &str| bot.joining().with_secret(secret).await.map(|_| ()).expect_err("it is too late").code;
+    for _ in 0..4 {
+        assert_eq!(guess("").await, "REGISTRATION_SECRET_REQUIRED");
+    }
+
+    let (wrong, right) = (guess("open sesame").await, guess(&right).await);
+
+    assert_eq!([right.as_str(), wrong.as_str()], ["RATE_LIMITED"; 2]);
+    assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET, "who found it is on record");
+    world.check().await;
+}
+
+/// Reading takes time, which who opens a join can measure: it must not tell what strangers may not know.
+#[tokio::test]
+async fn a_node_reads_the_same_for_every_stranger() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    bot.join().await.unwrap();
+    let mut stranger = bot.clone();
+    stranger.disk.certificate = None;
+    let (ledger, used_up) = (world.ledger(), bot.secret.clone());
+
+    for is_locked in [false, true] {
+        if is_locked {
+            world.operator.lock(LockTarget { join_token: "example".to_owned(), ..Default::default() }).await.unwrap();
+        }
+        for secret in ["", "open sesame", &used_up] {
+            for join_state in ["", "no document"] {
+                assert_eq!(bot.join().await.is_err(), is_locked, "the node remembers the token, and its lock");
+                let before = ledger.token_reads();
+                drop(stranger.joining().with_secret(secret).with_join_state(join_state).begin().await.unwrap());
+                assert_eq!(ledger.token_reads() - before, 1, "{is_locked} {secret:?} {join_state:?}");
+            }
+        }
+        assert_eq!(bot.join().await.is_err(), is_locked);
+        let before = ledger.token_reads();
+        drop(stranger.joining().begin().await.unwrap());
+        assert_eq!(ledger.token_reads(), before, "a document that fits is no proof, either: {is_locked}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_node_that_remembers_a_token_reads_nothing_for_its_bot() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").limit(9).await;
+    let mut rejoin = async || {
+        bot.join().await.unwrap();
+        bot.joining().without_certificate().await.unwrap();
+    };
+    // By then it has its place in the memory, as large as it stays.
+    rejoin().await;
+    let reads = world.ledger().token_reads();
+
+    for _ in 0..3 {
+        rejoin().await;
+    }
+
+    assert_eq!(world.ledger().token_reads(), reads, "renewals and recoveries, with the used-up secret beside");
     world.check().await;
 }
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use join_proto::teleport::{
-    self as wire, ClientInit, GivingUp, HostParams, TokenInit, client_params, join_request::Payload, join_response,
+    self as wire, ClientInit, GivingUp, HostParams, TokenInit, challenge_solution::Payload as Solution, client_params,
+    join_request::Payload, join_response,
 };
 use rstest::rstest;
 use serde_json::json;
 
 use crate::world::{
     Bot, CLUSTER, Conversation, Http, Key, NOTHING, REFUSED_AFTER_SECRET, Refused, Step, Stream, Transport, World,
-    bound_keypair_init, client_init, offered, open_request, solved,
+    answer, bound_keypair_init, client_init, offered, open_request, solved,
 };
 
 async fn stream(world: &World) -> Stream {
@@ -78,6 +79,8 @@ async fn a_challenge_is_what_the_protocol_says() {
 #[case::iam_init(Payload::IamInit(wire::IamInit {}))]
 #[case::ec2_init(Payload::Ec2Init(wire::Ec2Init {}))]
 #[case::oracle_init(Payload::OracleInit(wire::OracleInit {}))]
+#[case::iam_solution(answer(Solution::IamChallengeSolution(wire::IamChallengeSolution {})))]
+#[case::oracle_solution(answer(Solution::OracleChallengeSolution(wire::OracleChallengeSolution {})))]
 #[tokio::test]
 async fn messages_of_other_methods_are_not_implemented(#[case] message: Payload, #[values(0, 1, 2)] after: usize) {
     let world = World::start().await;
@@ -192,6 +195,23 @@ async fn answers_out_of_turn_after_a_proof_are_recorded() {
     assert_eq!(stream.step().await.unwrap_err(), "INVALID_REQUEST");
     assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET);
     assert_eq!(world.locks().await, 0);
+    bot.join().await.unwrap();
+    world.check().await;
+}
+
+/// A second call has exactly one answer; one that has none, or two, comes after the secret all the same.
+#[tokio::test]
+async fn calls_that_answer_nothing_after_a_proof_are_recorded() {
+    let world = World::start().await;
+    let mut bot = world.bot("example").over(Transport::Json).await;
+    world.catch_up("example").await;
+    for answer in [json!({}), json!({ "solution": "x", "public_key": Key::ed25519().line() })] {
+        let Conversation::Calls(mut calls) = bot.joining().begin().await.unwrap().conversation else {
+            panic!("calls were made")
+        };
+        assert_eq!(calls.go_on(answer).await.unwrap_err(), "INVALID_REQUEST");
+        assert_eq!(world.news("example").await, REFUSED_AFTER_SECRET);
+    }
     bot.join().await.unwrap();
     world.check().await;
 }

@@ -44,7 +44,8 @@ pub(crate) use self::{
     administrator::{Administrator, bound_keypair, delete, exemption_spec, get, onboarding as onboarding_of, recovery},
     bot::{Asked, Bot, Disk, Joined, claims_of, jws_parts},
     conversation::{
-        Ask, Conversation, Step, Stream, Transport, bound_keypair_init, client_init, offered, open_request, solved,
+        Ask, Conversation, Step, Stream, Transport, answer, bound_keypair_init, client_init, offered, open_request,
+        solved,
     },
     database::Database,
     dynamic::Dynamic,

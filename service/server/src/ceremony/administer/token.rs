@@ -36,7 +36,7 @@ impl Ceremonies {
             if self.find_token(&name).await?.is_some() {
                 return Err(exists("token", &name));
             }
-            Ok((self.token_written(admin, None, &name, &spec, written_secret.as_deref()).await?.into(), ()))
+            Ok((self.token_written(admin, None, &name, &spec, written_secret.as_deref()).await?, ()))
         })
         .await?;
         Ok(name)
@@ -57,7 +57,7 @@ impl Ceremonies {
         self.write(|| async {
             let found = self.find_token(&name).await?;
             check_revision(revision, found.as_ref().map(|(_, token)| token.revision))?;
-            Ok((self.token_written(admin, found, &name, &spec, written_secret.as_deref()).await?.into(), ()))
+            Ok((self.token_written(admin, found, &name, &spec, written_secret.as_deref()).await?, ()))
         })
         .await?;
         Ok(name)
@@ -72,8 +72,9 @@ impl Ceremonies {
             let (stored, token) = self.token(name).await?;
             check_revision(revision, Some(token.revision))?;
             let (stored_locks, locks) = self.own_locks(name).await?;
-            let released = administer::locks_ended_by_deletion(&token, &locks);
-            let first = self.next(admin, &stored, vec![administer::delete_token()]);
+            let event = administer::delete_token();
+            let released = administer::locks_ended_by(&event, &token, &locks);
+            let first = self.next(admin, &stored, vec![event]);
             let first = first.with_secret(SecretChange::Delete { purpose: REGISTRATION_SECRET });
             Ok((self.releasing(admin, first, &stored_locks, released), ()))
         })
@@ -211,7 +212,7 @@ impl Ceremonies {
         name: &Name,
         spec: &TokenSpec,
         secret: Option<&str>,
-    ) -> Result<StreamAppend, Refusal> {
+    ) -> Result<Append, Refusal> {
         let generated = self.entropy.secret();
         let (_, bot) = self.find_bot(&spec.bot_name).await?.ok_or_else(|| {
             Refusal::invalid("spec.bot_name", format!("bot `{}` does not exist: create it first", spec.bot_name))
@@ -223,18 +224,18 @@ impl Ceremonies {
             written_secret: secret.map(|secret| self.secret_hash(secret)),
             generated_secret: self.secret_hash(&generated),
         };
-        let (append, id, source) = match found {
-            None => {
-                let (event, source) = administer::create_token(written)?;
-                let id = TokenId(self.entropy.uuid());
-                (StreamAppend::begin(StreamId::from(id), self.change(admin, vec![event])), id, source)
-            }
-            Some((stored, token)) => {
-                let (event, source) = administer::update_token(&token, written)?;
-                (self.next(admin, &stored, vec![event]), token.id, source)
-            }
+        let Some((stored, token)) = found else {
+            let (event, source) = administer::create_token(written)?;
+            let id = TokenId(self.entropy.uuid());
+            let first = StreamAppend::begin(StreamId::from(id), self.change(admin, vec![event]));
+            return Ok(self.storing_secret(first, id, source, secret, &generated).into());
         };
-        Ok(self.storing_secret(append, id, source, secret, &generated))
+        let (event, source) = administer::update_token(&token, written)?;
+        let (stored_locks, locks) = self.own_locks(name).await?;
+        let released = administer::locks_ended_by(&event, &token, &locks);
+        let first = self.next(admin, &stored, vec![event]);
+        let first = self.storing_secret(first, token.id, source, secret, &generated);
+        Ok(self.releasing(admin, first, &stored_locks, released))
     }
 
     /// Keeps, replaces or forgets the stored secret with the append that decides about it.

@@ -9,7 +9,6 @@ use join_domain::{
     decision::{
         Known,
         join::{self, Answer, Fresh, Proven, Record, Solved, Verdict, shown_targets},
-        opening::SecretShown,
     },
     envelope::StreamId,
     event::Event,
@@ -159,20 +158,31 @@ impl Ceremonies {
         refusal: Refusal,
         peer: &Peer,
     ) -> Refusal {
-        if let Err(limited) = self.strangers.check_refusals(&pending.token, peer) {
-            return limited;
-        }
-        METRICS.refused(refusal.code, true);
         // On the heap, as it is rare, and would make every join's future larger.
-        if let Err(error) = Box::pin(self.append_failure(pending, solved, &refusal, peer)).await {
-            // The client's answer stays the same: its failure is a fact, recorded or not.
+        let recorded = Box::pin(self.record_failure(pending, solved, &refusal, peer)).await;
+        match (solved, recorded) {
+            // Recorded or not, it is answered like a wrong secret: neither one that was used up nor a right one that comes
+            // too late is to be found by the answer.
+            (None, _) => self.strangers.told(&pending.token, peer, refusal),
+            (Some(_), Ok(())) => refusal,
+            // A refusal after a proof never passes unseen, so nothing was decided yet.
+            (Some(_), Err(unrecorded)) => unrecorded,
+        }
+    }
+
+    async fn record_failure(
+        &self,
+        pending: &Pending,
+        solved: Option<&Solved>,
+        refusal: &Refusal,
+        peer: &Peer,
+    ) -> Result<(), Refusal> {
+        self.strangers.check_refusals(&pending.token, peer)?;
+        self.append_failure(pending, solved, refusal, peer).await.inspect_err(|error| {
             tracing::error!(join.token = %pending.token, "a refusal could not be recorded: {error}");
-        }
-        match (solved, pending.secret) {
-            // Recorded like any other, and answered like a wrong one: a used-up secret is not to be found by its answer.
-            (None, SecretShown::Spent) => self.strangers.told(&pending.token, peer, refusal),
-            _ => refusal,
-        }
+        })?;
+        METRICS.refused(refusal.code, true);
+        Ok(())
     }
 
     async fn append_failure(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use join_domain::{
+    decision::join::Life,
     proof::SubjectKeys,
     refusal::{Code, Refusal},
 };
@@ -46,7 +47,7 @@ impl Ceremony for JoinCalls {
                 join_state: open.join_state.into_bytes(),
                 subject: SubjectKeys { tls: open.public_tls_key, ssh: open.public_ssh_key },
                 held_keys: open.held_keys.into_iter().map(String::into_bytes).collect(),
-                life: values::read_life(&open.ttl)?,
+                life: values::read_life(&open.ttl)?.map(Life::For),
                 is_portable: true,
             };
             service.tell(service.0.ceremonies.open(ask, &peer).await?)
@@ -62,10 +63,17 @@ impl Ceremony for JoinCalls {
             let answer = request.into_inner();
             let pending = service.unseal(&answer.continuation)?;
             let step = match (answer.solution.as_str(), answer.public_key.as_str()) {
-                ("", "") => return Err(Refusal::invalid("solution", "give a solution or a public_key")),
-                (solution, "") => ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
+                // Who is asked for a new key, and has none, says so with an empty one.
+                ("", "") if !matches!(pending.stage, Stage::RotationKey(_)) => {
+                    let refusal = Refusal::invalid("solution", "give a solution or a public_key");
+                    return Err(ceremonies.failed(&pending, refusal, &peer).await);
+                }
                 ("", key) => ceremonies.take_key(pending, key.as_bytes(), &peer).await?,
-                _ => return Err(Refusal::invalid("public_key", "give a solution or a public_key, not both")),
+                (solution, "") => ceremonies.take_solution(pending, solution.as_bytes(), &peer).await?,
+                _ => {
+                    let refusal = Refusal::invalid("public_key", "give a solution or a public_key, not both");
+                    return Err(ceremonies.failed(&pending, refusal, &peer).await);
+                }
             };
             service.tell(step)
         };

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
 use futures::{SinkExt as _, Stream, StreamExt as _, channel::mpsc, future, stream, stream::BoxStream};
 use join_domain::{
+    decision::join::Life,
     proof::{CHALLENGE_LIFE, SubjectKeys},
     refusal::{Code, Refusal},
 };
@@ -73,6 +73,15 @@ fn all_of(told: mpsc::Receiver<Answer>, conversation: JoinHandle<()>) -> impl St
     told.chain(stream::once(conversation).filter_map(move |ended| future::ready(broken(ended))))
 }
 
+/// A solution of this kind, as a pattern.
+macro_rules! solution {
+    ($kind:ident($solution:pat)) => {
+        join_request::Payload::Solution(wire::ChallengeSolution {
+            payload: Some(challenge_solution::Payload::$kind($solution)),
+        })
+    };
+}
+
 /// What the client must send next.
 enum Awaiting {
     ClientInit,
@@ -129,17 +138,12 @@ impl Conversation {
             }
             (awaiting, Some(join_request::Payload::GivingUp(giving_up))) => {
                 tracing::info!("the client gives up: {:?} {}", giving_up.reason(), shortened(&giving_up.msg));
-                match awaiting {
-                    Awaiting::Answer(pending) if pending.is_proven() => {
-                        let refusal = pending.unanswered("the client gave up");
-                        self.awaiting = Awaiting::Answer(pending);
-                        Err(refusal)
-                    }
-                    awaiting => {
-                        self.awaiting = awaiting;
-                        Ok(None)
-                    }
-                }
+                let refusal = match &awaiting {
+                    Awaiting::Answer(pending) => self.app.ceremonies.gave_up(pending, &self.peer),
+                    _ => None,
+                };
+                self.awaiting = awaiting;
+                refusal.map_or(Ok(None), Err)
             }
             (Awaiting::ClientInit, Some(join_request::Payload::ClientInit(init))) => {
                 let token = check_init(init)?;
@@ -155,18 +159,12 @@ impl Conversation {
                 let step = self.app.ceremonies.open(ask, &self.peer).await?;
                 Ok(Some(self.tell(step)))
             }
-            (
-                Awaiting::Answer(pending),
-                Some(join_request::Payload::Solution(wire::ChallengeSolution { payload: Some(solution) })),
-            ) => {
-                let step = match solution {
-                    challenge_solution::Payload::BoundKeypairChallengeSolution(solution) => {
-                        self.app.ceremonies.take_solution(pending, &solution.solution, &self.peer).await?
-                    }
-                    challenge_solution::Payload::BoundKeypairRotationResponse(response) => {
-                        self.app.ceremonies.take_key(pending, &response.public_key, &self.peer).await?
-                    }
-                };
+            (Awaiting::Answer(pending), Some(solution!(BoundKeypairChallengeSolution(solution)))) => {
+                let step = self.app.ceremonies.take_solution(pending, &solution.solution, &self.peer).await?;
+                Ok(Some(self.tell(step)))
+            }
+            (Awaiting::Answer(pending), Some(solution!(BoundKeypairRotationResponse(response)))) => {
+                let step = self.app.ceremonies.take_key(pending, &response.public_key, &self.peer).await?;
                 Ok(Some(self.tell(step)))
             }
             (awaiting, Some(other)) => {
@@ -183,7 +181,11 @@ impl Conversation {
         };
         match tokio::time::timeout(patience, self.inbound.message()).await {
             Err(_) => {
-                Err(Refusal::new(Code::ChallengeFailed, format!("the stream was silent for {} s", patience.as_secs())))
+                let why = format!("the stream was silent for {} s", patience.as_secs());
+                Err(match &self.awaiting {
+                    Awaiting::Answer(pending) => pending.unanswered(&why),
+                    _ => Refusal::new(Code::ChallengeFailed, why),
+                })
             }
             // The connection broke: there is nobody to answer.
             Ok(Err(status)) if status.code() != tonic::Code::OutOfRange && status.code() != tonic::Code::Internal => {
@@ -223,13 +225,7 @@ impl Conversation {
             None => return Err(Refusal::invalid("bound_keypair_init.client_params.bot_params", "it is missing")),
         };
         let keys = params.public_keys.unwrap_or_default();
-        let life = match params.expires {
-            None => None,
-            Some(end) => {
-                let end = values::from_wire_time("bot_params.expires", &end)?;
-                Some((end - self.app.ceremonies.ledger.now()).max(TimeDelta::zero()))
-            }
-        };
+        let end = values::optional_time("bot_params.expires", params.expires.as_ref())?;
         Ok(Ask {
             token,
             attempt: init.attempt_id,
@@ -237,7 +233,7 @@ impl Conversation {
             join_state: init.previous_join_state,
             subject: SubjectKeys { tls: keys.public_tls_key, ssh: keys.public_ssh_key },
             held_keys: init.held_keys,
-            life,
+            life: end.map(Life::Until),
             is_portable: false,
         })
     }
@@ -316,6 +312,8 @@ fn unexpected(awaiting: &Awaiting, got: &join_request::Payload) -> Refusal {
         P::IamInit(_) => return unserved("iam_init"),
         P::Ec2Init(_) => return unserved("ec2_init"),
         P::OracleInit(_) => return unserved("oracle_init"),
+        solution!(IamChallengeSolution(_)) => return unserved("iam_challenge_solution"),
+        solution!(OracleChallengeSolution(_)) => return unserved("oracle_challenge_solution"),
         P::Solution(solution) if solution.payload.is_none() => {
             return Refusal::invalid("solution", "it is empty, or of another join method");
         }

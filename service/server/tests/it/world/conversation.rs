@@ -177,7 +177,7 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    async fn go_on(&mut self, mut answer: Value) -> Result<Step, Refused> {
+    pub(crate) async fn go_on(&mut self, mut answer: Value) -> Result<Step, Refused> {
         answer["continuation"] = json!(self.continuation);
         self.call("/v1/join/continue", &answer).await
     }
@@ -277,7 +277,7 @@ pub(crate) fn offered(key: String) -> join_request::Payload {
     }))
 }
 
-fn answer(payload: challenge_solution::Payload) -> join_request::Payload {
+pub(crate) fn answer(payload: challenge_solution::Payload) -> join_request::Payload {
     join_request::Payload::Solution(wire::ChallengeSolution { payload: Some(payload) })
 }
 
