@@ -184,7 +184,7 @@ async fn another_bot_ends_the_locks_that_rules_made() {
     assert_eq!(status.contested_at, None, "nobody has refused its holder yet");
     assert_eq!(world.news("example").await, ["token.updated", "lock.deleted"]);
     let left = world.admin.locks().await.into_iter().map(|lock| lock.metadata.unwrap().name);
-    assert_eq!(left.collect::<Vec<_>>(), [by_name.clone()]);
+    assert_eq!(left.collect::<Vec<_>>(), [by_name.as_str()]);
     world.admin.unlock(&by_name).await.unwrap();
     let mut other = owner.clone();
     other.disk = Disk::default();
