@@ -27,7 +27,7 @@ use crate::{
     cache::{self, Tokens},
     clock::DatabaseClock,
     fitness,
-    lease::{ASK_AFTER, Lease},
+    lease::{self, ASK_AFTER, Lease},
     reader::Reader,
     recent::Recent,
     row::ServerRun,
@@ -108,7 +108,9 @@ impl Ledger {
                 })
             })
             .connect_lazy_with(reading.clone());
-        let elsewhere = pooled(ELSEWHERE).connect_lazy_with(reading);
+        let elsewhere = pooled(ELSEWHERE)
+            .after_connect(|connection, _| Box::pin(lease::ends_with_us(connection)))
+            .connect_lazy_with(reading);
         // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
         let by_index = options.clone().options([("enable_seqscan", "off")]);
         let followers = pooled(FOLLOWERS).connect_lazy_with(by_index);
