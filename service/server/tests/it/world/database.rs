@@ -58,6 +58,11 @@ impl Database {
         self.lock("LOCK TABLE stream IN EXCLUSIVE MODE").await
     }
 
+    /// Lets who reads the authority's keys wait.
+    pub(crate) async fn hold_keys(&self) -> Held {
+        self.lock("LOCK TABLE authority_key IN ACCESS EXCLUSIVE MODE").await
+    }
+
     /// Lets who reads certificates wait.
     pub(crate) async fn hold_certificates(&self) -> Held {
         self.lock("LOCK TABLE certificate_view IN ACCESS EXCLUSIVE MODE").await
