@@ -288,3 +288,19 @@ async fn a_server_that_is_only_for_reading_is_not_ready_and_takes_nothing() {
     renew_in_the_end(&ledger).await;
     ledger.ping().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_closes_soon_whatever_is_still_being_read() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let mut blocked = Blocked::begin(&database).await;
+    blocked.take("LOCK TABLE log_entry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reading = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.log(0, 1).await }
+    });
+    blocked.until_waiting().await;
+    tokio::time::timeout(Duration::from_secs(10), ledger.close()).await.expect("it closes");
+    blocked.release().await;
+    reading.await.unwrap().unwrap();
+}

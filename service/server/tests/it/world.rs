@@ -46,7 +46,7 @@ pub(crate) use self::{
     conversation::{
         Ask, Conversation, Step, Stream, Transport, bound_keypair_init, client_init, offered, open_request, solved,
     },
-    database::Database,
+    database::{Database, Held},
     dynamic::Dynamic,
     http::{Answer, Http},
     key::{Key, attempt_id},

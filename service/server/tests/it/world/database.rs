@@ -68,6 +68,11 @@ impl Database {
         self.lock("LOCK TABLE certificate_view IN ACCESS EXCLUSIVE MODE").await
     }
 
+    /// Lets who compares all states with history wait, and nobody who only reads one.
+    pub(crate) async fn hold_comparisons(&self) -> Held {
+        self.lock("LOCK TABLE lineage IN ACCESS EXCLUSIVE MODE").await
+    }
+
     async fn lock(&self, lock: &str) -> Held {
         let mut holder = PgConnection::connect_with(&self.superuser.clone().database(&self.name)).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("BEGIN; {lock}"))).execute(&mut holder).await.unwrap();
