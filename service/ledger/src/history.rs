@@ -169,9 +169,17 @@ impl Ledger {
         let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
         let rows = sqlx::query_as!(
             IndexedRow,
+            // OFFSET 0 has the streams looked up one by one: the planner would rather walk the log until it has found so
+            // many.
             "SELECT l.log_index, e.stream_id, e.first_version, e.last_version, e.stream_kind, e.recorded_at, e.envelope
-             FROM log_entry l JOIN entry e USING (stream_id, first_version)
-             WHERE l.stream_id = ANY($1) AND l.log_index >= $2 AND l.log_index < $3 ORDER BY l.log_index LIMIT $4",
+             FROM (
+                 SELECT o.* FROM unnest($1::uuid[]) AS s(id) CROSS JOIN LATERAL (
+                     SELECT log_index, stream_id, first_version FROM log_entry
+                     WHERE stream_id = s.id AND log_index >= $2 AND log_index < $3 OFFSET 0
+                 ) o ORDER BY log_index LIMIT $4
+             ) l CROSS JOIN LATERAL (
+                 SELECT * FROM entry WHERE stream_id = l.stream_id AND first_version = l.first_version OFFSET 0
+             ) e ORDER BY l.log_index",
             &ids,
             signed(from),
             signed(settled),

@@ -6,14 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use futures::FutureExt as _;
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 pub(crate) const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A connection that was lent for longer is closed, not given back: the pool would ask it whether it lives, and wait for
-/// the answer with a place taken.
+/// the answer with a place taken. So is one that owes an answer, as who asked has given up.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// A connection of a pool.
@@ -45,9 +46,20 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.since.elapsed() >= SLOW {
+        // It reads the answers that are outstanding, if they are here already.
+        let owes_nothing = matches!(self.connection.flush().now_or_never(), Some(Ok(())));
+        if !owes_nothing || self.since.elapsed() >= SLOW {
             self.connection.close_on_drop();
         }
+    }
+}
+
+/// Has the server look each second, while it works, whether somebody waits for that: what was given up would be done to its
+/// end, a scan of the whole history too. Where its operating system does not tell, it is.
+pub(crate) async fn ends_with_us(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match sqlx::query("SET client_connection_check_interval = '1s'").execute(connection).await {
+        Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

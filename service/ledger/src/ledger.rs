@@ -4,8 +4,10 @@ use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
+    time::Duration,
 };
 
+use futures::future::join_all;
 use join_domain::{Timestamp, envelope::StreamId, id::Name, state::State};
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -26,7 +28,7 @@ use crate::{
     cache::{self, Tokens},
     clock::DatabaseClock,
     fitness,
-    lease::{ASK_AFTER, Lease},
+    lease::{self, ASK_AFTER, Lease},
     reader::Reader,
     recent::Recent,
     row::ServerRun,
@@ -53,6 +55,9 @@ const FOLLOWERS: u32 = 2;
 /// Connections, at most, of those who ask from another runtime than that of the joins. PostgreSQL gives as much to who reads
 /// a whole history as to who joins, so few read at once.
 const ELSEWHERE: u32 = 2;
+
+/// How long who still asks for something is waited for at the end.
+const TO_CLOSE: Duration = Duration::from_secs(5);
 
 /// The ledger of one node. Clones share everything; when the last one is gone, all work in the background ends.
 #[derive(Clone)]
@@ -107,7 +112,9 @@ impl Ledger {
                 })
             })
             .connect_lazy_with(reading.clone());
-        let elsewhere = pooled(ELSEWHERE).connect_lazy_with(reading);
+        let elsewhere = pooled(ELSEWHERE)
+            .after_connect(|connection, _| Box::pin(lease::ends_with_us(connection)))
+            .connect_lazy_with(reading);
         // A step looks for few rows in tables that may be large, whatever their statistics say: it goes by their indices.
         let by_index = options.clone().options([("enable_seqscan", "off")]);
         let followers = pooled(FOLLOWERS).connect_lazy_with(by_index);
@@ -139,11 +146,13 @@ impl Ledger {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Ends the work in the background and closes connections. Appends that wait are still made.
+    /// Ends the work in the background and closes connections, those that are in use as soon as they are not. Appends that
+    /// wait are still made.
     pub async fn close(&self) {
         self.inner.stop.cancel();
-        for pool in [&self.inner.pool, &self.inner.elsewhere, &self.inner.followers] {
-            pool.close().await;
+        let pools = [&self.inner.pool, &self.inner.elsewhere, &self.inner.followers];
+        if tokio::time::timeout(TO_CLOSE, join_all(pools.map(PgPool::close))).await.is_err() {
+            tracing::warn!("something is still being read from the database, which is not waited for");
         }
     }
 

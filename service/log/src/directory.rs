@@ -149,8 +149,17 @@ impl LogDirectory {
     /// Opens a directory, making it when it is not there, and checks that its right edge has the root of its checkpoint.
     /// The log is then as long as that checkpoint says: integrate what comes after.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, DirectoryError> {
+        let mut opened = Self::open_as_left(root)?;
+        opened.remove_beyond(opened.size())?;
+        Ok(opened)
+    }
+
+    /// The same, but what lies beyond the checkpoint, which may be many files, stays until [`rewind`](Self::rewind): that
+    /// has to come before anything is integrated.
+    pub fn open_as_left(root: impl AsRef<Path>) -> Result<Self, DirectoryError> {
         let lock = lock(root.as_ref())?;
-        Ok(Self { _lock: Some(lock), ..Self::open_on(Disk, root.as_ref())? })
+        let reader = LogReader { root: root.as_ref().to_owned(), files: Disk };
+        Ok(Self { _lock: Some(lock), ..Self::empty(reader).at_checkpoint()? })
     }
 }
 
@@ -184,13 +193,18 @@ impl<F: Files> LogDirectory<F> {
     }
 
     /// Goes on where the published checkpoint is.
-    fn resume(mut self) -> Result<Self, DirectoryError> {
+    fn resume(self) -> Result<Self, DirectoryError> {
+        let mut resumed = self.at_checkpoint()?;
+        resumed.remove_beyond(resumed.size())?;
+        Ok(resumed)
+    }
+
+    fn at_checkpoint(mut self) -> Result<Self, DirectoryError> {
         let published = self.reader.checkpoint()?.map(|note| note.checkpoint()).transpose()?;
         if let Some(checkpoint) = published {
             self.read_edge(&checkpoint)?;
             self.published = Some(checkpoint);
         }
-        self.remove_beyond(self.size())?;
         Ok(self)
     }
 

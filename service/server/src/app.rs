@@ -143,8 +143,8 @@ impl App {
             return Ok(presented);
         }
         // Perhaps it was signed by a CA that another node learned of before this one did. In doubt nothing is decided:
-        // a renewal would become a recovery. It is rare and large, and would be moved with every request.
-        let keyring = Box::pin(keyring.newest(ledger)).await?;
+        // a renewal would become a recovery.
+        let keyring = keyring.newest(ledger).await?;
         Ok(keyring.certificates.read(certificate, ledger.now()))
     }
 }

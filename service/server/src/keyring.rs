@@ -51,7 +51,7 @@ struct Followed {
 pub struct Keyring {
     master: MasterKey,
     held: RwLock<Held>,
-    followed: Mutex<Option<Followed>>,
+    followed: Arc<Mutex<Option<Followed>>>,
 }
 
 /// What this node holds: one value, so that nobody is handed keys for which it is shut out.
@@ -68,7 +68,7 @@ impl Keyring {
     /// When the master key is another one, or the keys are damaged.
     pub fn open(cluster: Name, stored: Vec<SealedKey>, master: MasterKey) -> anyhow::Result<Self> {
         let opened = Arc::new(Opened::new(&cluster, stored, &master)?);
-        Ok(Self { master, held: RwLock::new(Held { opened, shut_out: false }), followed: Mutex::default() })
+        Ok(Self { master, held: RwLock::new(Held { opened, shut_out: false }), followed: Arc::default() })
     }
 
     /// The keys as they are now. Whoever does several things with them asks once.
@@ -136,13 +136,19 @@ impl Keyring {
     ///
     /// # Errors
     /// UNAVAILABLE when they can't be read, or this node is shut out.
-    pub async fn newest(&self, ledger: &Ledger) -> Result<Arc<Opened>, Refusal> {
-        let mut followed = self.followed.lock().await;
+    pub async fn newest(self: &Arc<Self>, ledger: &Ledger) -> Result<Arc<Opened>, Refusal> {
+        let mut followed = Arc::clone(&self.followed).lock_owned().await;
         let came = match &*followed {
             Some(last) if last.at.elapsed() < FRESH => {
                 last.came.then_some(()).context("they could not be read a moment ago")
             }
-            _ => self.ask(ledger, &mut followed).await.map(|_| ()),
+            _ => {
+                // A task, which ends whatever becomes of who asks: a stranger who goes away must not have us forget that
+                // we asked, and ask once more for the next.
+                let (keyring, ledger) = (Arc::clone(self), ledger.clone());
+                let asked = tokio::spawn(async move { keyring.ask(&ledger, &mut followed).await.map(drop) });
+                asked.await.unwrap_or_else(|stopped| Err(stopped.into()))
+            }
         };
         match came {
             Ok(()) => self.usable(),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use join_ledger::{EntryMark, Indexed, Ledger, LogHead, Recording};
+use join_ledger::{EntryMark, Indexed, Ledger, LedgerError, LogHead, Recording};
 use join_log::{
     Checkpoint, LogDirectory, NoteSigner, SignedNote, leaf_at, leaf_hash,
     rollback::{self, Decision, Evidence, Rollback},
@@ -62,8 +62,11 @@ pub struct Logbook {
     origin: String,
     witnesses: Vec<Witness>,
     pace: Pace,
-    /// The last entry that was integrated since the start, or since the log was rewound.
+    /// The last entry that was integrated since the log was rewound.
     last: Option<EntryMark>,
+    /// Whether the log has to be rewound before anything else: what lies beyond the published checkpoint may be of another
+    /// process, or of another history.
+    is_doubtful: bool,
     published_at: Option<Instant>,
     /// Whether every witness has cosigned what was published last.
     is_cosigned: bool,
@@ -74,7 +77,8 @@ pub struct Logbook {
 }
 
 impl Logbook {
-    /// Opens the directory.
+    /// Opens the directory. What was left in it unpublished is removed when the logbook runs: a start does not wait for
+    /// that.
     ///
     /// # Errors
     /// When it can't be written, is damaged, or in use by another process.
@@ -86,7 +90,7 @@ impl Logbook {
         witnesses: Vec<Witness>,
         pace: Pace,
     ) -> anyhow::Result<Self> {
-        let opened = LogDirectory::open(&directory)
+        let opened = LogDirectory::open_as_left(&directory)
             .with_context(|| format!("the log's directory {} is not usable", directory.display()))?;
         Ok(Self {
             ledger,
@@ -96,6 +100,7 @@ impl Logbook {
             witnesses,
             pace,
             last: None,
+            is_doubtful: true,
             published_at: None,
             is_cosigned: false,
             is_stopped: false,
@@ -105,15 +110,14 @@ impl Logbook {
 
     /// Keeps the files up with the log until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut pause, mut has_failed, mut told) = (Duration::ZERO, false, Instant::now());
+        let (mut pause, mut told) = (Duration::ZERO, Instant::now());
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             let late = self.kept_up + STALLED;
-            let (book, done) = alarming(late, self.step(has_failed, &stop)).await;
+            let (book, done) = alarming(late, self.step(&stop)).await;
             self = book;
             let is_stalled = self.kept_up.elapsed() >= STALLED;
             METRICS.alarm(Alarm::LogStalled, is_stalled);
-            has_failed = done.is_err();
-            pause = if has_failed || self.is_stopped { self.pace.after_failure } else { self.pace.period };
+            pause = if done.is_err() || self.is_stopped { self.pace.after_failure } else { self.pace.period };
             match done {
                 Err(error) => tracing::warn!("the log's files could not be brought forward: {error:#}"),
                 Ok(()) if is_stalled && !self.is_stopped && told.elapsed() >= self.pace.after_failure => {
@@ -126,29 +130,36 @@ impl Logbook {
         }
     }
 
-    async fn step(self, has_failed: bool, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
-        if !has_failed {
-            return self.advance(stop).await;
+    async fn step(mut self, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
+        if self.is_doubtful {
+            match self.rewound().await {
+                (book, Ok(())) => self = book,
+                not_yet => return not_yet,
+            }
         }
-        // What nobody has seen is read again: the database may be another one by now.
-        match self.rewound().await {
-            (book, Ok(())) => book.advance(stop).await,
-            not_yet => not_yet,
+        let (mut book, done) = self.advance(stop).await;
+        if let Err(error) = &done {
+            book.witnesses.iter_mut().for_each(Witness::compare_anew);
+            book.is_doubtful = is_of_the_files(error);
         }
+        (book, done)
     }
 
-    /// The log as it was published here last.
+    /// The log as it was published here last. What nobody has seen is read again: the database may be another one by now.
     async fn rewound(mut self) -> (Self, anyhow::Result<()>) {
         self.last = None;
-        self.witnesses.iter_mut().for_each(Witness::compare_anew);
         in_its_own_time(move || {
             let rewound = self.directory.rewind();
+            self.is_doubtful = rewound.is_err();
             (self, rewound.context("the log's directory is not usable"))
         })
         .await
     }
 
     async fn advance(mut self, stop: &CancellationToken) -> (Self, anyhow::Result<()>) {
+        if let Err(error) = self.may_begin().await {
+            return (self, Err(error));
+        }
         let (mut found, mut target) = (None, None);
         while !stop.is_cancelled() {
             // The last entry is read once more. A server that takes over may have lost the newest entries and put others
@@ -197,6 +208,29 @@ impl Logbook {
         }
         let signed = self.sign(found).await;
         (self, signed)
+    }
+
+    /// Where nothing was published yet, the whole history is read: for nothing, if it can't be signed under this name.
+    async fn may_begin(&self) -> anyhow::Result<()> {
+        if self.directory.published().is_some() {
+            return Ok(());
+        }
+        let head = self.ledger.log_head().await?;
+        let ended = self.ledger.ended_origins().await?.contains(&self.origin);
+        let recorded = self.recorded(&head)?;
+        let evidence = Evidence {
+            origin: &self.origin,
+            integrated: self.directory.size(),
+            on_disk: None,
+            recorded: recorded.as_ref().map(|(_, checkpoint)| checkpoint),
+            witnessed: None,
+            ended,
+        };
+        match self.decide(&evidence)? {
+            Decision::Refuse(why) if why.is_misconfigured() => Err(misconfigured(&why)),
+            // That the history is not there says nothing before it was read.
+            _ => Ok(()),
+        }
     }
 
     /// After a start or a rewind: the last entry that was published here must still be the database's. What the database
@@ -388,14 +422,25 @@ async fn in_its_own_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
 /// Nothing is signed or shown here until an operator has looked.
 fn refused(why: impl fmt::Display) -> anyhow::Error {
     METRICS.alarm(Alarm::LogRollback, true);
-    anyhow::anyhow!("no checkpoint is signed: {why}")
+    Refused(why.to_string()).into()
 }
 
 /// Nothing is signed or shown by this node, which is set up for another log; that says nothing of the history.
 fn misconfigured(why: &Rollback) -> anyhow::Error {
     METRICS.alarm(Alarm::LogRollback, false);
     METRICS.alarm(Alarm::LogMisconfigured, true);
-    anyhow::anyhow!("no checkpoint is signed: {why}")
+    Refused(why.to_string()).into()
+}
+
+/// What there is may not be signed.
+#[derive(Debug, thiserror::Error)]
+#[error("no checkpoint is signed: {0}")]
+struct Refused(String);
+
+/// Whether an error may be one of the files here, or says that they are of another history. After the database was away,
+/// and after a refusal, what was integrated is kept: its last entry is compared before anything else is.
+fn is_of_the_files(error: &anyhow::Error) -> bool {
+    !error.is::<LedgerError>() && !error.is::<Refused>()
 }
 
 /// Waits for `work`, and raises the alarm when that is not done in time.
@@ -416,10 +461,27 @@ fn replaced() -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use join_log::DirectoryError;
+
     use super::*;
 
     fn stalled() -> bool {
         METRICS.standing_alarms().contains(&"log_stalled".to_owned())
+    }
+
+    #[test]
+    fn what_was_integrated_is_kept_unless_it_is_in_doubt() {
+        let away = LedgerError::Unfit("the database is away".to_owned());
+        let io = || std::io::Error::other("a file is not there");
+        for (error, is_doubtful) in [
+            (away.into(), false),
+            (Refused("a witness has seen more".to_owned()).into(), false),
+            (replaced(), true),
+            (anyhow::Error::from(io()).context("the log's own files do not read"), true),
+            (DirectoryError::Files(io()).into(), true),
+        ] {
+            assert_eq!(is_of_the_files(&error), is_doubtful, "{error:#}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

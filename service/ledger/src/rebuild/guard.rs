@@ -1,6 +1,9 @@
 //! Guard rows, snapshots and claims, compared with the entries or made from them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use join_domain::Timestamp;
 use sqlx::{AssertSqlSafe, Connection as _, FromRow as _, PgConnection, Row as _, postgres::PgRow};
@@ -14,11 +17,15 @@ use super::{
 use crate::{
     Ledger, LedgerError,
     copy::{Field, Rows},
+    error::is_held,
     row::{Columns, StreamRow, signed, state_text, unsigned},
 };
 
 /// Tables that a rebuild empties, in the order in which an append that reaches out takes them.
 const REBUILT: &str = "claim, stream, lineage, snapshot";
+
+/// Until a rebuild that did not get its tables tries again: appends come in between.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Compares as of one moment.
 pub(super) async fn compare(
@@ -154,14 +161,48 @@ fn compare_row(comparison: &mut Comparison, folded: &Folded, stored: &StoredRow)
 /// Appends wait for the tables that it empties first, so that it reads all that they committed.
 pub(super) async fn rebuild(ledger: &Ledger, progress: &mut (impl FnMut(Progress) + Send)) -> Result<(), LedgerError> {
     let mut lease = ledger.connection().await?;
-    let mut transaction = lease.begin().await?;
-    for sql in [format!("LOCK TABLE {REBUILT} IN ACCESS EXCLUSIVE MODE"), format!("TRUNCATE {REBUILT}")] {
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
-    }
+    let mut transaction = loop {
+        let mut transaction = lease.begin().await?;
+        match empty(&mut transaction).await {
+            Ok(()) => break transaction,
+            Err(error) if is_held(&error) => transaction.rollback().await?,
+            Err(error) => return Err(error.into()),
+        }
+        let holders = holders(&mut lease).await?;
+        tracing::warn!("the rebuild waits for who has the tables in use, and tries again: {}", holders.join("; "));
+        tokio::time::sleep(AGAIN).await;
+    };
     fill(&mut transaction, ledger.now(), progress).await?;
     // The next step of the sequencer looks at every note, in case one was passed.
     sqlx::query("UPDATE sequencer SET horizon = '0'").execute(&mut *transaction).await?;
     Ok(transaction.commit().await?)
+}
+
+/// Takes the tables and empties them. Whoever wants to append waits behind who waits for a table, and gives up after a
+/// second; a dump may have them for hours.
+async fn empty(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    for sql in [
+        "SET LOCAL lock_timeout = '500ms'".to_owned(),
+        format!("LOCK TABLE {REBUILT} IN ACCESS EXCLUSIVE MODE"),
+        "SET LOCAL lock_timeout = DEFAULT".to_owned(),
+        format!("TRUNCATE {REBUILT}"),
+    ] {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Who has the tables in use: those first whose transactions are the oldest, or are hidden from this role.
+async fn holders(connection: &mut PgConnection) -> Result<Vec<String>, LedgerError> {
+    let holders = sqlx::query_scalar(
+        "SELECT format('process %s of %s (%s)', pid, usename, application_name) FROM pg_stat_activity
+         WHERE pid <> pg_backend_pid() AND pid IN (
+             SELECT pid FROM pg_locks WHERE locktype = 'relation' AND granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 AND relation = ANY (string_to_array($1, ', ')::regclass[]))
+         ORDER BY xact_start NULLS FIRST LIMIT 3",
+    );
+    Ok(holders.bind(REBUILT).fetch_all(connection).await?)
 }
 
 /// Makes guard rows, snapshots and claims from the entries, in tables that are empty. `now` is later than any fence

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::{Comparison, Progress, Stage, aside, cursor, share};
 use crate::{
-    Indexed, Ledger, LedgerError,
+    Indexed, Ledger, LedgerError, lease,
     row::{signed, unsigned},
     view::{self, TABLES},
 };
@@ -84,7 +84,9 @@ pub(crate) async fn fill(
 
 /// A connection of its own: one that has used the real tables goes on using them, whatever hides them later.
 async fn connect(ledger: &Ledger) -> Result<PgConnection, LedgerError> {
-    Ok(PgConnection::connect_with(&ledger.connect_options()).await?)
+    let mut connection = PgConnection::connect_with(&ledger.connect_options()).await?;
+    lease::ends_with_us(&mut connection).await?;
+    Ok(connection)
 }
 
 /// Projects the log up to `end` into temporary tables.

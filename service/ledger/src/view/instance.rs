@@ -350,18 +350,34 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn instances(&self, filter: &InstanceFilter) -> Result<Vec<Instance>, LedgerError> {
-        let (bot, id) = filter.after.as_ref().map_or(("", Uuid::nil()), |(bot, id)| (bot.as_str(), id.0));
-        let rows = sqlx::query_as!(
-            InstanceRow,
-            "SELECT * FROM instance_view
-             WHERE (bot_name, instance_id) > ($1, $2) AND ($3::text IS NULL OR bot_name = $3)
-             ORDER BY bot_name, instance_id LIMIT $4",
-            bot,
-            id,
-            filter.bot.as_ref().map(Name::as_str),
-            i64::from(filter.limit.clamp(1, 1000))
-        );
-        let rows = in_time(rows.fetch_all(&mut *self.connection().await?)).await?;
+        let limit = i64::from(filter.limit.clamp(1, 1000));
+        let (after, id) = filter.after.as_ref().map_or(("", Uuid::nil()), |(bot, id)| (bot.as_str(), id.0));
+        // A statement for each: one for both would go through the instances of all bots.
+        let rows = match filter.bot.as_ref().map(Name::as_str) {
+            Some(bot) if after > bot => Vec::new(),
+            Some(bot) => {
+                let id = if after < bot { Uuid::nil() } else { id };
+                let rows = sqlx::query_as!(
+                    InstanceRow,
+                    "SELECT * FROM instance_view WHERE bot_name = $1 AND instance_id > $2 ORDER BY instance_id LIMIT $3",
+                    bot,
+                    id,
+                    limit
+                );
+                in_time(rows.fetch_all(&mut *self.connection().await?)).await?
+            }
+            None => {
+                let rows = sqlx::query_as!(
+                    InstanceRow,
+                    "SELECT * FROM instance_view WHERE (bot_name, instance_id) > ($1, $2)
+                     ORDER BY bot_name, instance_id LIMIT $3",
+                    after,
+                    id,
+                    limit
+                );
+                in_time(rows.fetch_all(&mut *self.connection().await?)).await?
+            }
+        };
         rows.into_iter().map(InstanceRow::instance).collect()
     }
 

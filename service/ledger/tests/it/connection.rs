@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use join_domain::resource::LockTarget;
+use join_domain::{envelope::StreamId, resource::LockTarget};
 use join_ledger::{AppendError, Ledger, LedgerError, PgConnectOptions, Settings, provision};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
@@ -69,6 +69,31 @@ async fn who_reads_a_token_does_not_notice_that_connections_broke() {
         }
         end_sessions(&database, "").await;
     }
+}
+
+/// Who asks from another runtime than that of the joins has two connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_was_given_up_leaves_its_place_to_the_next_and_the_server_nothing_to_do() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    let mut blocked = Blocked::begin(&database).await;
+    blocked.take("LOCK TABLE log_entry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let elsewhere = move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            for _ in 0..2 {
+                let given_up = tokio::time::timeout(Duration::from_secs(1), ledger.log(0, 1)).await;
+                assert!(given_up.is_err());
+            }
+            let next = tokio::time::timeout(Duration::from_secs(3), ledger.load(StreamId::CLUSTER)).await;
+            next.expect("a place is free").unwrap();
+            let deadline = Deadline::begin();
+            while blocked.waiters().await > 0 {
+                deadline.wait_for("the server gives up, too").await;
+            }
+        });
+    };
+    tokio::task::spawn_blocking(elsewhere).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,4 +287,20 @@ async fn a_server_that_is_only_for_reading_is_not_ready_and_takes_nothing() {
     read_only("off").await;
     renew_in_the_end(&ledger).await;
     ledger.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_closes_soon_whatever_is_still_being_read() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    let mut blocked = Blocked::begin(&database).await;
+    blocked.take("LOCK TABLE log_entry IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reading = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.log(0, 1).await }
+    });
+    blocked.until_waiting().await;
+    tokio::time::timeout(Duration::from_secs(10), ledger.close()).await.expect("it closes");
+    blocked.release().await;
+    reading.await.unwrap().unwrap();
 }

@@ -330,8 +330,7 @@ async fn numbering_costs_the_same_after_a_hundred_thousand_notes() {
         deadline.wait_for("the horizon has passed").await;
     }
     until_counted(ledger, &mut superuser).await;
-    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut superuser).await.unwrap();
-    sqlx::query("SELECT pg_stat_reset()").execute(&mut superuser).await.unwrap();
+    count_anew(&mut superuser).await;
 
     let later = database.ledger().await;
     for number in 0..10 {
@@ -339,10 +338,40 @@ async fn numbering_costs_the_same_after_a_hundred_thousand_notes() {
         assert_eq!(later.sequence_once(100).await.unwrap().entries, 1);
     }
     until_counted(later, &mut superuser).await;
-    let pages = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
-                 WHERE relname = 'outbox'";
-    let pages: i64 = sqlx::query_scalar(pages).fetch_one(&mut superuser).await.unwrap();
+    let pages = pages_of("outbox", &mut superuser).await;
     assert!((1..400).contains(&pages), "{pages} pages were read for ten notes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_of_a_token_costs_the_same_however_long_the_log_is() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    example(&ledger).await;
+    first_join(&ledger, "example", key(1), 77).await;
+    renew(&ledger, &mut ledger.token(&name("example")).await.unwrap(), None).await.unwrap();
+    ledger.sequence_once(100).await.unwrap();
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    for sql in [
+        "INSERT INTO log_entry SELECT number, gen_random_uuid(), 1 FROM generate_series(4, 200003) AS number",
+        "UPDATE sequencer SET next_index = 200004",
+        "ANALYZE",
+    ] {
+        sqlx::query(sql).execute(&mut superuser).await.unwrap();
+    }
+    until_counted(ledger, &mut superuser).await;
+    count_anew(&mut superuser).await;
+
+    let later = database.ledger().await;
+    let of_token = HistoryFilter { whose: Whose::Token(name("example")), ..HistoryFilter::default() };
+    for from in [0, 2] {
+        let page = later.history(&of_token, from, 1000).await.unwrap();
+        let indices: Vec<u64> = page.entries.iter().map(|(indexed, _)| indexed.index).collect();
+        assert_eq!(indices, (from.max(1)..4).collect::<Vec<_>>());
+        assert_eq!((page.next, page.settled), (200_004, 200_004));
+    }
+    until_counted(later, &mut superuser).await;
+    let pages = pages_of("log_entry", &mut superuser).await;
+    assert!((1..400).contains(&pages), "{pages} pages were read for three entries");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,29 @@ async fn a_comparison_finds_every_row_that_does_not_follow_and_a_rebuild_mends_i
     }
 }
 
+/// A dump reads for as long as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_go_on_while_a_rebuild_waits_for_somebody_who_reads_its_tables() {
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    lived_in(&ledger).await;
+    let mut dump = Blocked::begin(&database).await;
+    dump.take("LOCK TABLE stream IN ACCESS SHARE MODE").await.unwrap();
+    let rebuilding = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.rebuild(|_| {}).await }
+    });
+    dump.until_waiting().await;
+    for number in 2..5 {
+        let mut slot = ledger.token(&name(&format!("token-{number}"))).await.unwrap();
+        renew(&ledger, &mut slot, None).await.unwrap();
+    }
+    assert!(!rebuilding.is_finished());
+    dump.release().await;
+    rebuilding.await.unwrap().unwrap();
+    assert!(compared(&ledger).await.is_equal());
+}
+
 /// No rebuild mends the entries.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_finds_entries_that_are_filed_wrongly_or_kept_out_of_the_log() {

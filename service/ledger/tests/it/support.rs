@@ -106,6 +106,20 @@ pub(crate) async fn until_counted(ledger: Ledger, superuser: &mut PgConnection) 
     }
 }
 
+/// Has the server forget what it counted.
+pub(crate) async fn count_anew(superuser: &mut PgConnection) {
+    for sql in ["SELECT pg_stat_force_next_flush()", "SELECT pg_stat_reset()"] {
+        sqlx::query(sql).execute(&mut *superuser).await.unwrap();
+    }
+}
+
+/// Pages of a table and its indices that were looked at since.
+pub(crate) async fn pages_of(table: &str, superuser: &mut PgConnection) -> i64 {
+    let pages = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
+                 WHERE relname = $1";
+    sqlx::query_scalar(pages).bind(table).fetch_one(superuser).await.unwrap()
+}
+
 /// A clock that a test moves.
 pub(crate) struct ManualClock(Arc<join_ledger::ManualClock>);
 

@@ -199,3 +199,39 @@ async fn the_views_are_kept_up_until_stopped() {
     }
     panic!("the views did not follow");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_instances_of_a_bot_cost_the_same_however_many_others_have() {
+    let database = Database::fresh().await;
+    let mut superuser = PgConnection::connect_with(&database.superuser()).await.unwrap();
+    for sql in [
+        "INSERT INTO instance_view SELECT gen_random_uuid(), gen_random_uuid(), 'token', bot, NULL, 1, 1, now(), now(), now(), '[]'
+         FROM unnest(ARRAY['alpha', 'omega']) AS bot, generate_series(1, 50000)",
+        "INSERT INTO instance_view
+         SELECT lpad(number::text, 32, '0')::uuid, gen_random_uuid(), 'token', 'example', NULL, 1, 1, now(), now(), now(), '[]'
+         FROM generate_series(1, 5) AS number",
+        "ANALYZE",
+    ] {
+        sqlx::query(sql).execute(&mut superuser).await.unwrap();
+    }
+    count_anew(&mut superuser).await;
+
+    let ledger = database.ledger().await;
+    let mut filter = InstanceFilter { bot: Some(name("example")), limit: 2, ..InstanceFilter::default() };
+    let mut pages = Vec::new();
+    loop {
+        let page = ledger.instances(&filter).await.unwrap();
+        let Some(last) = page.last() else { break };
+        filter.after = Some((last.bot_name.clone(), last.id));
+        pages.push(page.iter().map(|instance| instance.id.0.as_u128()).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec![1, 2], vec![3, 4], vec![5]]);
+    // A page of all bots may have ended anywhere.
+    for (bot, found) in [("alpha", 2), ("omega", 0)] {
+        filter.after = Some((bot.to_owned(), InstanceId(id(9))));
+        assert_eq!(ledger.instances(&filter).await.unwrap().len(), found, "after {bot}");
+    }
+    until_counted(ledger, &mut superuser).await;
+    let pages = pages_of("instance_view", &mut superuser).await;
+    assert!((1..400).contains(&pages), "{pages} pages were read for five instances");
+}

@@ -102,6 +102,7 @@ async fn somebody_decides_and_the_history_goes_on_under_another_name() {
         assert_eq!(node.note().map(|note| note.to_string()), stands);
         node.stop().await;
     }
+    assert!(!authority.path("empty").join("tile").exists(), "nothing is written that can't be signed");
     // And no name is used twice.
     let again = joind(&[&["log", "begin", "-c", &authority.configuration(ORIGIN)], &reason[..]].concat()).await;
     assert!(again.unwrap_err().to_string().contains("was ended once"));

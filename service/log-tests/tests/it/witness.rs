@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use join_log::{Checkpoint, leaf_hash};
+use join_log::{Checkpoint, Layer, Tile, leaf_hash};
 use join_server::{config, telemetry::Alarm};
 
 use crate::{
@@ -95,6 +95,13 @@ async fn a_witness_that_has_seen_more_stops_the_log() {
     let head = authority.ledger().await.log_head().await.unwrap();
     assert!(head.integrated > 20 && head.signed < 20, "nothing was signed: {head:?}");
     assert!(head.stops["joind one"].starts_with("a witness has seen 20 entries"), "others are told: {head:?}");
+
+    // However often it looks, it writes the history once.
+    let tile = Tile { layer: Layer::Entries, index: 0, width: u16::try_from(head.integrated).unwrap() };
+    let written = || fs::metadata(authority.path("log").join(tile.to_string())).unwrap().modified().unwrap();
+    let before = written();
+    node.still_finds(Alarm::LogRollback).await;
+    assert_eq!(written(), before);
     node.stop().await;
 }
 

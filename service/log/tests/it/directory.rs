@@ -150,6 +150,21 @@ fn only_what_continues_the_log_is_published() {
 }
 
 #[test]
+fn what_was_left_unpublished_goes_when_the_log_is_rewound() {
+    let root = tempfile::tempdir().unwrap();
+    grown(root.path(), 300).integrate(numbers(300..1000)).unwrap();
+    let left = root.path().join(Tile { layer: Layer::Entries, index: 2, width: 256 }.to_string());
+
+    let mut log = LogDirectory::open_as_left(root.path()).unwrap();
+    assert_eq!((log.size(), left.exists()), (300, true));
+    log.rewind().unwrap();
+    assert_eq!((log.size(), left.exists()), (300, false));
+    log.integrate(numbers(300..600)).unwrap();
+    log.publish(&signed(&log.tree())).unwrap();
+    assert_eq!(fsck(&Disk, root.path()), numbers(0..600));
+}
+
+#[test]
 fn a_long_entry_is_refused_and_nothing_is_half_done() {
     let root = tempfile::tempdir().unwrap();
     let mut log = grown(root.path(), 2);

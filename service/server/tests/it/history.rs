@@ -1,10 +1,13 @@
 //! What auditors read: who did what, from where, in which attempt, and why it was decided so.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use join_proto::v1;
 use rstest::rstest;
+use tokio::task::JoinHandle;
 
-use crate::world::{Http, Key, RENEWED, Transport, World, data, wire_time};
+use crate::world::{Held, Http, Key, RENEWED, Transport, World, data, until, wire_time};
 
 #[tokio::test]
 async fn each_event_says_who_did_it_from_where_and_in_which_attempt() {
@@ -242,6 +245,35 @@ async fn views_can_be_verified_by_an_auditor() {
     let status = world.auditor.status().await;
     assert_eq!((status.bots, status.tokens, status.instances_live, status.locks), (1, 1, 1, 0));
     assert_eq!(status.cluster_name, crate::world::CLUSTER);
+    world.check().await;
+}
+
+/// Views are being verified, and that takes long.
+async fn verifying(world: &World) -> (Held, JoinHandle<Result<tonic::Response<v1::ViewsReport>, tonic::Status>>) {
+    let held = world.database.hold_comparisons().await;
+    let mut cluster = world.auditor.cluster().await;
+    let verifying = tokio::spawn(async move { cluster.verify_views(v1::Empty {}).await });
+    until("it compares", async || world.database.somebody_waits().await).await;
+    (held, verifying)
+}
+
+#[tokio::test]
+async fn views_are_verified_for_as_long_as_somebody_waits_for_it() {
+    let world = World::start().await;
+    let (held, verifying) = verifying(&world).await;
+    verifying.abort();
+    until("nothing is compared any more", async || !world.database.somebody_waits().await).await;
+    held.release().await;
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_node_that_verifies_its_views_stops_all_the_same() {
+    let mut world = World::start().await;
+    let (held, verifying) = verifying(&world).await;
+    tokio::time::timeout(Duration::from_secs(15), world.restart()).await.expect("it stops");
+    assert!(verifying.await.unwrap().is_err());
+    held.release().await;
     world.check().await;
 }
 

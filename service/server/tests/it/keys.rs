@@ -1,6 +1,6 @@
 //! The authority's own keys change while bots join, and administrators' identities end before they expire.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use chrono::TimeDelta;
 use join_credential::{AuthorityKeys, MasterKey, Purpose, Role};
@@ -239,4 +239,23 @@ async fn an_identity_that_is_not_on_record_is_none() {
 async fn issue_later(world: &World, directory: &Path) {
     let name = crate::world::name("late");
     administrators::issue(world.ledger(), &world.master_key(), &name, Role::Auditor, directory).await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_who_go_away_do_not_have_the_keys_read_again_and_again() {
+    let world = World::start().await;
+    let keyring = &world.node(0).app.ceremonies.keyring;
+    let asking = keyring.newest(world.ledger());
+    assert!(size_of_val(&asking) < 500, "it is part of every request, and of few is it needed");
+    drop(asking);
+    let held = world.database.hold_keys().await;
+    for _ in 0..20 {
+        let gone = tokio::time::timeout(Duration::from_millis(50), keyring.newest(world.ledger())).await;
+        assert!(gone.is_err());
+    }
+    assert_eq!(world.database.waiting("authority_key").await, 1);
+
+    held.release().await;
+    keyring.newest(world.ledger()).await.unwrap();
+    world.check().await;
 }

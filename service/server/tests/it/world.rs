@@ -47,7 +47,7 @@ pub(crate) use self::{
         Ask, Conversation, Step, Stream, Transport, answer, bound_keypair_init, client_init, offered, open_request,
         solved,
     },
-    database::Database,
+    database::{Database, Held},
     dynamic::Dynamic,
     http::{Answer, Http},
     key::{Key, attempt_id},

@@ -111,13 +111,18 @@ impl Cluster for About {
             let refusal = Refusal::new(Code::RateLimited, "this node verifies its views already: wait for that to end");
             return Err(problem::status(refusal));
         };
-        // A thread of its own keeps it away from joins.
+        // A thread of its own keeps it away from joins. It ends with who asked, and with the service.
+        let stopped = self.0.stopping.child_token();
+        let _asked = stopped.clone().drop_guard();
         let (ledger, runtime) = (self.0.ceremonies.ledger.clone(), tokio::runtime::Handle::current());
         let checked = tokio::task::spawn_blocking(move || {
             let _only = only;
-            runtime.block_on(ledger.check(|_| {}))
+            runtime.block_on(stopped.run_until_cancelled(ledger.check(|_| {})))
         });
-        let checked = checked.await.map_err(|error| problem::status(internal(error)))?;
+        let Some(checked) = checked.await.map_err(|error| problem::status(internal(error)))? else {
+            let refusal = Refusal::new(Code::Unavailable, "this node stops: verify the views on another");
+            return Err(problem::status(refusal));
+        };
         let report = match checked {
             // What is damaged is what was asked for.
             Err(LedgerError::Corrupt(what)) => {

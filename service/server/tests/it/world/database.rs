@@ -58,9 +58,19 @@ impl Database {
         self.lock("LOCK TABLE stream IN EXCLUSIVE MODE").await
     }
 
+    /// Lets who reads the authority's keys wait.
+    pub(crate) async fn hold_keys(&self) -> Held {
+        self.lock("LOCK TABLE authority_key IN ACCESS EXCLUSIVE MODE").await
+    }
+
     /// Lets who reads certificates wait.
     pub(crate) async fn hold_certificates(&self) -> Held {
         self.lock("LOCK TABLE certificate_view IN ACCESS EXCLUSIVE MODE").await
+    }
+
+    /// Lets who compares all states with history wait, and nobody who only reads one.
+    pub(crate) async fn hold_comparisons(&self) -> Held {
+        self.lock("LOCK TABLE lineage IN ACCESS EXCLUSIVE MODE").await
     }
 
     async fn lock(&self, lock: &str) -> Held {
