@@ -264,7 +264,7 @@ impl Ceremonies {
         if matches!(opened, Err(proof::JoinStateError::UnknownKey)) {
             // Perhaps it was signed on a node that learned of a new key before this one did. In doubt nothing is decided:
             // a document that is not authentic locks.
-            keyring = Box::pin(self.keyring.newest(&self.ledger)).await?;
+            keyring = self.keyring.newest(&self.ledger).await?;
             opened = JoinState::open(document, &self.cluster, |kid| keyring.keys.join_state_key(kid));
         }
         let under_revoked_key = || proof::key_id(document).is_some_and(|kid| keyring.keys.is_revoked(&kid));
