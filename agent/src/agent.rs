@@ -33,6 +33,8 @@ pub struct Agent {
     ahead: TimeDelta,
     /// Whether the last join asked by another idea of the authority's clock.
     asked_wrongly: bool,
+    /// Whether it was said that certificates live shorter than they are asked for.
+    told_short: bool,
 }
 
 /// A join that was accepted, and whose result is stored.
@@ -54,7 +56,7 @@ impl Agent {
     /// An agent; nothing is read, written or sent yet.
     pub fn new(config: Config, storage: Arc<dyn Storage>, clock: impl Clock, entropy: impl Entropy) -> Self {
         let (clock, entropy) = (Arc::new(clock), Arc::new(entropy));
-        Self { config, storage, clock, entropy, ahead: TimeDelta::zero(), asked_wrongly: false }
+        Self { config, storage, clock, entropy, ahead: TimeDelta::zero(), asked_wrongly: false, told_short: false }
     }
 
     /// The configuration it was made with.
@@ -139,7 +141,22 @@ impl Agent {
             let side = if ahead > TimeDelta::zero() { "behind" } else { "ahead of" };
             warn!("this host's clock is {} s {side} the authority's: set it", ahead.abs().num_seconds());
         }
+        self.tell_when_short(&joined.certificate);
         Ok(joined)
+    }
+
+    /// Says once that the authority grants less than was asked for.
+    fn tell_when_short(&mut self, certificate: &Facts) {
+        let granted = certificate.not_after - certificate.not_before;
+        let is_short = !self.asked_wrongly && granted + TimeDelta::seconds(LEEWAY) < self.ttl();
+        if is_short && !std::mem::replace(&mut self.told_short, true) {
+            warn!(
+                certificate.not_after = %certificate.not_after,
+                "certificate_ttl is {}, and the authority grants less: this certificate ends at {}",
+                humantime::format_duration(self.config.certificate_ttl),
+                certificate.not_after
+            );
+        }
     }
 
     /// How far the authority's clock is ahead of this host's, as of the last join.

@@ -174,7 +174,8 @@ impl Config {
     /// Sets where the state is kept and where credentials are written.
     ///
     /// # Errors
-    /// When both are one directory: it holds this bot's keys, and other programs would have to read there.
+    /// When credentials would be written into the storage: it holds this bot's keys, and other programs would have to read
+    /// there.
     pub fn set_places(&mut self, storage: StorageConfig, outputs: Vec<Identity>) -> Result<(), ConfigError> {
         if let StorageConfig::Directory(path) = &storage {
             let resolved = |path: &Path| {
@@ -182,9 +183,11 @@ impl Config {
             };
             let kept = resolved(path)?;
             for output in outputs.iter().map(Identity::directory) {
-                if resolved(output)? == kept {
+                let place = resolved(output)?;
+                if place.starts_with(&kept) {
+                    let how = if place == kept { "is" } else { "is inside" };
                     return Err(ConfigError::new(format!(
-                        "the destination {} is the storage directory, which is for this agent alone; give it a \
+                        "the destination {} {how} the storage directory, which is for this agent alone; give it a \
                          directory of its own",
                         output.display()
                     )));

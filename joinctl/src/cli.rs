@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and where each command is.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     audit::Audit,
@@ -82,6 +82,21 @@ enum Command {
     Completions(Completions),
     /// Write manual pages into a directory.
     Man(Man),
+}
+
+/// Reads the command line. Of wrong usage is told what it would be without the environment: usage that names what is set
+/// there looks as if it had to be given.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|error| {
+        if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            return error;
+        }
+        let by_environment = ["addr", "identity"];
+        let without = by_environment
+            .into_iter()
+            .fold(Cli::command(), |command, option| command.mut_arg(option, |option| option.env(None::<&str>)));
+        without.try_get_matches().err().unwrap_or(error)
+    })
 }
 
 impl Cli {

@@ -8,7 +8,9 @@ mod patience;
 pub(crate) mod scripted;
 
 use std::{
-    env, fmt,
+    env,
+    error::Error,
+    fmt, io, iter,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +18,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use join_proto::Address;
+use rustls::{CertificateError, InvalidMessage};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 pub(crate) use self::{
@@ -87,12 +90,41 @@ impl Connection {
 /// Makes the connection, or says why there is none. A port that is open and silent is no authority.
 async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, String> {
     match tokio::time::timeout(timeout, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|error| root_cause(&error)),
+        Ok(connected) => connected.map_err(|error| cause(&error)),
         Err(_) => Err(format!(
             "no TLS connection within {} s; is that the authority's address, and does it run?",
             timeout.as_secs_f32()
         )),
     }
+}
+
+/// Why a connection failed, for people.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let tls =
+        causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })) => {
+            let host = expected.to_str();
+            format!(
+                "a server answers, but its certificate is for {}, not for {host}: use one of these, or let {host} be added \
+                 to `public_addresses` of its configuration",
+                hosts(presented)
+            )
+        }
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "what answers there has no TLS: is it the port for metrics?".to_owned()
+        }
+        _ => root_cause(error),
+    }
+}
+
+/// The names of a certificate that hosts have, out of `DnsName("localhost")`, `IpAddress(::1)` and others.
+fn hosts(presented: &[String]) -> String {
+    let host = |name: &String| {
+        let (kind, name) = name.strip_suffix(')')?.split_once('(')?;
+        matches!(kind, "DnsName" | "IpAddress").then(|| name.trim_matches('"').to_owned())
+    };
+    presented.iter().filter_map(host).collect::<Vec<_>>().join(", ")
 }
 
 /// No connection came about.
@@ -108,16 +140,20 @@ impl fmt::Display for Unreachable {
     }
 }
 
-impl std::error::Error for Unreachable {}
+impl Error for Unreachable {}
 
 /// The innermost cause: the layers above it say no more than that a transport failed.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |error| (**error).source())
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
     use super::*;
 
@@ -130,5 +166,32 @@ mod tests {
         let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
         let cause = open(&endpoint, Duration::from_millis(50)).await.unwrap_err();
         assert!(cause.starts_with("no TLS connection within 0.05 s"), "{cause}");
+    }
+
+    #[tokio::test]
+    async fn a_port_without_tls_is_told_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let authority = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.cert.pem()));
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream
+        };
+        let (opened, _stream) = tokio::join!(open(&endpoint, CONNECT_TIMEOUT), answer);
+        assert_eq!(opened.unwrap_err(), "what answers there has no TLS: is it the port for metrics?");
+    }
+
+    #[test]
+    fn a_certificate_for_other_hosts_is_told_with_these() {
+        let expected = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let presented = ["DnsName(\"localhost\")", "IpAddress(::1)", "UniformResourceIdentifier(\"spiffe://c\")"];
+        let presented = presented.map(str::to_owned).to_vec();
+        let refused = CertificateError::NotValidForNameContext { expected, presented };
+        let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(refused));
+        let told = cause(&error);
+        assert!(told.contains("is for localhost, ::1, not for 127.0.0.1: "), "{told}");
     }
 }

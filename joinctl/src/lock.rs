@@ -5,10 +5,13 @@ use join_proto::v1::{Lock, LockSpec, LockTarget, Metadata};
 
 use crate::{
     cli::Context,
-    connection::Client,
+    connection::{Client, Selection},
     moment::duration,
     output,
-    resource::{Kind, Reference, Resource},
+    resource::{
+        Kind, Reference, Resource,
+        locks::{is_on, lock_name},
+    },
 };
 
 /// What to lock, and why.
@@ -69,12 +72,13 @@ impl LockCommand {
             spec: Some(LockSpec { target: Some(target.clone()), message: self.message }),
             status: None,
         };
-        // What nobody has may be locked for later; it may be a slip of the pen, too.
-        let locked = named(&target);
         let created = client.create(Resource::Lock(lock)).await?;
         output::print(context.format, &created.tree(), || format!("{} created\n", created.reference()))?;
-        if let Some(locked) = locked {
-            warn_when_missing(&client, &locked, &created.reference()).await;
+        // What nobody has may be locked for later; it may be a slip of the pen, too.
+        match (named(&target), &created) {
+            (Some(locked), _) => warn_when_missing(&client, &locked, &created.reference()).await,
+            (None, Resource::Lock(lock)) => warn_when_unbound(&client, lock).await,
+            (None, _) => {}
         }
         Ok(())
     }
@@ -98,6 +102,35 @@ async fn warn_when_missing(client: &Client, locked: &Reference, lock: &Reference
         Err(_) => format!("whether there is a {locked} could not be seen"),
     };
     output::say(format!("warning: {warning}"));
+}
+
+/// Warns when no token's next join would prove the locked key: the key of a bot's certificate, which its outputs have, looks
+/// like the one that is bound, and is another.
+async fn warn_when_unbound(client: &Client, lock: &Lock) {
+    let warning = match is_on_a_token(client, lock).await {
+        Ok(true) => return,
+        Ok(false) => format!(
+            "no token has this key bound now: lock/{} locks nothing until one has; `joinbot status` on the bot's host, or \
+             bound_public_key in `joinctl get token/NAME --format json`, shows the key that is bound",
+            lock_name(lock)
+        ),
+        Err(_) => "whether a token has this key bound could not be seen".to_owned(),
+    };
+    output::say(format!("warning: {warning}"));
+}
+
+async fn is_on_a_token(client: &Client, lock: &Lock) -> anyhow::Result<bool> {
+    let (every, mut cursor) = (Selection::default(), String::new());
+    loop {
+        let (tokens, next) = client.page(Kind::Token, &every, cursor).await?;
+        if tokens.iter().any(|found| matches!(found, Resource::Token(token) if is_on(lock, token))) {
+            return Ok(true);
+        }
+        if next.is_empty() {
+            return Ok(false);
+        }
+        cursor = next;
+    }
 }
 
 #[cfg(test)]

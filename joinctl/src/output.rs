@@ -58,38 +58,53 @@ pub(crate) fn stdout() -> Stdout {
     Stdout(io::stdout())
 }
 
-/// Stdout, whose errors can be told from those of other pipes.
+/// Stdout, whose errors can be told from those of other files and pipes.
 pub(crate) struct Stdout(io::Stdout);
 
-/// The reader of stdout has gone away (`| head`).
+/// Why stdout takes nothing.
 #[derive(Debug)]
-struct Unread;
+enum Unwritten {
+    /// Its reader has gone away (`| head`).
+    Unread,
+    /// As the disk behind `> file` is full.
+    Failed(io::Error),
+}
 
-impl std::fmt::Display for Unread {
+impl std::fmt::Display for Unwritten {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("nobody reads what is printed")
+        match self {
+            Self::Unread => f.write_str("nobody reads what is printed"),
+            Self::Failed(error) => write!(f, "cannot write to standard output: {error}"),
+        }
     }
 }
 
-impl std::error::Error for Unread {}
+impl std::error::Error for Unwritten {}
 
 /// True when nobody reads what is printed, which is no failure.
 pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
-    let of = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<Unread>());
+    let of = |error: &io::Error| {
+        matches!(error.get_ref().and_then(|inner| inner.downcast_ref::<Unwritten>()), Some(Unwritten::Unread))
+    };
     error.chain().filter_map(|cause| cause.downcast_ref()).any(of)
 }
 
-fn unread(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::BrokenPipe { io::Error::new(error.kind(), Unread) } else { error }
+fn unwritten(error: io::Error) -> io::Error {
+    match error.kind() {
+        // Who writes goes on by itself.
+        io::ErrorKind::Interrupted => error,
+        io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, Unwritten::Unread),
+        kind => io::Error::new(kind, Unwritten::Failed(error)),
+    }
 }
 
 impl io::Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(unread)
+        self.0.write(bytes).map_err(unwritten)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(unread)
+        self.0.flush().map_err(unwritten)
     }
 }
 

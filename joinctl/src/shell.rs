@@ -55,7 +55,9 @@ fn write_pages(command: &clap::Command, directory: &Path) -> io::Result<()> {
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         write_pages(below, directory)?;
     }
-    let page = clap_mangen::Man::new(command.clone());
+    // What the library makes of it by itself leaves out what options take.
+    let usage = command.clone().render_usage().to_string();
+    let page = clap_mangen::Man::new(command.clone().override_usage(usage.trim_start_matches("Usage: ").to_owned()));
     fs::write(directory.join(page.get_filename()), rendered(command, &page)?)
 }
 
@@ -115,6 +117,8 @@ mod tests {
             assert!(page.contains("JOINCTL_ADDR") && page.contains("JOINCTL_IDENTITY"), "{page}");
             assert!(!page.contains("EXTRA"), "{page}");
         }
+        let add = page("joinctl-bots-add.1").replace("\\-", "-");
+        assert!(add.contains("[OPTIONS] <NAME>") && !add.contains("[--addr]"), "{add}");
         assert!(page("joinctl.1").contains(".SH \"EXIT STATUS\"\n0 done"), "{}", page("joinctl.1"));
         let examples = ".SH EXAMPLES\n.nf\njoinctl bots add deployer";
         assert!(page("joinctl-bots-add.1").replace("\\-", "-").contains(examples), "{}", page("joinctl-bots-add.1"));

@@ -76,6 +76,25 @@ async fn one_shot_joins_and_status_shows_it() {
 }
 
 #[tokio::test]
+async fn a_life_that_the_authority_does_not_grant_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new().await;
+    let path = configuration(&host, root.path());
+    let joined = async |ttl: &str| {
+        let text = fs::read_to_string(&path).unwrap();
+        let wish = format!("version: v2\ncertificate_ttl: {ttl}\n");
+        let path = root.path().join("wish.yaml");
+        fs::write(&path, text.replace("version: v2\n", &wish)).unwrap();
+        let output = run(&["start", "-c", path.to_str().unwrap(), "--oneshot"]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let told = joined("100h").await;
+    assert!(told.contains("certificate_ttl is 4days 4h, and the authority grants less"), "{told}");
+    assert!(!joined("2h").await.contains("certificate_ttl"));
+}
+
+#[tokio::test]
 async fn a_certificate_of_the_future_is_a_matter_of_the_clock() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new().await;

@@ -155,7 +155,10 @@ fn an_output_in_the_storage_directory_is_refused() {
         let error = with(&storage, &output).expect_err(&output);
         assert!(error.contains("is the storage directory") && error.contains("of its own"), "{error}");
     }
-    with("/var/lib/joinbot", "/var/lib/joinbot/identity").unwrap();
+    let error = with("/var/lib/joinbot", "/var/lib/joinbot/identity").unwrap_err();
+    assert!(error.contains("is inside the storage directory"), "{error}");
+    with("/var/lib/joinbot", "/var/lib/joinbot-identity").unwrap();
+    with("/var/lib/joinbot/storage", "/var/lib/joinbot").unwrap();
 }
 
 /// A unit has no working directory that whoever writes the file could mean.

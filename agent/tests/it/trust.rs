@@ -117,6 +117,9 @@ async fn a_certificate_for_another_host_is_refused() {
     host.config = config(&authority);
     let error = host.agent().join_once().await.unwrap_err();
     assert!(matches!(error, JoinError::Certificate(_)), "{error}");
+    let told =
+        "it is for elsewhere.example, not for 127.0.0.1: use one of these, or let 127.0.0.1 be added to `public_";
+    assert!(error.to_string().contains(told), "{error}");
     assert_eq!(authority.book().streams, 0);
 }
 

@@ -2,14 +2,15 @@
 
 use std::io::{self, Write as _};
 
+use anyhow::bail;
 use clap::Args;
 use join_proto::v1::{ReplayRequest, ReplayStep};
 
 use super::{row, standing::Standing};
 use crate::{
     cli::Context,
-    moment::Moment,
-    output::{Format, Items, printable, say, tree},
+    moment::{Moment, milliseconds},
+    output::{Format, Items, printable, tree},
 };
 
 /// Which token, and until when.
@@ -35,25 +36,30 @@ pub(super) struct Replay {
 impl Replay {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let client = context.connect().await?;
-        let request = ReplayRequest { name: self.token.clone(), at: client.resolve(self.at).await? };
+        let at = client.past(self.at).await?;
+        let request = ReplayRequest { name: self.token.clone(), at };
         let mut pages = client.ledger().replay(request).await?.into_inner();
 
+        let Some(first) = pages.message().await? else {
+            let at = at.as_ref().map(milliseconds).unwrap_or_default();
+            bail!("there was no token `{}` at {at}: its history begins later", self.token);
+        };
+        let mut page = Some(first);
         let mut out = io::BufWriter::new(crate::output::stdout());
         if context.format == Format::Text {
             let mut told = Told::default();
-            while let Some(page) = pages.message().await? {
-                out.write_all(told.page(&page.steps).as_bytes())?;
-            }
-            if told.standing.is_none() {
-                say("no events");
+            while let Some(shown) = page {
+                out.write_all(told.page(&shown.steps).as_bytes())?;
+                page = pages.message().await?;
             }
             return Ok(out.flush()?);
         }
         let mut items = Items::begin(out, context.format);
-        while let Some(page) = pages.message().await? {
-            for step in &page.steps {
+        while let Some(shown) = page {
+            for step in &shown.steps {
                 items.push(&tree::of(step))?;
             }
+            page = pages.message().await?;
         }
         Ok(items.end()?)
     }

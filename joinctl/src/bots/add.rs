@@ -77,7 +77,7 @@ impl Add {
         token.check()?;
         let client = join.or_of(context.connect().await?);
         let (bot, token, uri) = add(&client, bot, token).await?;
-        output::print(context.format, &tree(&bot, &token, &uri), || {
+        let printed = output::print(context.format, &tree(&bot, &token, &uri), || {
             format!(
                 "{} created\n{} created\n\n\
                  joining URI (it holds a secret that is good for one join):\n  {uri}\n\n\
@@ -86,6 +86,10 @@ impl Add {
                 token.reference(),
                 joining_command(&uri)
             )
+        });
+        printed.with_context(|| {
+            let (bot, token) = (bot.reference(), token.reference());
+            format!("{bot} and {token} are created: `joinctl get {token} --format json` shows its secret")
         })?;
         join.warn(&client);
         vain::warn(&client, &token).await

@@ -5,8 +5,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    fs,
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -30,22 +29,24 @@ pub(super) struct Document {
 pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     for file in files {
-        let (origin, text) = if file == Path::new("-") {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
-            ("stdin".to_owned(), text)
-        } else {
-            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            (file.display().to_string(), text)
-        };
-        documents.extend(parse(&origin, &text)?);
+        let origin = origin(file);
+        let text = if is_stdin(file) { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+        documents.extend(parse(&origin, &text.with_context(|| format!("cannot read {origin}"))?)?);
     }
     if documents.is_empty() {
-        bail!("no resource in {}", files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "));
+        bail!("no resource in {}", files.iter().map(|file| origin(file)).collect::<Vec<_>>().join(", "));
     }
     refuse_namesakes(&documents)?;
     documents.sort_by_key(|document| document.resource.kind());
     Ok(documents)
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+fn origin(file: &Path) -> String {
+    if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() }
 }
 
 /// Reads the documents of one text. A list, as `get --format json` prints it, stands for its elements.

@@ -82,6 +82,18 @@ pub(crate) fn lock_name(lock: &Lock) -> &str {
     lock.metadata.as_ref().map_or("", |metadata| metadata.name.as_str())
 }
 
+/// True when the lock's target is the token's name, its bot's user, or the instance or key that it is bound to.
+pub(crate) fn is_on(lock: &Lock, token: &Token) -> bool {
+    lock.spec.as_ref().and_then(|spec| spec.target.as_ref()).is_some_and(|target| targets(token).contains(target))
+}
+
+/// The token that a rule locked, and why: its error code. None of a lock that an administrator made.
+pub(crate) fn cause(lock: &Lock) -> Option<(&str, &str)> {
+    let cause = lock.status.as_ref().map(|status| status.cause.as_str()).filter(|cause| !cause.is_empty())?;
+    let token = lock.spec.as_ref()?.target.as_ref()?.join_token.as_str();
+    (!token.is_empty()).then_some((token, cause))
+}
+
 /// What the lock says to those who are refused, in one line.
 pub(crate) fn message(lock: &Lock) -> String {
     let message = lock.spec.as_ref().map(|spec| spec.message.as_str()).unwrap_or_default();

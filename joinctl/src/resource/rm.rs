@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Kind, Reference};
+use super::{Kind, Reference, Resource, locks::cause};
 use crate::{
     cli::Context,
     output::{self, tree::mapping},
@@ -20,10 +20,23 @@ impl Rm {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let Self { resource } = self;
         let client = context.connect().await?;
+        let lock = match resource.kind {
+            Kind::Lock => client.find(Kind::Lock, &resource.name).await.ok().flatten(),
+            _ => None,
+        };
         client.delete(resource.kind, &resource.name, "").await?;
         let deed = if resource.kind == Kind::Exemption { "revoked" } else { "deleted" };
         let Reference { kind, name } = &resource;
         let done = mapping([("kind", kind.name().into()), ("name", name.as_str().into()), ("outcome", deed.into())]);
-        output::print(context.format, &done, || format!("{resource} {deed}\n"))
+        output::print(context.format, &done, || format!("{resource} {deed}\n"))?;
+        if let Some(Resource::Lock(lock)) = &lock
+            && let Some((token, cause)) = cause(lock)
+        {
+            output::say(format!(
+                "note: a rule locked token/{token} ({cause}), and may lock it again at its next join: check its host, then \
+                 `joinctl reinstate {token} --reason …` admits it"
+            ));
+        }
+        Ok(())
     }
 }

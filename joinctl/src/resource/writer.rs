@@ -5,8 +5,8 @@ use anyhow::Context as _;
 use super::{Reference, Resource, document::Document, vain};
 use crate::{cli::Context, connection::Client, exit::is_outcome_unknown, interrupt::interruptible, output};
 
-/// Tells what was done, as it is done: when a later one fails, the earlier ones stand. When nobody reads it any more, the
-/// work goes on all the same.
+/// Tells what was done, as it is done: when a later one fails, the earlier ones stand, and what is told of them is whole.
+/// When nobody reads it any more, the work goes on all the same.
 pub(super) struct Writer<'c> {
     client: &'c Client,
     /// None where it is told in lines of text.
@@ -42,8 +42,15 @@ impl<'c> Writer<'c> {
         told.or_else(unless_unread)
     }
 
-    pub(super) fn end(self) -> anyhow::Result<()> {
-        Ok(self.told.map_or(Ok(()), output::Items::end)?)
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        Ok(self.told.take().map_or(Ok(()), output::Items::end)?)
+    }
+}
+
+impl Drop for Writer<'_> {
+    /// Ends what is told where one could not be written: the error says the rest.
+    fn drop(&mut self) {
+        let _ = self.told.take().map(output::Items::end);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use join_proto::v1::{Exemption, ExemptionSpec, GrantExemptionRequest, Metadata};
 
@@ -89,7 +90,8 @@ impl Exempt {
         let selector = self.which.selector;
         let granted = grant(&client, exemption, selector.clone()).await?;
         let names: BTreeSet<_> = granted.iter().filter_map(|it| Some(it.spec.as_ref()?.token_name.clone())).collect();
-        print(context.format, granted)?;
+        print(context.format, granted)
+            .context("it is granted: `joinctl get exemptions` shows it, and a repeat grants again")?;
         match interruptible(warn(&client, &names, selector)).await {
             Err(error) if !error.is::<Interrupted>() => {
                 // A script that took this for a failure would grant again.

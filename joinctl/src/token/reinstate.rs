@@ -13,7 +13,7 @@ use crate::{
     resource::{
         Resource, columns,
         ends::ExpiredBots,
-        locks::{Locks, lock_name, message},
+        locks::{Locks, cause, lock_name, message},
     },
 };
 
@@ -108,20 +108,42 @@ fn told(token: &Token, before: &Locks, after: &After) -> String {
 /// That a lock stops the token all the same, and what ends it.
 pub(super) fn still_stopped(token: &Token, lock: &Lock) -> String {
     let target = lock.spec.as_ref().and_then(|spec| spec.target.as_ref()).map(columns::target).unwrap_or_default();
-    let id = lock_name(lock);
-    format!(
-        "lock/{id} on {target} still stops token/{} ({}); `joinctl rm lock/{id}` removes it",
-        name(token),
-        message(lock)
-    )
+    let (id, name) = (lock_name(lock), name(token));
+    let end = match cause(lock) {
+        Some((token, _)) => format!("check its host, then `joinctl reinstate {token} --reason …` admits it again"),
+        None => format!("`joinctl rm lock/{id}` removes it"),
+    };
+    format!("lock/{id} on {target} still stops token/{name} ({}); {end}", message(lock))
 }
 
 #[cfg(test)]
 mod tests {
+    use join_proto::v1::{LockSpec, LockStatus, LockTarget, Metadata};
     use tonic::Status;
 
     use super::*;
     use crate::connection::scripted::authority;
+
+    #[test]
+    fn what_a_rule_locked_is_reinstated_and_what_an_administrator_locked_is_removed() {
+        let told = |cause: &str| {
+            let metadata = |name: &str| Some(Metadata { name: name.into(), ..Default::default() });
+            let target = Some(LockTarget { join_token: "web".into(), ..Default::default() });
+            let lock = Lock {
+                metadata: metadata("0b6c"),
+                spec: Some(LockSpec { target, message: String::new() }),
+                status: Some(LockStatus { cause: cause.into(), ..Default::default() }),
+                ..Default::default()
+            };
+            still_stopped(&Token { metadata: metadata("web"), ..Default::default() }, &lock)
+        };
+        let by_rule = told("JOIN_STATE_OUTDATED");
+        assert!(
+            by_rule.ends_with("check its host, then `joinctl reinstate web --reason …` admits it again"),
+            "{by_rule}"
+        );
+        assert!(told("").ends_with("`joinctl rm lock/0b6c` removes it"));
+    }
 
     #[tokio::test]
     async fn whoever_has_no_answer_is_told_where_to_look() {

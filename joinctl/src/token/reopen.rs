@@ -39,7 +39,9 @@ impl Reopen {
         let client = join.or_of(context.connect().await?);
         let (token, uri) = self.reopen(&client).await?;
         let opened = mapping([("token", Resource::Token(token).tree()), ("join_uri", uri.as_str().into())]);
-        output::print(context.format, &opened, || instructions(&name, &uri))?;
+        output::print(context.format, &opened, || instructions(&name, &uri)).with_context(|| {
+            format!("token/{name} is reopened: `joinctl get token/{name} --format json` shows its new secret")
+        })?;
         join.warn(&client);
         Ok(())
     }

@@ -222,6 +222,22 @@ fn locks_and_exemptions_come_and_go() {
 }
 
 #[test]
+fn a_secret_that_could_not_be_printed_is_told_where_it_is() {
+    let authority = Authority::start();
+    for (arguments, done) in [
+        (&["bots", "add", "web"][..], "bot/web and token/web are created: "),
+        (&["reopen", "web", "--reason", "host was reinstalled"], "token/web is reopened: "),
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = authority.command(Role::Admin, arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.starts_with(&format!("error: {done}`joinctl get token/web --format json` shows its ")), "{told}");
+        assert!(told.contains(": cannot write to standard output: "), "{told}");
+    }
+}
+
+#[test]
 fn reopen_asks_nobody_to_remove_a_storage() {
     let authority = Authority::start().with_joined_bot("example");
     let told = authority.done(&["reopen", "example", "--reason", "host was reinstalled"]);
@@ -248,8 +264,8 @@ fn an_empty_list_is_told_in_words_and_is_no_failure() {
 #[test]
 fn the_future_is_not_shown() {
     let authority = Authority::start().with_bot("example");
-    for wanted in ["tokens", "token/example"] {
-        let ran = authority.run(&["get", wanted, "--at", "2099-01-01T00:00:00Z"]);
+    for wanted in [&["get", "tokens"][..], &["get", "token/example"], &["audit", "replay", "example"]] {
+        let ran = authority.run(&[wanted, &["--at", "2099-01-01T00:00:00Z"]].concat());
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
         assert!(ran.stderr.contains("--at: 2099-01-01T00:00:00.000Z is in the future"), "{}", ran.stderr);
     }

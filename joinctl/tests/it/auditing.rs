@@ -11,7 +11,7 @@ use std::{
 
 use join_credential::Role;
 
-use crate::authority::Authority;
+use crate::{authority::Authority, run};
 
 #[test]
 fn events_are_listed_with_filters() {
@@ -73,6 +73,11 @@ fn the_past_can_be_seen() {
     let steps = authority.json(&["audit", "replay", "example"]);
     assert_eq!(steps.as_array().unwrap().len(), 2);
     assert_eq!(authority.json(&["audit", "replay", "example", "--at", &before]).as_array().unwrap().len(), 1);
+    for format in ["text", "json"] {
+        let early = authority.run(&["audit", "replay", "example", "--at", "1h", "--format", format]);
+        assert_eq!((early.code, early.stdout.as_str()), (1, ""), "as `get` says it");
+        assert!(early.stderr.starts_with("error: there was no token `example` at "), "{}", early.stderr);
+    }
     let text = authority.done(&["audit", "replay", "example"]);
     assert!(text.contains("token.reopened") && text.contains("  state: mode standard, recoveries 0 of 1"), "{text}");
 }
@@ -114,6 +119,9 @@ fn a_name_that_nothing_ever_had_has_no_empty_history() {
 #[test]
 fn the_ledger_is_verified_exported_and_grows() {
     let authority = Authority::start().with_bot("example");
+    let nowhere = run(authority.command(Role::Auditor, &["audit", "verify"]).env("TMPDIR", "/nowhere"));
+    let told = "error: cannot make a temporary directory in /nowhere (TMPDIR says where): No such file";
+    assert!(nowhere.code == 1 && nowhere.stderr.starts_with(told), "{}", nowhere.stderr);
     let verified = authority.run_as(Role::Auditor, &["audit", "verify"]);
     assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
     assert!(verified.stdout.contains("streams compared with its views"), "{}", verified.stdout);

@@ -34,6 +34,13 @@ fn stdin_is_a_file_too() {
 }
 
 #[test]
+fn an_empty_stdin_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run(&mut command(folder.path(), &["create", "-"]));
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, "error: no resource in stdin\n"));
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let ran = run(&mut command(folder.path(), &["create", "bot.yaml"]));

@@ -28,11 +28,28 @@ fn a_lock_on_what_is_not_there_is_made_and_warned_of(#[case] arguments: &[&str],
     assert_eq!(authority.json(&["get", "locks"]).as_array().unwrap().len(), 1);
 }
 
+/// As the key of a bot's certificate, which its outputs have.
+#[test]
+fn a_lock_on_a_key_that_is_not_bound_is_made_and_warned_of() {
+    let authority = Authority::start().with_joined_bot("web");
+    let another = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFi1AGLjk14Nr+eEm4PJbOG5yiYj+eEAsrZDo6l0y8d+";
+    let ran = authority.run(&["lock", "--public-key", another]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.starts_with("warning: no token has this key bound now: lock/"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`joinbot status`") && ran.stderr.contains("bound_public_key"), "{}", ran.stderr);
+}
+
 #[test]
 fn a_lock_on_what_is_there_is_made_without_a_word() {
     let authority = Authority::start().with_joined_bot("web");
-    let instance = authority.json(&["get", "token/web"])[0]["status"]["bound_keypair"]["bound_bot_instance_id"].clone();
-    let targets = [["--join-token", "web"], ["--user", "bot-web"], ["--bot-instance-id", instance.as_str().unwrap()]];
+    let status = authority.json(&["get", "token/web"])[0]["status"]["bound_keypair"].clone();
+    let bound = |field: &str| status[field].as_str().unwrap();
+    let targets = [
+        ["--join-token", "web"],
+        ["--user", "bot-web"],
+        ["--bot-instance-id", bound("bound_bot_instance_id")],
+        ["--public-key", bound("bound_public_key")],
+    ];
     for target in targets {
         assert_eq!(authority.run(&["lock", target[0], target[1]]).stderr, "");
     }

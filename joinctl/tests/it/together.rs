@@ -138,3 +138,23 @@ fn an_exemption_is_created_once_and_never_applied() {
     authority.done(&["create", "grant.yaml"]);
     assert_eq!(authority.json(&["get", "exemptions"]).as_array().unwrap().len(), 1);
 }
+
+/// What only the authority can see, such as a key that another token has, is found out half-way.
+#[test]
+fn what_was_written_before_one_was_refused_is_told_whole() {
+    let authority = Authority::start().with_bot("old");
+    let preregistered = format!("{{onboarding: {{initial_public_key: '{KEY}'}}}}");
+    authority.write("first.yaml", &token("first", "old", &preregistered));
+    authority.done(&["create", "first.yaml"]);
+    authority.write("all.yaml", &format!("{BOT}---\n{}", token("web", "web", &preregistered)));
+    let told = |arguments: &[&str]| {
+        let ran = authority.run(&[arguments, &["--format", "json"]].concat());
+        assert_eq!(ran.code, 1);
+        assert!(ran.stderr.contains("error: all.yaml, document 2: "), "{}", ran.stderr);
+        let done: Vec<serde_json::Value> = serde_json::from_str(&ran.stdout).expect(&ran.stdout);
+        done.iter().map(|resource| resource["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&["create", "all.yaml"]), ["bot"]);
+    authority.done(&["rm", "bot/web"]);
+    assert_eq!(told(&["apply", "-f", "all.yaml"]), ["bot"]);
+}

@@ -47,6 +47,16 @@ fn a_page_is_explained_in_the_shape_that_is_asked_for() {
     );
 }
 
+/// What is set in the environment need not be given.
+#[test]
+fn usage_is_the_same_whatever_the_environment_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run(command(folder.path(), &["bots", "add"]).env("JOINCTL_ADDR", "a:1").env("JOINCTL_IDENTITY", "id"));
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.stderr, joinctl(&["bots", "add"]).stderr);
+    assert!(ran.stderr.contains("Usage: joinctl bots add <NAME>"), "{}", ran.stderr);
+}
+
 #[test]
 fn help_and_version_are_data() {
     for argument in ["--help", "--version"] {
@@ -171,6 +181,16 @@ fn a_stderr_that_takes_nothing_changes_no_outcome() {
         let status = command(folder.path(), &["get", "tokens"]).stderr(stderr).status().unwrap();
         assert_eq!(status.code(), Some(1), "refused, and no panic");
     }
+}
+
+#[test]
+fn a_stdout_that_takes_nothing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(folder.path(), &["completions", "bash"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told, "error: cannot write to standard output: No space left on device (os error 28)\n");
 }
 
 #[rstest]

@@ -95,7 +95,7 @@ pub enum WriteError {
         path = .0.display())]
     Exists(PathBuf),
     /// The system refused.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path} can't be written", path = .path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,

@@ -4,6 +4,7 @@
 
 mod database;
 mod human_duration;
+mod mask;
 mod master_key;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::PathBuf, time::Duration};
@@ -22,7 +23,7 @@ use serde::{
     de::{Error as _, IgnoredAny},
 };
 
-pub use self::{database::Database, master_key::MasterKeySource};
+pub use self::{database::Database, mask::mask_password, master_key::MasterKeySource};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -217,6 +218,10 @@ impl Config {
     pub fn to_masked_yaml(&self) -> anyhow::Result<String> {
         let mut shown = self.clone();
         shown.database = shown.database.masked();
+        for witness in &mut shown.log.witnesses {
+            witness.url = mask_password(&witness.url);
+        }
+        shown.telemetry.otlp_endpoint = shown.telemetry.otlp_endpoint.as_deref().map(mask_password);
         Ok(serde_yaml_ng::to_string(&shown)?)
     }
 }
@@ -245,9 +250,10 @@ impl Witness {
     pub fn parsed(&self) -> anyhow::Result<(VerifierKey, Url)> {
         let Self { key, url } = self;
         let verifier = key.parse().with_context(|| format!("log.witnesses: `{key}` is not a verifier key"))?;
-        let parsed: Url = url.parse().with_context(|| format!("log.witnesses: `{url}` is not a URL"))?;
+        let shown = mask_password(url);
+        let parsed: Url = url.parse().with_context(|| format!("log.witnesses: `{shown}` is not a URL"))?;
         if !matches!(parsed.scheme(), "http" | "https") {
-            bail!("log.witnesses: `{url}` does not begin with https:// or http://");
+            bail!("log.witnesses: `{shown}` does not begin with https:// or http://");
         }
         Ok((verifier, parsed))
     }

@@ -26,7 +26,7 @@ pub use self::{
     request_id::{current_request, in_request, new_request_id, with_request},
     trace::{continue_trace, request_span, trace_id},
 };
-use crate::config::{LogFormat, Telemetry};
+use crate::config::{LogFormat, Telemetry, mask_password};
 
 /// Telemetry that was started; dropping it loses what is not flushed.
 pub struct Started(Option<SdkTracerProvider>);
@@ -54,7 +54,7 @@ fn tracer(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
-        .with_context(|| format!("telemetry.otlp_endpoint `{endpoint}` is not usable"))?;
+        .with_context(|| format!("telemetry.otlp_endpoint `{}` is not usable", mask_password(endpoint)))?;
     let resource = opentelemetry_sdk::Resource::builder().with_service_name("joind").build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

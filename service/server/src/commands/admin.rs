@@ -8,7 +8,7 @@ use join_domain::id::Name;
 
 use super::{
     Place, Whose,
-    terminal::{line, print, say_error, table},
+    terminal::{line, print, say_error, table, time},
 };
 use crate::administrators;
 
@@ -32,7 +32,7 @@ pub(super) async fn ls(place: &Place, all: bool) -> anyhow::Result<u8> {
             true if identity.not_after <= now => "expired",
             true => "live",
         };
-        [identity.serial, identity.name, identity.role, ended.to_owned(), identity.not_after.to_rfc3339()]
+        [identity.serial, identity.name, identity.role, ended.to_owned(), time(identity.not_after)]
     });
     print(&table(["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"], rows))?;
     Ok(0)

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
-use join_credential::{MasterKey, Role};
+use anyhow::{Context as _, bail};
+use join_credential::{MasterKey, Presented, Role, presented::CertificateReader};
 use join_domain::id::Name;
 use join_embedded::{Address, Cluster, Options};
 use join_ledger::{Ledger, PgConnectOptions, PgSslMode, Settings, provision};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
     DevArgs,
@@ -81,6 +82,14 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         cluster::create(&ledger, &cluster, &master).await?;
     }
     let identity = directory.join("identity");
+    if let Some(aside) = put_aside(&ledger, &master, &identity).await? {
+        say(format_args!(
+            "the administrator's identity has expired, or is of a CA that is trusted no more: it is in {} now, and {} \
+             has a new one",
+            aside.display(),
+            identity.display()
+        ));
+    }
     // The last of its files: what was broken off before is no identity.
     if !identity.join("ca.crt").exists() {
         for broken_off in ["tls.key", "tls.crt"] {
@@ -110,6 +119,22 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
     Ok(())
 }
 
+/// Renames an identity that lets nobody in any more; where it went to.
+async fn put_aside(ledger: &Ledger, master: &MasterKey, identity: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if !identity.join("ca.crt").exists() {
+        return Ok(None);
+    }
+    let pem = fs::read(identity.join("tls.crt")).unwrap_or_default();
+    let certificate: Vec<_> = CertificateDer::pem_slice_iter(&pem).take(1).flatten().collect();
+    let (reader, now) = (CertificateReader::new(&cluster::open_keys(ledger, master).await?)?, ledger.now());
+    if let Presented::Administrator(_) = reader.read(&certificate, now) {
+        return Ok(None);
+    }
+    let aside = identity.with_extension(format!("until-{}", now.format("%Y%m%dT%H%M%SZ")));
+    fs::rename(identity, &aside).with_context(|| format!("{} can't be put aside", identity.display()))?;
+    Ok(Some(aside))
+}
+
 /// Says that everything is ready, and how to use it.
 fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()> {
     let address = match node.address {
@@ -125,9 +150,18 @@ fn announce(node: &Node, directory: &Path, identity: &Path) -> anyhow::Result<()
     Ok(())
 }
 
+/// What `joind dev` makes first: a directory that has none of it, and something else, is not one of ours.
+const MARKERS: [&str; 2] = ["postgres", "master.key"];
+
 /// Makes the directory, in its absolute form: what is written into it must hold from anywhere. Other users see nothing in
 /// it; when root makes it, the one that PostgreSQL runs as has to pass through.
 fn prepare(directory: &Path) -> anyhow::Result<PathBuf> {
+    if !MARKERS.iter().any(|marker| directory.join(marker).exists()) && holds_something(directory) {
+        bail!(
+            "the data directory {} is not empty and is not of `joind dev`: give another with --data-dir",
+            directory.display()
+        );
+    }
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     fs::DirBuilder::new()
         .recursive(true)
@@ -135,6 +169,12 @@ fn prepare(directory: &Path) -> anyhow::Result<PathBuf> {
         .create(directory)
         .with_context(|| format!("the data directory {} can't be made", directory.display()))?;
     directory.canonicalize().with_context(|| format!("the data directory {} can't be used", directory.display()))
+}
+
+/// A file system of its own has a directory for what is found after a crash.
+fn holds_something(directory: &Path) -> bool {
+    let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name() != "lost+found")
 }
 
 fn superuser(socket: &Path, port: u16) -> PgConnectOptions {

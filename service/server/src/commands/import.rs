@@ -33,7 +33,7 @@ pub(super) async fn run(config: &Config, archive: &Path, policy: Option<&Path>) 
 
     let bar = progress_bar()?;
     let Some(sealed) = verified(archive.to_owned(), policy, bar.clone()).await? else {
-        say("joind: the archive is not what it should be; nothing was imported");
+        say("error: the archive is not what it should be; nothing was imported");
         return Ok(FAULT);
     };
     begin(&bar, "importing", sealed.checkpoint.size);

@@ -7,7 +7,7 @@ use join_ledger::Ledger;
 
 use super::{
     KeysCommand, Place,
-    terminal::{line, print, table},
+    terminal::{line, print, table, time},
 };
 use crate::{
     administrators,
@@ -66,9 +66,9 @@ async fn ls(place: &Place) -> anyhow::Result<()> {
     let ledger = place.ledger().await?.0;
     let keys = cluster::keys(&ledger).await?;
     ledger.close().await;
-    let rows = keys.into_iter().map(|key| {
-        [key.kid, key.purpose.as_str().to_owned(), key.phase.as_str().to_owned(), key.phase_since.to_rfc3339()]
-    });
+    let rows = keys
+        .into_iter()
+        .map(|key| [key.kid, key.purpose.as_str().to_owned(), key.phase.as_str().to_owned(), time(key.phase_since)]);
     print(&table(["KEY", "PURPOSE", "PHASE", "SINCE"], rows))
 }
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use chrono::SecondsFormat;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use join_domain::text::printable;
+use join_domain::{Timestamp, text::printable};
 
 /// Prints data, in one piece. A reader that has left (`| head -1`) has what it wanted: that is no failure.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
@@ -32,7 +33,12 @@ pub(super) fn say(text: impl Display) {
 
 /// Says why the command fails, or a part of it.
 pub fn say_error(error: &anyhow::Error) {
-    say(format_args!("joind: {error:#}"));
+    say(format_args!("error: {error:#}"));
+}
+
+/// A time, in UTC.
+pub(super) fn time(time: Timestamp) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Aligned columns without lines.

@@ -3,6 +3,8 @@
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
+use super::mask::mask_password;
+
 /// The database.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -67,49 +69,6 @@ impl Database {
         let owner_url = self.owner_url.as_deref().map(mask_password);
         Self { service_url: mask_password(&self.service_url), owner_url, ..self }
     }
-}
-
-/// Parameters of a database URL that are shown. All others are masked, for `password` may be written as `pass%77ord`, and
-/// a private key may stand there instead of its file's name.
-const SHOWN: [&str; 15] = [
-    "application_name",
-    "dbname",
-    "host",
-    "hostaddr",
-    "options",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "user",
-];
-
-/// A URL as it may be shown: `postgres://user:***@host/db?password=***`.
-fn mask_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
-    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let authority = match authority.rsplit_once('@') {
-        Some((login, host)) => {
-            let user = login.split_once(':').map_or(login, |(user, _)| user);
-            let password = if login.contains(':') { ":***" } else { "" };
-            format!("{user}{password}@{host}")
-        }
-        None => authority.to_owned(),
-    };
-    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, _)| (rest, "#***"));
-    let query = rest.split_once('?').map(|(path, query)| {
-        let shown = query.split('&').map(|parameter| match parameter.split_once('=') {
-            Some((key, _)) if !SHOWN.contains(&key) => format!("{key}=***"),
-            _ => parameter.to_owned(),
-        });
-        format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
-    });
-    format!("{scheme}://{authority}{}{fragment}", query.as_deref().unwrap_or(rest))
 }
 
 /// False for the URL of another service, which our client of PostgreSQL would take all the same.

@@ -1,5 +1,6 @@
 //! Why a decision fell as it did, in words, from what was recorded and the state that it was made from.
 
+use chrono::SecondsFormat;
 use join_domain::{
     envelope::Entry,
     event::{Event, JoinAccepted, JoinCase, JoinRefused, JoinStateSeen, Sighting},
@@ -89,7 +90,7 @@ fn refused(refused: &JoinRefused) -> String {
     if let Some(other) = &refused.other_holder {
         text.push_str(&format!(
             "; the other holder joined at {} from {} with serial {}, generation {}",
-            other.at.to_rfc3339(),
+            other.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
             other.address.as_deref().unwrap_or("an unknown address"),
             other.serial,
             other.generation

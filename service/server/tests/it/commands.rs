@@ -72,6 +72,42 @@ async fn what_dev_made_outlives_a_kill() {
 }
 
 #[tokio::test]
+async fn dev_makes_a_new_identity_for_one_that_lets_nobody_in() {
+    let (folder, another) = (open_directory(), Installed::with_cluster().await);
+    let data = folder.path().join("data");
+    let identity = data.join("identity");
+    let first = Running::dev(&data).await;
+    assert!(first.stop().await.success());
+    // As after the CA was revoked.
+    for file in ["ca.crt", "tls.crt", "tls.key"] {
+        fs::copy(another.path("admin").join(file), identity.join(file)).unwrap();
+    }
+
+    let second = Running::dev(&data).await;
+
+    assert_eq!(second.administrator(&identity).status().await.cluster_name, "dev.local");
+    let names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let aside = names.into_iter().find(|name| name.starts_with("identity.until-")).expect("the old one is kept");
+    let said = fs::read_to_string(data.with_extension("log")).unwrap();
+    assert!(
+        said.contains("the administrator's identity has expired, or is of a CA") && said.contains(&aside),
+        "{said}"
+    );
+    assert!(second.stop().await.success());
+}
+
+#[tokio::test]
+async fn dev_mixes_nothing_into_a_directory_of_others() {
+    let folder = open_directory();
+    fs::write(folder.path().join("letter"), "dear").unwrap();
+    let data_dir = folder.path().display().to_string();
+    let refused = Finished::of(joind(&["dev", "--data-dir", &data_dir, "--listen", "127.0.0.1:0"])).await.refused();
+    let told = format!("error: the data directory {data_dir} is not empty and is not of `joind dev`");
+    assert!(refused.starts_with(&told), "{refused}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn what_others_wrote_does_not_steer_the_terminal() {
     let installed = Installed::new().await;
     let refused = installed.run(&["import", "--from", "an\u{1b}[2Jarchive\u{9b}1m"]).await.refused();
@@ -102,6 +138,7 @@ async fn a_cluster_is_made_once_on_a_schema_that_migrate_makes() {
     let occupied = installed.text("master.key/admin");
     let refused = installed.run(&["init", "--admin-identity", &occupied]).await.refused();
     assert!(refused.contains(&occupied), "{refused}");
+    assert_eq!(refused.matches("os error").count(), 1, "the cause is told once: {refused}");
 
     let admin = installed.text("admin");
     let made = installed.run(&["init", "--admin-identity", &admin]).await.done();
@@ -245,6 +282,7 @@ async fn an_identity_works_until_it_is_revoked() {
     let table = installed.run(&["admin", "ls"]).await.done();
     assert_eq!(table.split_whitespace().take(5).collect::<Vec<_>>(), ["SERIAL", "NAME", "ROLE", "STATE", "UNTIL"]);
     let listed = rows(&table);
+    assert!(listed.iter().all(|row| row[4].ends_with('Z')), "{table}");
     let names: Vec<_> = listed.iter().map(|row| (row[1], row[2], row[3])).collect();
     let audrey = ("audrey", "auditor", "live");
     assert_eq!(names, [("admin", "admin", "live"), audrey, audrey, ("oscar", "operator", "live")]);

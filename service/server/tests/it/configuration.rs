@@ -178,6 +178,23 @@ fn passwords_are_masked(#[case] url: &str, #[case] shown: &str) {
     assert_eq!(masked["database"]["owner_url"], shown);
 }
 
+#[test]
+fn passwords_of_witnesses_and_of_the_collector_are_masked() {
+    let telemetry = "telemetry: {otlp_endpoint: 'https://u:s3cr3t@collector:4317?key=s3cr3t'}\n";
+    let written = Written::with(&(witness(WITNESS, "https://u:s3cr3t@w.example") + telemetry + DATABASE));
+
+    let masked = Config::read(&written.path()).unwrap().to_masked_yaml().unwrap();
+
+    assert!(!masked.contains("s3cr3t"), "{masked}");
+    let masked: Value = serde_yaml_ng::from_str(&masked).unwrap();
+    assert_eq!(masked["log"]["witnesses"][0]["url"], "https://u:***@w.example");
+    assert_eq!(masked["telemetry"]["otlp_endpoint"], "https://u:***@collector:4317?key=***");
+
+    let wrong = Written::with(&(witness(WITNESS, "ftp://u:s3cr3t@w.example") + DATABASE));
+    let refused = format!("{:#}", Config::read(&wrong.path()).unwrap_err());
+    assert!(refused.contains("`ftp://u:***@w.example` does not begin with https://"), "{refused}");
+}
+
 /// No password stands in what a command says, whatever is wrong with its URL.
 #[rstest]
 #[case("postgres://u@db/x?sslpassword=s3cr3t", Some("sslpassword"))]
