@@ -379,9 +379,9 @@ impl TokenState {
             || self.refused_challenges.iter().any(|old| old.challenge == challenge)
     }
 
-    /// True while it has a registration secret that can still be used: neither the token nor the time to register ended.
+    /// True while it has a registration secret that can still be used.
     pub fn takes_secret(&self, now: Timestamp) -> bool {
-        self.secret.is_some() && self.admits(now) && self.spec.must_register_before.is_none_or(|end| now < end)
+        self.secret.is_some() && self.spec.must_register_before.is_none_or(|end| now < end)
     }
 
     /// True when a new key is due.

@@ -39,7 +39,7 @@ impl Ceremonies {
         let stored = self.ledger.with_secret(REGISTRATION_SECRET, after, LOOK_AT).await?;
         let then = self.ledger.now() - KEPT_AFTER_END;
         for token in &stored {
-            if token.token().is_none_or(|token| !token.takes_secret(then)) {
+            if token.token().is_none_or(|token| !token.admits(then) || !token.takes_secret(then)) {
                 self.ledger.forget_secret(token, REGISTRATION_SECRET, then).await?;
             }
         }

@@ -141,23 +141,6 @@ async fn a_registration_secret_is_refused_after_its_time(#[values(Transport::Grp
     world.check().await;
 }
 
-#[tokio::test]
-async fn a_token_past_its_end_shows_no_registration_secret() {
-    let world = World::start().await;
-    let end = world.now() + TimeDelta::hours(1);
-    let bot = world.bot("example").expires(end).await;
-    let shown = async || {
-        let token = world.token("example").await;
-        (token.registration_secret, token.registration_secret_pending)
-    };
-    assert_eq!(shown().await, (bot.secret.clone(), true));
-
-    world.advance(TimeDelta::hours(1));
-
-    assert_eq!(shown().await, (String::new(), false));
-    world.check().await;
-}
-
 /// Until then the time can be moved, and the secret is shown again.
 #[tokio::test]
 async fn a_registration_secret_that_ended_is_deleted_a_day_later() {
