@@ -184,10 +184,9 @@ impl Config {
             let kept = resolved(path)?;
             for output in outputs.iter().map(Identity::directory) {
                 let place = resolved(output)?;
-                if place.starts_with(&kept) {
-                    let how = if place == kept { "is" } else { "is inside" };
+                if place == kept {
                     return Err(ConfigError::new(format!(
-                        "the destination {} {how} the storage directory, which is for this agent alone; give it a \
+                        "the destination {} is the storage directory, which is for this agent alone; give it a \
                          directory of its own",
                         output.display()
                     )));

@@ -1,5 +1,6 @@
 //! `joinctl lock`: stops joins at once.
 
+use anyhow::Context as _;
 use clap::Args;
 use join_proto::v1::{Lock, LockSpec, LockTarget, Metadata};
 
@@ -73,7 +74,8 @@ impl LockCommand {
             status: None,
         };
         let created = client.create(Resource::Lock(lock)).await?;
-        output::print(context.format, &created.tree(), || format!("{} created\n", created.reference()))?;
+        output::print(context.format, &created.tree(), || format!("{} created\n", created.reference()))
+            .with_context(|| format!("{} is in force", created.reference()))?;
         // What nobody has may be locked for later; it may be a slip of the pen, too.
         match (named(&target), &created) {
             (Some(locked), _) => warn_when_missing(&client, &locked, &created.reference()).await,
@@ -110,8 +112,9 @@ async fn warn_when_unbound(client: &Client, lock: &Lock) {
     let warning = match is_on_a_token(client, lock).await {
         Ok(true) => return,
         Ok(false) => format!(
-            "no token has this key bound now: lock/{} locks nothing until one has; `joinbot status` on the bot's host, or \
-             bound_public_key in `joinctl get token/NAME --format json`, shows the key that is bound",
+            "no token has this key bound now, so lock/{} stops no bot that joins with the key it has; it is for certificates \
+             that were issued to this key, and for whoever shows it. `joinbot status` on the bot's host, or bound_public_key \
+             in `joinctl get token/NAME --format json`, shows the key that is bound",
             lock_name(lock)
         ),
         Err(_) => "whether a token has this key bound could not be seen".to_owned(),

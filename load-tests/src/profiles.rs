@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 
 use crate::{
     administration::Administrator,
@@ -212,7 +212,11 @@ fn coming_as_copies(fleet: &Arc<Fleet>, copies: Vec<(u64, State)>) -> impl Fn(u6
     }
 }
 
-/// One call of an administrator for each of `count`, with a display of how it goes.
+/// One call of an administrator for each of `count`, with a display of how it goes. After a call that is refused the others
+/// are made all the same, so that a clean-up leaves no more than it has to.
+///
+/// # Errors
+/// The first that was refused; at once when the connection broke, or an answer was wrong.
 pub(crate) async fn administer<Call>(
     what: &str,
     count: u64,
@@ -223,11 +227,24 @@ where
     Call: Fn(Arc<Administrator>, u64) -> Errand + Send + Sync + 'static,
 {
     let administrator = Arc::clone(administrator);
+    let first_refused = Arc::new(OnceLock::new());
+    let refused = Arc::clone(&first_refused);
     let job = move |number| {
-        let errand = call(Arc::clone(&administrator), number);
-        async move { errand.await.map_err(|error| JoinError::Broken(format!("{error:#}"))) }
+        let (errand, refused) = (call(Arc::clone(&administrator), number), Arc::clone(&refused));
+        async move {
+            errand.await.or_else(|error| match error.downcast_ref() {
+                Some(JoinError::Refused(_)) => {
+                    refused.get_or_init(|| format!("{error:#}"));
+                    Ok(())
+                }
+                _ => Err(JoinError::Broken(format!("{error:#}"))),
+            })
+        }
     };
-    drive(what, Plan::once(count, CALLS_AT_ONCE), &Watched::default(), job).await.map(drop)
+    let done = drive(what, Plan::once(count, CALLS_AT_ONCE), &Watched::default(), job).await;
+    // No row of a report: these are no joins.
+    done.map_err(|cut| anyhow!("{cut:#}"))?;
+    first_refused.get().map_or(Ok(()), |why| Err(anyhow!("{what}: {why}")))
 }
 
 /// Something that an administrator will do.

@@ -243,7 +243,7 @@ impl Report {
     fn figure_row(&self, name: &str, value: f64) -> [String; FIGURE.len()] {
         let spread = self.spreads.get(name);
         let of = |index: usize| spread.map_or(String::new(), |spread| short(spread[index]));
-        [name.to_owned(), short(value), of(0), of(2), judged(name, value)]
+        [name.to_owned(), short(value), of(0), of(2), judged(name, value, |whole| self.figures.contains_key(whole))]
     }
 
     /// For a terminal.

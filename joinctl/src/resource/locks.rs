@@ -88,7 +88,7 @@ pub(crate) fn is_on(lock: &Lock, token: &Token) -> bool {
 }
 
 /// The token that a rule locked, and why: its error code. None of a lock that an administrator made.
-pub(crate) fn cause(lock: &Lock) -> Option<(&str, &str)> {
+pub(crate) fn locked_by_rule(lock: &Lock) -> Option<(&str, &str)> {
     let cause = lock.status.as_ref().map(|status| status.cause.as_str()).filter(|cause| !cause.is_empty())?;
     let token = lock.spec.as_ref()?.target.as_ref()?.join_token.as_str();
     (!token.is_empty()).then_some((token, cause))

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Kind, Reference, Resource, locks::cause};
+use super::{Kind, Reference, Resource, locks::locked_by_rule};
 use crate::{
     cli::Context,
     output::{self, tree::mapping},
@@ -30,7 +30,7 @@ impl Rm {
         let done = mapping([("kind", kind.name().into()), ("name", name.as_str().into()), ("outcome", deed.into())]);
         output::print(context.format, &done, || format!("{resource} {deed}\n"))?;
         if let Some(Resource::Lock(lock)) = &lock
-            && let Some((token, cause)) = cause(lock)
+            && let Some((token, cause)) = locked_by_rule(lock)
         {
             output::say(format!(
                 "note: a rule locked token/{token} ({cause}), and may lock it again at its next join: check its host, then \

@@ -39,7 +39,7 @@ impl<'c> Writer<'c> {
             Some(items) => items.push(&resource.tree()).map_err(Into::into),
             None => output::line(&format!("{} {deed}", resource.reference())),
         };
-        told.or_else(unless_unread)
+        told.or_else(unless_unread).with_context(|| format!("{} is {deed}", resource.reference()))
     }
 
     pub(super) fn end(mut self) -> anyhow::Result<()> {

@@ -89,9 +89,11 @@ impl Exempt {
         };
         let selector = self.which.selector;
         let granted = grant(&client, exemption, selector.clone()).await?;
+        let shown = selector.as_ref().map_or_else(String::new, |selector| format!(" --selector '{selector}'"));
         let names: BTreeSet<_> = granted.iter().filter_map(|it| Some(it.spec.as_ref()?.token_name.clone())).collect();
-        print(context.format, granted)
-            .context("it is granted: `joinctl get exemptions` shows it, and a repeat grants again")?;
+        print(context.format, granted).with_context(|| {
+            format!("granted: `joinctl get exemptions{shown}` shows what is, and a repeat grants again")
+        })?;
         match interruptible(warn(&client, &names, selector)).await {
             Err(error) if !error.is::<Interrupted>() => {
                 // A script that took this for a failure would grant again.

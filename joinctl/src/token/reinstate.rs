@@ -13,7 +13,7 @@ use crate::{
     resource::{
         Resource, columns,
         ends::ExpiredBots,
-        locks::{Locks, cause, lock_name, message},
+        locks::{Locks, lock_name, locked_by_rule, message},
     },
 };
 
@@ -109,7 +109,7 @@ fn told(token: &Token, before: &Locks, after: &After) -> String {
 pub(super) fn still_stopped(token: &Token, lock: &Lock) -> String {
     let target = lock.spec.as_ref().and_then(|spec| spec.target.as_ref()).map(columns::target).unwrap_or_default();
     let (id, name) = (lock_name(lock), name(token));
-    let end = match cause(lock) {
+    let end = match locked_by_rule(lock) {
         Some((token, _)) => format!("check its host, then `joinctl reinstate {token} --reason …` admits it again"),
         None => format!("`joinctl rm lock/{id}` removes it"),
     };

@@ -35,7 +35,7 @@ fn a_lock_on_a_key_that_is_not_bound_is_made_and_warned_of() {
     let another = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFi1AGLjk14Nr+eEm4PJbOG5yiYj+eEAsrZDo6l0y8d+";
     let ran = authority.run(&["lock", "--public-key", another]);
     assert_eq!(ran.code, 0);
-    assert!(ran.stderr.starts_with("warning: no token has this key bound now: lock/"), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("warning: no token has this key bound now, so lock/"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`joinbot status`") && ran.stderr.contains("bound_public_key"), "{}", ran.stderr);
 }
 

@@ -169,13 +169,13 @@ impl Ledger {
         let ids: Vec<Uuid> = streams.iter().map(|stream| stream.id).collect();
         let rows = sqlx::query_as!(
             IndexedRow,
-            // OFFSET 0 has the streams looked up one by one: the planner would rather walk the log until it has found so
-            // many.
+            // LIMIT has the streams looked up one by one, and no further than the page goes: the planner would rather walk
+            // the log until it has found so many. In a stream the log's order is that of its versions.
             "SELECT l.log_index, e.stream_id, e.first_version, e.last_version, e.stream_kind, e.recorded_at, e.envelope
              FROM (
                  SELECT o.* FROM unnest($1::uuid[]) AS s(id) CROSS JOIN LATERAL (
                      SELECT log_index, stream_id, first_version FROM log_entry
-                     WHERE stream_id = s.id AND log_index >= $2 AND log_index < $3 OFFSET 0
+                     WHERE stream_id = s.id AND log_index >= $2 AND log_index < $3 ORDER BY first_version LIMIT $4
                  ) o ORDER BY log_index LIMIT $4
              ) l CROSS JOIN LATERAL (
                  SELECT * FROM entry WHERE stream_id = l.stream_id AND first_version = l.first_version OFFSET 0

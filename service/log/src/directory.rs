@@ -134,7 +134,8 @@ fn prefix(tile: Tile, wider: &[u8]) -> Option<Vec<u8>> {
     wider.get(..length).map(<[u8]>::to_vec)
 }
 
-/// Writes a log's directory. At most one at a time, which [`open`](LogDirectory::open) makes sure of.
+/// Writes a log's directory. At most one at a time, which [`open_as_left`](LogDirectory::open_as_left) makes
+/// sure of.
 #[derive(Debug)]
 pub struct LogDirectory<F = Disk> {
     reader: LogReader<F>,
@@ -149,9 +150,7 @@ impl LogDirectory {
     /// Opens a directory, making it when it is not there, and checks that its right edge has the root of its checkpoint.
     /// The log is then as long as that checkpoint says: integrate what comes after.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, DirectoryError> {
-        let mut opened = Self::open_as_left(root)?;
-        opened.remove_beyond(opened.size())?;
-        Ok(opened)
+        Self::open_as_left(root)?.without_leftovers()
     }
 
     /// The same, but what lies beyond the checkpoint, which may be many files, stays until [`rewind`](Self::rewind): that
@@ -170,7 +169,7 @@ impl<F: Files> LogDirectory<F> {
     where
         F: Clone,
     {
-        let rewound = Self::empty(self.reader.clone()).resume()?;
+        let rewound = Self::empty(self.reader.clone()).at_checkpoint()?.without_leftovers()?;
         (self.edge, self.bundle) = (rewound.edge, rewound.bundle);
         (self.published, self.unsynced) = (rewound.published, rewound.unsynced);
         Ok(())
@@ -178,7 +177,7 @@ impl<F: Files> LogDirectory<F> {
 
     /// Opens a directory on other files than the operating system's. Nothing keeps a second writer out.
     pub fn open_on(files: F, root: &Path) -> Result<Self, DirectoryError> {
-        Self::empty(LogReader { root: root.to_owned(), files }).resume()
+        Self::empty(LogReader { root: root.to_owned(), files }).at_checkpoint()?.without_leftovers()
     }
 
     fn empty(reader: LogReader<F>) -> Self {
@@ -192,13 +191,13 @@ impl<F: Files> LogDirectory<F> {
         }
     }
 
-    /// Goes on where the published checkpoint is.
-    fn resume(self) -> Result<Self, DirectoryError> {
-        let mut resumed = self.at_checkpoint()?;
-        resumed.remove_beyond(resumed.size())?;
-        Ok(resumed)
+    /// Removes what lies beyond the checkpoint.
+    fn without_leftovers(mut self) -> Result<Self, DirectoryError> {
+        self.remove_beyond(self.size())?;
+        Ok(self)
     }
 
+    /// Goes on where the published checkpoint is.
     fn at_checkpoint(mut self) -> Result<Self, DirectoryError> {
         let published = self.reader.checkpoint()?.map(|note| note.checkpoint()).transpose()?;
         if let Some(checkpoint) = published {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use join_credential::{MasterKey, Presented, Role, presented::CertificateReader};
+use join_credential::{
+    MasterKey, Presented, Role,
+    presented::{CertificateReader, NotLive},
+};
 use join_domain::id::Name;
 use join_embedded::{Address, Cluster, Options};
 use join_ledger::{Ledger, PgConnectOptions, PgSslMode, Settings, provision};
@@ -119,7 +122,8 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
     Ok(())
 }
 
-/// Renames an identity that lets nobody in any more; where it went to.
+/// Renames an identity that has expired, or is of a CA that is trusted no more; where it went to. One that was revoked was
+/// revoked on purpose.
 async fn put_aside(ledger: &Ledger, master: &MasterKey, identity: &Path) -> anyhow::Result<Option<PathBuf>> {
     if !identity.join("ca.crt").exists() {
         return Ok(None);
@@ -127,7 +131,7 @@ async fn put_aside(ledger: &Ledger, master: &MasterKey, identity: &Path) -> anyh
     let pem = fs::read(identity.join("tls.crt")).unwrap_or_default();
     let certificate: Vec<_> = CertificateDer::pem_slice_iter(&pem).take(1).flatten().collect();
     let (reader, now) = (CertificateReader::new(&cluster::open_keys(ledger, master).await?)?, ledger.now());
-    if let Presented::Administrator(_) = reader.read(&certificate, now) {
+    if !matches!(reader.read(&certificate, now), Presented::None(NotLive::Expired(_) | NotLive::Foreign)) {
         return Ok(None);
     }
     let aside = identity.with_extension(format!("until-{}", now.format("%Y%m%dT%H%M%SZ")));

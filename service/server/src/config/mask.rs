@@ -26,13 +26,15 @@ pub fn mask_password(url: &str) -> String {
         let may_hold_one = url.contains(['@', '?', '#']);
         return if may_hold_one { "***" } else { url }.to_owned();
     };
-    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A password that should have been written with %2F may hold a slash: the login goes to the last @, wherever it is.
+    let (authority, rest) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
     let authority = match authority.rsplit_once('@') {
-        Some((login, host)) => {
-            let user = login.split_once(':').map_or(login, |(user, _)| user);
-            let password = if login.contains(':') { ":***" } else { "" };
-            format!("{user}{password}@{host}")
-        }
+        // Elsewhere a login without a password may be a token.
+        Some((login, host)) => match login.split_once(':') {
+            Some((user, _)) => format!("{user}:***@{host}"),
+            None if scheme.starts_with("postgres") => format!("{login}@{host}"),
+            None => format!("***@{host}"),
+        },
         None => authority.to_owned(),
     };
     let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, _)| (rest, "#***"));

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use join_server::config::Config;
+use join_server::config::{Config, mask_password};
 use rstest::rstest;
 use serde_yaml_ng::Value;
 use tokio::process::Command;
@@ -193,6 +193,15 @@ fn passwords_of_witnesses_and_of_the_collector_are_masked() {
     let wrong = Written::with(&(witness(WITNESS, "ftp://u:s3cr3t@w.example") + DATABASE));
     let refused = format!("{:#}", Config::read(&wrong.path()).unwrap_err());
     assert!(refused.contains("`ftp://u:***@w.example` does not begin with https://"), "{refused}");
+
+    for (url, shown) in [
+        ("https://u:s3cr3t/s3cr3t@w.example/log?key=s3cr3t", "https://u:***@w.example/log?key=***"),
+        ("https://s3cr3t@w.example", "https://***@w.example"),
+        ("https://w.example/log", "https://w.example/log"),
+        ("postgres://u@db/x?sslmode=require", "postgres://u@db/x?sslmode=require"),
+    ] {
+        assert_eq!(mask_password(url), shown);
+    }
 }
 
 /// No password stands in what a command says, whatever is wrong with its URL.

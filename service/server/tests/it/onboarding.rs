@@ -141,6 +141,22 @@ async fn a_registration_secret_is_refused_after_its_time(#[values(Transport::Grp
     world.check().await;
 }
 
+/// The end can still be moved, and until then nothing else tells how the bot joins anew.
+#[tokio::test]
+async fn a_token_past_its_end_shows_the_secret_that_it_got_when_it_was_reopened() {
+    let world = World::start().await;
+    let end = world.now() + TimeDelta::hours(1);
+    let mut bot = world.bot("example").expires(end).await;
+    bot.join().await.unwrap();
+    world.advance(TimeDelta::hours(1));
+
+    let secret = world.admin.reopen("example").await.unwrap();
+
+    assert!(!secret.is_empty() && secret != bot.secret);
+    assert_eq!(world.token("example").await.registration_secret, secret);
+    world.check().await;
+}
+
 /// Until then the time can be moved, and the secret is shown again.
 #[tokio::test]
 async fn a_registration_secret_that_ended_is_deleted_a_day_later() {

@@ -161,6 +161,10 @@ impl Ceremonies {
         // On the heap, as it is rare, and would make every join's future larger.
         let recorded = Box::pin(self.record_failure(pending, solved, &refusal, peer)).await;
         match (solved, recorded) {
+            // What could not be written is at least counted. One above the limit was already.
+            (None, Err(unrecorded)) if unrecorded.code != Code::RateLimited => {
+                self.strangers.refused_from(&pending.token, peer, refusal)
+            }
             // Recorded or not, it is answered like a wrong secret: neither one that was used up nor a right one that comes
             // too late is to be found by the answer.
             (None, _) => self.strangers.told(&pending.token, peer, refusal),
