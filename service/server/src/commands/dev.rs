@@ -115,8 +115,10 @@ async fn serve(args: &DevArgs, directory: &Path, postgres: &Address) -> anyhow::
         ..Parts::on_loopback(ledger, master)
     })
     .await?;
+    // Who reads that it is ready may stop it at once.
+    let interrupted = super::interrupted()?;
     announce(&node, directory, &identity)?;
-    super::interrupted().await?;
+    interrupted.await;
     say("stopping");
     node.stop().await;
     Ok(())

@@ -19,10 +19,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 pub(super) async fn run(config: Config) -> anyhow::Result<u8> {
     // One for the whole time: what is told between two of them would be lost.
-    let mut interrupted = pin!(super::interrupted());
+    let mut interrupted = pin!(super::interrupted()?);
     let node = tokio::select! {
-        ended = &mut interrupted => {
-            ended?;
+        () = &mut interrupted => {
             tracing::info!("stopping before it was ready");
             return Ok(0);
         }
@@ -30,7 +29,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<u8> {
     };
     line(format_args!("ready {} ca-pin={}", node.address, super::ca_pin(&node)?))?;
     tracing::info!("ready on {}, metrics on {}", node.address, node.metrics_address);
-    interrupted.await?;
+    interrupted.await;
     tracing::info!("stopping");
     node.stop().await;
     Ok(0)
