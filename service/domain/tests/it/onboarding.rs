@@ -319,15 +319,6 @@ fn a_bot_made_again_under_its_name_is_another_bot() {
 }
 
 #[test]
-fn a_secret_waits_no_longer_than_its_token() {
-    let mut authority = Scenario::unbound(standard(1));
-    let end = authority.now + TimeDelta::hours(1);
-    let _ = authority.upsert(|written| written.spec.expires = Some(end)).unwrap();
-    assert!(authority.token.takes_secret(end - TimeDelta::microseconds(1)));
-    assert!(!authority.token.takes_secret(end));
-}
-
-#[test]
 fn a_mode_without_a_limit_still_counts() {
     let (mut authority, mut client) = Scenario::bound(relaxed());
     authority.pass_until_expired();
