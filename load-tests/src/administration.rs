@@ -25,7 +25,7 @@ use crate::{
     authority::{Authority, roots},
     ceremony::{JoinError, Lines, call_json},
     connection::{Connection, Target},
-    pace::{Measured, histogram, record},
+    measured::{Measured, histogram, record},
 };
 
 /// How often an authority that can't be reached any more is tried: a node that is started anew is back by then.

@@ -34,7 +34,8 @@ use crate::{
     ceremony::JoinError,
     import::{Import, import, token_id, token_name},
     key::scrambled,
-    pace::{Cpu, Load, Measured, Plan, Watched, drive},
+    measured::{Cpu, Measured},
+    pace::{Load, Plan, Watched, drive},
     process::to_f64,
 };
 

@@ -15,7 +15,8 @@ use crate::{
     host,
     import::{Import, import},
     key::random_hex,
-    pace::{Load, Measured, Plan, Watched, drive},
+    measured::Measured,
+    pace::{Load, Plan, Watched, drive},
     process::to_f64,
     profiles::{
         AT_ONCE, KEPT, administer, clone_storm, compare_with_authority, every_bot_joins, handshakes, nobody_refused,

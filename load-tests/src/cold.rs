@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use crate::{
     authority::Authority,
     fleet::{Connections, Fleet},
-    pace::{Load, Measured, Plan, drive},
+    measured::Measured,
+    pace::{Load, Plan, drive},
     process::to_f64,
     profiles::{AT_ONCE, nobody_refused, recovering},
     report::Report,

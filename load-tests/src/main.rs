@@ -15,6 +15,7 @@ mod history;
 mod host;
 mod import;
 mod key;
+mod measured;
 mod overload;
 mod pace;
 mod process;

@@ -13,7 +13,8 @@ use crate::{
     ceremony::JoinError,
     connection::Handshakes,
     fleet::{Connections, Fleet, State},
-    pace::{Cut, Jobs, Measured, Plan, Watched, drive},
+    measured::{Cut, Measured},
+    pace::{Jobs, Plan, Watched, drive},
     process::to_f64,
     verify::exactly_the_cloned,
 };

@@ -25,7 +25,8 @@ use crate::{
     connection::Target,
     fleet::{Connections, Fleet},
     key::random_hex,
-    pace::{Cut, Load, Measured, Plan, Watched, drive},
+    measured::{Cut, Measured},
+    pace::{Load, Plan, Watched, drive},
     process::{Processes, told_to_end},
     profiles::{
         AT_ONCE, KEPT, administer, clone_storm, compare_locks, compare_with_authority, every_bot_joins, handshakes,

@@ -16,7 +16,7 @@ use comfy_table::{Table, presets};
 use figures::{judged, rank};
 use serde::{Deserialize, Serialize};
 
-use crate::{floor::median, pace::Measured, process, profiles::nobody_refused};
+use crate::{floor::median, measured::Measured, process, profiles::nobody_refused};
 
 /// Everything that came out of a run.
 #[derive(Debug, Serialize)]
@@ -322,7 +322,7 @@ pub(crate) fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pace::histogram;
+    use crate::measured::histogram;
 
     fn report(command: &str, figures: &[(&str, f64)]) -> Report {
         let mut report = Report::new(command, 1);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use crate::{
     bench::by_name,
     floor::median,
-    pace::{Measured, Second},
+    measured::{Measured, Second},
     process::to_f64,
     report::short,
 };
@@ -290,7 +290,7 @@ pub(super) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pace::{Cpu, histogram};
+    use crate::measured::{Cpu, histogram};
 
     fn run(what: &str, load: &str, joins_per_s: f64) -> Measured {
         let cpu = Cpu { joind_us: Some(100.0), postgres_us: Some(50.0), generator_us: Some(10.0) };
