@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use join_proto::Address;
+use join_proto::{Address, for_another_host};
 use rustls::{CertificateError, ClientConfig, Error as TlsError, InvalidMessage, client::Resumption};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::{
@@ -87,12 +87,7 @@ fn handshake_error(address: &Address, error: io::Error) -> JoinError {
             None => JoinError::Certificate(format!("{address}: {other}")),
         },
         Some(TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })) => {
-            let host = expected.to_str();
-            JoinError::Certificate(format!(
-                "{address}: it is for {}, not for {host}: use one of these, or let {host} be added to `public_addresses` of \
-                 the authority's configuration",
-                hosts(presented)
-            ))
+            JoinError::Certificate(format!("{address}: it {}", for_another_host(expected, presented)))
         }
         Some(TlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => JoinError::Network(format!(
             "no TLS connection to {address}: what answers there has no TLS: is it the port for metrics?"
@@ -100,15 +95,6 @@ fn handshake_error(address: &Address, error: io::Error) -> JoinError {
         Some(TlsError::InvalidCertificate(why)) => JoinError::Certificate(format!("{address}: {why}")),
         _ => JoinError::Network(format!("no TLS connection to {address}: {error}")),
     }
-}
-
-/// The names of a certificate that hosts have, out of `DnsName("localhost")`, `IpAddress(::1)` and others.
-fn hosts(presented: &[String]) -> String {
-    let host = |name: &String| {
-        let (kind, name) = name.strip_suffix(')')?.split_once('(')?;
-        matches!(kind, "DnsName" | "IpAddress").then(|| name.trim_matches('"').to_owned())
-    };
-    presented.iter().filter_map(host).collect::<Vec<_>>().join(", ")
 }
 
 /// HTTP/2 over the one stream there is: a channel that loses it fails, and does not connect again by itself.

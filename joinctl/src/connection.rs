@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use join_proto::Address;
+use join_proto::{Address, for_another_host};
 use rustls::{CertificateError, InvalidMessage};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -104,27 +104,13 @@ fn cause(error: &(dyn Error + 'static)) -> String {
         causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })) => {
-            let host = expected.to_str();
-            format!(
-                "a server answers, but its certificate is for {}, not for {host}: use one of these, or let {host} be added \
-                 to `public_addresses` of its configuration",
-                hosts(presented)
-            )
+            format!("a server answers, but its certificate {}", for_another_host(expected, presented))
         }
         Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "what answers there has no TLS: is it the port for metrics?".to_owned()
         }
         _ => root_cause(error),
     }
-}
-
-/// The names of a certificate that hosts have, out of `DnsName("localhost")`, `IpAddress(::1)` and others.
-fn hosts(presented: &[String]) -> String {
-    let host = |name: &String| {
-        let (kind, name) = name.strip_suffix(')')?.split_once('(')?;
-        matches!(kind, "DnsName" | "IpAddress").then(|| name.trim_matches('"').to_owned())
-    };
-    presented.iter().filter_map(host).collect::<Vec<_>>().join(", ")
 }
 
 /// No connection came about.

@@ -83,6 +83,20 @@ impl fmt::Display for Address {
     }
 }
 
+/// Whose a certificate is that was `presented` in place of the `expected` host's, and what helps: the end of a sentence that
+/// begins with the certificate. Names are as rustls tells them, `DnsName("localhost")`, `IpAddress(::1)` and others.
+pub fn for_another_host(expected: &ServerName<'_>, presented: &[String]) -> String {
+    let host = |name: &String| {
+        let (kind, name) = name.strip_suffix(')')?.split_once('(')?;
+        matches!(kind, "DnsName" | "IpAddress").then(|| name.trim_matches('"').to_owned())
+    };
+    let (hosts, expected) = (presented.iter().filter_map(host).collect::<Vec<_>>().join(", "), expected.to_str());
+    format!(
+        "is for {hosts}, not for {expected}: use one of these, or let {expected} be added to `public_addresses` of the \
+         authority's configuration"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

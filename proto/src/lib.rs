@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
 
-pub use self::address::{Address, AddressError, DEFAULT_PORT};
+pub use self::address::{Address, AddressError, DEFAULT_PORT, for_another_host};
 
 /// The one join method that is served.
 pub const JOIN_METHOD: &str = "bound_keypair";
